@@ -1,0 +1,60 @@
+"""Every error geomatch raises on purpose: what went wrong, where, and what to do next.
+
+One line per kind. ``exit_code`` is what the command line returns, ``http_status`` what a service answers.
+"""
+
+from __future__ import annotations
+
+
+class GeomatchError(Exception):
+    """Base of all errors that a user can act on.
+
+    Args:
+        what: the cause, in one sentence without a full stop.
+        where: the file, folder or option that it is about, or "" when there is none.
+        hint: the next step for the user, in one sentence without a full stop.
+    """
+
+    exit_code = 1
+    http_status = 500
+
+    def __init__(self, what: str, *, where: object = "", hint: str = "") -> None:
+        self.what = what
+        self.where = str(where)
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        step = f". {self.hint[:1].upper()}{self.hint[1:]}" if self.hint else ""
+        return f"{place}{self.what}{step}."
+
+
+class UsageError(GeomatchError):
+    """Options that contradict each other or a value out of range."""
+
+    exit_code, http_status = 2, 400
+
+
+class InputError(GeomatchError):
+    """A raster that cannot be used: unreadable, unsafe, empty or without what the task needs."""
+
+    exit_code, http_status = 3, 422
+
+
+class LimitError(InputError):
+    """A raster that asks for more memory than the limits allow."""
+
+    exit_code, http_status = 3, 413
+
+
+class IndexFormatError(GeomatchError):
+    """An index that is missing, damaged, of another format version, or whose map is gone."""
+
+    exit_code, http_status = 4, 500
+
+
+class OutputError(GeomatchError):
+    """A place that cannot be written: missing folder, no permission, disk full, or something in the way."""
+
+    exit_code, http_status = 5, 507
