@@ -1,0 +1,1 @@
+"""geomatch finds where a SAR image was taken on an optical map."""

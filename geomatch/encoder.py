@@ -1,0 +1,98 @@
+"""Encoders turn an image into dense features in which SAR and optical look alike; everything downstream is the same.
+
+A new encoder is one class with the members of ``Encoder`` and one line in ``ENCODERS``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch import structure
+from geomatch.errors import IndexFormatError
+from geomatch.structure import Dense
+
+Modality = Literal["optical", "sar"]
+
+
+class Encoder(Protocol):
+    """Image to dense features.
+
+    Attributes:
+        name: what the index remembers it by.
+        channels: features per cell.
+        cell_px: side of a cell, pixels.
+        halo_px: margin that a block needs so that its features do not depend on the blocking.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def channels(self) -> int: ...  # noqa: D102
+    @property
+    def cell_px(self) -> int: ...  # noqa: D102
+    @property
+    def halo_px(self) -> int: ...  # noqa: D102
+
+    def fingerprint(self) -> str:
+        """A sha256 over all that decides the features: two encoders with the same one are the same."""
+        ...
+
+    def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
+        """Features of an image.
+
+        Args:
+            image: [B x H x W], optical bands in [0, 1] or one band of SAR log amplitude.
+            valid: [H x W] known pixels.
+            modality: which of the two it is.
+
+        Returns:
+            [channels x ceil(H / cell_px) x ceil(W / cell_px)], components within [-1, 1].
+        """
+        ...
+
+
+class StructuralEncoder:
+    """Orientation channels without any training (``geomatch.structure``), the same for both modalities."""
+
+    name = "structural"
+    channels = structure.CHANNELS
+    cell_px = 8
+    halo_px = -(-structure.reach_px(8) // 8) * 8
+
+    def fingerprint(self) -> str:
+        """The sha256 of the code that computes the features."""
+        return hashlib.sha256(inspect.getsource(structure).encode()).hexdigest()
+
+    def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
+        """Features of the mean of the bands: [B x H x W] -> [3 x ceil(H / 8) x ceil(W / 8)]."""
+        del modality  # the channels are the same for both
+        grey = image[0] if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
+        return structure.structure(grey, valid, self.cell_px)
+
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {StructuralEncoder.name: StructuralEncoder}
+
+
+def load_encoder(name: str, fingerprint: str | None = None) -> Encoder:
+    """The encoder of that name.
+
+    Args:
+        name: a key of ``ENCODERS``.
+        fingerprint: what an index remembers of the encoder that built it.
+
+    Raises:
+        IndexFormatError: there is no such encoder here, or it is not the one with that fingerprint.
+    """
+    hint = "build the index anew with this version of geomatch, or install the version that its manifest names"
+    if name not in ENCODERS:
+        raise IndexFormatError(f"unknown encoder {name!r}, known are {', '.join(ENCODERS)}", hint=hint)
+    encoder = ENCODERS[name]()
+    if fingerprint is not None and encoder.fingerprint() != fingerprint:
+        raise IndexFormatError(f"the encoder {name!r} has changed since the index was built", hint=hint)
+    return encoder

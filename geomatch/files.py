@@ -1,0 +1,84 @@
+"""Files written whole or not at all, and hashed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geomatch.errors import OutputError
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, hexadecimal; streamed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def published(target: Path, *, directory: bool = False, overwrite: bool = True) -> Iterator[Path]:
+    """A temporary sibling to write to, which becomes ``target`` by one rename when the block ends well.
+
+    Whatever goes wrong, an interrupt included, the sibling is removed and what was at ``target`` stays.
+
+    Args:
+        target: the file or directory to appear.
+        directory: whether it is a directory.
+        overwrite: whether it may replace what is there.
+
+    Raises:
+        OutputError: the place cannot be written, the disk is full, or something is in the way.
+    """
+    target = Path.cwd() / target
+    if target.exists() and (not overwrite or target.is_dir() != directory):
+        hint = "choose another place, or --overwrite" if target.is_dir() == directory else "choose another place"
+        raise OutputError("is there already", where=target, hint=hint)
+    if not target.parent.is_dir():
+        raise OutputError("the folder to write to does not exist", where=target.parent, hint="create it first")
+    with writing(target):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    try:
+        content = temporary / target.name
+        with writing(target):
+            if directory:
+                content.mkdir()
+            yield content
+            _replace(content, target, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turns the operating system's refusals while writing ``target`` into OutputError."""
+    try:
+        yield
+    except OSError as error:
+        causes = {
+            errno.ENOSPC: ("the disk is full", "free some space or choose another place"),
+            errno.EFBIG: ("the file is larger than this place allows", "choose another place"),
+            errno.EACCES: ("no permission to write", "choose another place or change its permissions"),
+            errno.EROFS: ("the file system is read-only", "choose another place"),
+        }
+        if error.errno not in causes:
+            raise
+        what, hint = causes[error.errno]
+        raise OutputError(what, where=target, hint=hint) from error
+
+
+def _replace(content: Path, target: Path, temporary: Path) -> None:
+    """Swap in the new; a directory cannot be renamed over another, so the old one steps aside first."""
+    if not (target.is_dir() and content.is_dir()):
+        content.replace(target)
+        return
+    aside = temporary / "replaced"
+    target.rename(aside)
+    try:
+        content.rename(target)
+    except BaseException:
+        aside.rename(target)
+        raise

@@ -1,0 +1,108 @@
+"""GDAL as geomatch wants it: plain local GeoTIFFs only, nothing that lies beside them, its errors told as ours."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from geomatch.errors import InputError
+from geomatch.geo import Grid, as_crs
+
+GDAL_OPTIONS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecars
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_CACHEMAX": 64,  # MB for the whole process
+}
+
+_WARNINGS_LOCK = threading.Lock()  # warnings.catch_warnings changes the state of the whole process
+
+
+def local_file(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of a readable regular file, which GDAL cannot take for one of its own notations.
+
+    Raises:
+        InputError: missing, not readable, not a regular file, or virtual.
+    """
+    given = Path(path)
+    hint = "give the path of a GeoTIFF on this machine"
+    try:
+        resolved = given.resolve()
+        if resolved.is_dir():
+            raise InputError("this is a folder", where=given, hint=hint)
+        if str(resolved).startswith("/vsi"):
+            raise InputError("virtual and remote files are not opened", where=given, hint=hint)
+        if not resolved.exists():
+            raise InputError("no such file", where=given, hint=hint)
+        if not resolved.is_file():
+            raise InputError("not a regular file", where=given, hint=hint)
+        with resolved.open("rb"):
+            return resolved
+    except PermissionError as error:
+        raise InputError("permission denied", where=given, hint="check who may read it with ls -l") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be opened ({error})", where=given, hint=hint) from error
+
+
+def open_dataset(path: Path, **options: int) -> Any:
+    """A rasterio dataset of the GeoTIFF at ``path``, an absolute path that ``local_file`` gave.
+
+    Args:
+        path: where it is.
+        options: of GDAL's GeoTIFF driver or rasterio, such as ``overview_level``.
+
+    Raises:
+        InputError: GDAL cannot open it.
+    """
+    with gdal_session(path), _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(path, driver="GTiff", GEOREF_SOURCES="INTERNAL", **options)
+
+
+@contextmanager
+def gdal_session(path: Path) -> Iterator[None]:
+    """GDAL with the options above, its errors told as InputError about ``path``.
+
+    Damaged tags surface as GDAL's own errors or as text that is no UTF-8 wherever rasterio looks at them first.
+    """
+    try:
+        with rasterio.Env(**GDAL_OPTIONS):
+            yield
+    except (RasterioError, CPLE_BaseError, UnicodeDecodeError, MemoryError) as error:
+        cause = error.__cause__ or error
+        raise InputError(
+            f"cannot be read as a GeoTIFF ({cause})",
+            where=path,
+            hint="gdalinfo -checksum shows whether the file is intact; if it is not, copy it again",
+        ) from error
+
+
+def georeference(dataset: Any, path: Path) -> tuple[Grid | None, InputError | None]:
+    """The georeference of a file, or why it has none."""
+    gcps, _ = dataset.gcps
+    rectify = f"rectify it with gdalwarp -t_srs EPSG:CODE {path.name} rectified.tif"
+    located = not dataset.transform.is_identity
+    if dataset.crs and located:
+        try:
+            return Grid(as_crs(dataset.crs), dataset.transform, dataset.width, dataset.height), None
+        except InputError as error:
+            return None, InputError(error.what, where=path, hint=error.hint)
+    if gcps:
+        return None, InputError("located by ground control points only", where=path, hint=rectify)
+    if dataset.rpcs is not None:
+        return None, InputError(
+            "located by an RPC model only", where=path, hint=rectify.replace("-t_srs", "-rpc -t_srs")
+        )
+    if located:
+        hint = f"say which it is with gdal_translate -a_srs EPSG:CODE {path.name} located.tif"
+        return None, InputError("the file has no CRS", where=path, hint=hint)
+    hint = f"write one with gdal_translate -a_srs EPSG:CODE -a_ullr LEFT TOP RIGHT BOTTOM {path.name} located.tif"
+    return None, InputError("the file has no geotransform", where=path, hint=hint)

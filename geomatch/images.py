@@ -1,0 +1,272 @@
+"""Radiometry in one place: what a raster's numbers mean, and how they become the images that everything else works on.
+
+The same functions serve the index, the query and the training, so that the three see the same thing. Optical bands
+are stretched between percentiles; SAR becomes the logarithm of amplitude over its median, in which speckle is additive
+and a change of calibration disappears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.errors import IndexFormatError, InputError, UsageError
+from geomatch.raster import Patch, Raster
+
+FIT_SIZE_PX = 1024
+COLOR_BANDS = 3
+
+# 99th percentile over median. One-look speckle alone gives 6.6 in power and 2.6 in amplitude; where the brightest
+# hundredth is 13 to 16 dB above the middle, as in a city, it is 20 to 40 in power and 4.5 to 6.3 in amplitude.
+POWER_TAIL = 10.0
+DB_RANGE = 150.0  # beyond any sensor; keeps a fill value that was not declared from overflowing
+DEFAULT_FLOOR = 0.1
+PICTURE_WHITE = 3.0  # amplitude over its median that is drawn white
+
+_AMPLITUDE: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "power": lambda data: np.sqrt(np.maximum(data, 0)),
+    "amplitude": lambda data: np.maximum(data, 0),
+    "db": lambda data: np.power(10.0, np.clip(data, -DB_RANGE, DB_RANGE) / 20),
+    "complex": np.abs,
+}
+
+
+@dataclass(frozen=True)
+class OpticalStretch:
+    """Linear stretch of optical bands between percentiles of the whole raster.
+
+    Attributes:
+        bands: 1-based numbers of the bands used.
+        low: per band, the value that becomes 0.
+        high: per band, the value that becomes 1; where it equals ``low`` the band is drawn as 0.5.
+    """
+
+    bands: tuple[int, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    @classmethod
+    def fit(
+        cls,
+        raster: Raster,
+        *,
+        bands: Sequence[int] | None = None,
+        low_percent: float = 1.0,
+        high_percent: float = 99.0,
+    ) -> OpticalStretch:
+        """The stretch of a raster, from the valid pixels of its overview of at most 1024 px.
+
+        Args:
+            raster: optical image.
+            bands: 1-based; default the first three data bands, or all where there are fewer.
+            low_percent: percentile that becomes 0.
+            high_percent: percentile that becomes 1.
+
+        Raises:
+            InputError: no valid pixel, or complex numbers.
+            UsageError: no such band.
+        """
+        if np.issubdtype(raster.dtype, np.complexfloating):
+            raise InputError("complex numbers are no optical image", where=raster.path, hint="pass it as the SAR image")
+        chosen = tuple(raster.data_bands[:COLOR_BANDS] if bands is None else bands)
+        values = _valid_values(raster, chosen)
+        low, high = np.percentile(values, [low_percent, high_percent], axis=1).tolist()
+        return cls(chosen, tuple(low), tuple(high))
+
+    def grey(self, patch: Patch) -> NDArray[np.float32]:
+        """Mean of the stretched bands: [H x W] in [0, 1]; invalid pixels are 0.
+
+        Args:
+            patch: read with ``bands`` of this stretch.
+        """
+        grey = self._stretched(patch).mean(axis=0, dtype=np.float32)
+        return np.where(patch.valid, grey, np.float32(0))
+
+    def rgb(self, patch: Patch) -> NDArray[np.uint8]:
+        """The stretched bands as a picture: [H x W x 3]; grey unless there are three bands, invalid pixels black."""
+        planes = self._stretched(patch)
+        if len(planes) != COLOR_BANDS:
+            planes = np.repeat(planes.mean(axis=0, keepdims=True), COLOR_BANDS, axis=0)
+        return _as_bytes(np.moveaxis(planes, 0, -1) * patch.valid[..., None])
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """JSON-able; ``from_dict`` gives back exactly this stretch."""
+        return {"bands": list(self.bands), "low": list(self.low), "high": list(self.high)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> OpticalStretch:
+        """The stretch that ``to_dict`` wrote.
+
+        Raises:
+            IndexFormatError: something is missing or of another kind.
+        """
+        try:
+            bands = tuple(int(band) for band in values["bands"])
+            low, high = (tuple(float(value) for value in values[key]) for key in ("low", "high"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise IndexFormatError(f"damaged optical stretch ({error!r})", hint="build the index again") from error
+        if not len(bands) == len(low) == len(high) > 0:
+            raise IndexFormatError("damaged optical stretch (lengths differ)", hint="build the index again")
+        return cls(bands, low, high)
+
+    def _stretched(self, patch: Patch) -> NDArray[Any]:
+        _check_bands(patch, self.bands)
+        dtype = np.result_type(patch.data.dtype, np.float32)
+        low = np.array(self.low, dtype=dtype)[:, None, None]
+        span = np.array(self.high, dtype=dtype)[:, None, None] - low
+        data = np.where(patch.valid, patch.data, low)
+        unit = np.clip((data - low) / np.where(span > 0, span, 1), 0, 1)
+        return np.asarray(np.where(span > 0, unit, dtype.type(0.5)))
+
+
+@dataclass(frozen=True)
+class SarRadiometry:
+    """How the numbers of a SAR raster become log amplitudes.
+
+    Attributes:
+        kind: "power", "amplitude", "db" or "complex".
+        bands: 1-based numbers of the bands used, for example the polarisations.
+        reference: per band, the median amplitude of its valid pixels above zero; results are relative to it.
+        message: one sentence: how the file was understood, and how to override it.
+    """
+
+    kind: str
+    bands: tuple[int, ...]
+    reference: tuple[float, ...]
+    message: str
+
+    @classmethod
+    def detect(cls, raster: Raster, kind: str = "auto", bands: Sequence[int] | None = None) -> SarRadiometry:
+        """How to read a SAR raster, from the valid pixels of its overview of at most 1024 px.
+
+        Complex numbers are complex. Real ones of which most are below zero are dB. Integers are amplitude, as the
+        digital numbers of ground range products are. Floats are power where the 99th percentile is more than
+        10 times the median, else amplitude; taking one for the other only doubles or halves the contrast of the
+        logarithm, so an error costs little. No rule depends on the scale of linear data.
+
+        Args:
+            raster: SAR image.
+            kind: "auto" or what the file holds.
+            bands: 1-based, default all data bands.
+
+        Raises:
+            InputError: no valid pixel, or a band without any backscatter.
+            UsageError: an unknown kind, one that contradicts the file's type, or no such band.
+        """
+        chosen = tuple(raster.data_bands if bands is None else bands)
+        if kind not in ("auto", *_AMPLITUDE):
+            raise UsageError(f"unknown SAR kind {kind!r}", hint=f"choose auto, {', '.join(_AMPLITUDE)}")
+        is_complex = np.issubdtype(raster.dtype, np.complexfloating)
+        if kind != "auto" and is_complex != (kind == "complex"):
+            raise UsageError(f"SAR kind {kind!r} does not suit {raster.dtype} data", where=raster.path)
+        values = _valid_values(raster, chosen)
+        found, why = _sar_kind(values) if kind == "auto" else (kind, "as told")
+        amplitude = _AMPLITUDE[found](_as_float(values))
+        lit = [band[band > 0] for band in amplitude]
+        if not all(band.size for band in lit):
+            dark = [number for number, band in zip(chosen, lit, strict=True) if not band.size]
+            raise InputError(f"no backscatter in band(s) {dark}", where=raster.path, hint="choose other bands")
+        reference = tuple(float(np.median(band)) for band in lit)
+        message = f"{raster.path.name}: {raster.dtype} read as {found} ({why}); override with kind=" + "|".join(
+            _AMPLITUDE
+        )
+        return cls(found, chosen, reference, message)
+
+    def log_amplitude(self, patch: Patch, *, floor: float = DEFAULT_FLOOR) -> NDArray[np.float32]:
+        """Mean over the bands of ln(amplitude / reference + floor): [H x W]; invalid pixels get the median's value.
+
+        Args:
+            patch: read with ``bands`` of this radiometry.
+            floor: added to the relative amplitude, so that black is ln(floor) and not minus infinity.
+        """
+        _check_bands(patch, self.bands)
+        fill = np.float32(np.log1p(floor))
+        data = np.where(patch.valid, patch.data, 0)
+        amplitude = _AMPLITUDE[self.kind](_as_float(data))
+        relative = amplitude / np.array(self.reference, dtype=amplitude.dtype)[:, None, None]
+        logs = np.log(relative + amplitude.dtype.type(floor)).mean(axis=0, dtype=np.float32)
+        return np.where(patch.valid, logs, fill)
+
+    def picture(self, patch: Patch) -> NDArray[np.uint8]:
+        """Amplitude for the eye: [H x W], three times the median is white, invalid pixels are black."""
+        relative = np.exp(self.log_amplitude(patch)) - DEFAULT_FLOOR
+        return _as_bytes(relative / PICTURE_WHITE * patch.valid)
+
+
+def despeckle(log_amplitude: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
+    """Gaussian smoothing of a log amplitude [H x W], in which speckle is additive, as CFOG's authors do.
+
+    Source: Ye, Bruzzone, Shan, Bovolo, Zhu 2019, "Fast and robust matching for multimodal remote sensing images".
+
+    Args:
+        log_amplitude: [H x W].
+        sigma_px: standard deviation of the Gaussian, pixels; 0 leaves the image as it is.
+    """
+    if sigma_px <= 0:
+        return log_amplitude
+    smooth = cv2.GaussianBlur(log_amplitude, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(smooth, dtype=np.float32)
+
+
+def lee_filter(power: NDArray[Any], looks: float, size_px: int = 7) -> NDArray[np.float32]:
+    """Speckle filter for power with a known number of looks: [H x W] -> [H x W].
+
+    Source: Lee 1980, "Digital image enhancement and noise filtering by use of local statistics", the multiplicative
+    noise model: the local mean, plus the share of the deviation from it that speckle of variance 1/looks leaves over.
+
+    Args:
+        power: [H x W], linear.
+        looks: equivalent number of looks.
+        size_px: odd side of the window for local statistics.
+    """
+    image = np.asarray(power, dtype=np.float64)
+    box = (size_px, size_px)
+    mean = cv2.blur(image, box, borderType=cv2.BORDER_REFLECT)
+    variance = np.maximum(cv2.blur(image**2, box, borderType=cv2.BORDER_REFLECT) - mean**2, 0)
+    signal = np.maximum(variance - mean**2 / looks, 0) / (1 + 1 / looks)
+    gain = np.divide(signal, variance, out=np.zeros_like(signal), where=variance > 0)
+    return np.asarray(mean + gain * (image - mean), dtype=np.float32)
+
+
+def _sar_kind(values: NDArray[Any]) -> tuple[str, str]:
+    """What SAR values [B x N] are, and why, by the rules that ``SarRadiometry.detect`` lists."""
+    if np.issubdtype(values.dtype, np.complexfloating):
+        return "complex", "complex numbers"
+    negative = float((values < 0).mean())
+    if negative > 0.5:
+        return "db", f"{negative:.0%} of the values are below zero"
+    if np.issubdtype(values.dtype, np.integer):
+        return "amplitude", "integers"
+    # Band by band, since polarisations may be scaled differently; zeros are fill more often than they are dark.
+    quantiles = [np.percentile(band[band > 0], [50, 99]) for band in values if (band > 0).any()]
+    tail = float(np.median([top / median for median, top in quantiles])) if quantiles else 1.0
+    kind = "power" if tail > POWER_TAIL else "amplitude"
+    return kind, f"the 99th percentile is {tail:.1f} times the median, {POWER_TAIL:g} divides the two"
+
+
+def _valid_values(raster: Raster, bands: tuple[int, ...]) -> NDArray[Any]:
+    """Values of the valid pixels of an overview: [B x N], N at least 1."""
+    patch = raster.overview(FIT_SIZE_PX, bands=bands)
+    if not patch.valid.any():
+        raise InputError("no valid pixel", where=raster.path, hint="check the nodata value and the mask with gdalinfo")
+    values: NDArray[Any] = patch.data[:, patch.valid]
+    return values
+
+
+def _check_bands(patch: Patch, bands: tuple[int, ...]) -> None:
+    if len(patch.data) != len(bands):
+        raise UsageError(f"a patch of {len(patch.data)} bands where bands {list(bands)} are needed")
+
+
+def _as_float(data: NDArray[Any]) -> NDArray[Any]:
+    """Wide enough for the square root and the logarithm: 16-bit integers as float32, wider ones as float64."""
+    return data.astype(np.result_type(data.dtype, np.float32), copy=False)
+
+
+def _as_bytes(unit: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.asarray(np.rint(np.clip(unit, 0, 1) * 255), dtype=np.uint8)

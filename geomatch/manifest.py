@@ -1,0 +1,178 @@
+"""The manifest of an index: what it is and what it was made from, as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from affine import Affine
+
+from geomatch.errors import IndexFormatError, InputError
+from geomatch.geo import Grid, as_crs
+from geomatch.images import OpticalStretch
+
+FORMAT_VERSION = 1
+MANIFEST, TILES, VECTORS, FEATURES = "manifest.json", "tiles.parquet", "vectors.faiss", "features.tif"
+
+_REBUILD = "build the index again with geomatch index build"
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """Which encoder made the features.
+
+    Attributes:
+        name: as ``geomatch.encoder.load_encoder`` takes it.
+        sha256: its fingerprint.
+        channels: features per cell.
+        cell_px: side of a cell, pixels.
+    """
+
+    name: str
+    sha256: str
+    channels: int
+    cell_px: int
+
+
+@dataclass(frozen=True)
+class TileRecord:
+    """How the map was cut.
+
+    Attributes:
+        size_px: side of a tile.
+        stride_px: from one tile to the next.
+        count: tiles kept.
+        vectors: FAISS factory string of the search structure.
+    """
+
+    size_px: int
+    stride_px: int
+    count: int
+    vectors: str
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """The orthomosaic and the part of it that is indexed.
+
+    Attributes:
+        path: absolute, when the index was built.
+        relative_path: from the index directory.
+        size_bytes, mtime_ns, sha256: what identifies its content.
+        col0, row0: first pixel of the indexed window.
+    """
+
+    path: str
+    relative_path: str
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+    col0: int
+    row0: int
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file of the index: its size and sha256."""
+
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that an index says about itself.
+
+    Attributes:
+        geomatch_version: that built it.
+        encoder, tiles, source: see their types.
+        grid: where the indexed window lies, at the map's resolution.
+        stretch: the map's radiometry.
+        feature_rms: root mean square of the valid features per cell.
+        files: the other files of the directory by name.
+    """
+
+    geomatch_version: str
+    encoder: EncoderRecord
+    tiles: TileRecord
+    source: SourceRecord
+    grid: Grid
+    stretch: OpticalStretch
+    feature_rms: float
+    files: Mapping[str, FileRecord]
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the feature grid."""
+        cell = self.encoder.cell_px
+        return -(-self.grid.height // cell), -(-self.grid.width // cell)
+
+    def to_json(self) -> str:
+        """The text of ``manifest.json``; the same index gives the same text."""
+        grid = {
+            "crs": self.grid.crs.to_wkt(),
+            "transform": list(self.grid.transform)[:6],
+            "width": self.grid.width,
+            "height": self.grid.height,
+        }
+        return json.dumps(
+            {
+                "format_version": FORMAT_VERSION,
+                "geomatch_version": self.geomatch_version,
+                "encoder": asdict(self.encoder),
+                "tiles": asdict(self.tiles),
+                "sources": [asdict(self.source)],
+                "grid": grid,
+                "stretch": self.stretch.to_dict(),
+                "feature_rms": self.feature_rms,
+                "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of the index in ``folder``.
+
+        Raises:
+            IndexFormatError: there is none, it cannot be understood, or it is of another format version.
+        """
+        file = folder / MANIFEST
+        if not folder.exists():
+            raise IndexFormatError("there is no such index", where=folder, hint="build it with geomatch index build")
+        try:
+            values = json.loads(file.read_text())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            hint = "give the directory that geomatch index build wrote"
+            raise IndexFormatError("not an index, it has no manifest.json", where=folder, hint=hint) from error
+        except (OSError, ValueError) as error:
+            raise IndexFormatError(f"cannot be read ({error})", where=file, hint=_REBUILD) from error
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version != FORMAT_VERSION:
+            newer = isinstance(version, int) and version > FORMAT_VERSION
+            hint = "install a newer geomatch" if newer else _REBUILD
+            raise IndexFormatError(
+                f"has format version {version}, this geomatch reads {FORMAT_VERSION}", where=file, hint=hint
+            )
+        try:
+            return cls._from_dict(values)
+        except (KeyError, TypeError, ValueError, AttributeError, InputError, IndexFormatError) as error:
+            raise IndexFormatError(f"is damaged ({error})", where=file, hint=_REBUILD) from error
+
+    @classmethod
+    def _from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+        (source,) = values["sources"]
+        grid = values["grid"]
+        return cls(
+            geomatch_version=str(values["geomatch_version"]),
+            encoder=EncoderRecord(**values["encoder"]),
+            tiles=TileRecord(**values["tiles"]),
+            source=SourceRecord(**source),
+            grid=Grid(as_crs(grid["crs"]), Affine(*grid["transform"]), int(grid["width"]), int(grid["height"])),
+            stretch=OpticalStretch.from_dict(values["stretch"]),
+            feature_rms=float(values["feature_rms"]),
+            files={name: FileRecord(**entry) for name, entry in values["files"].items()},
+        )

@@ -1,0 +1,182 @@
+"""The index of a map on disk: open it, check it, search it, read the features around a place.
+
+An index is a directory, written whole by ``geomatch.index`` and never changed in place:
+
+    manifest.json   what it is: versions, encoder, tiles, CRS, the map's file, sha256 of the files beside it
+    tiles.parquet   GeoParquet: id, source, row, col, x, y, valid_fraction, geometry
+    vectors.faiss   FAISS: a pre-transform (PCA and norm) and the tiles' vectors, ids are rows of the table
+    features.tif    int8 GeoTIFF of dense features, one pixel per cell, with its own georeferencing
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from geomatch.correlate import Field
+from geomatch.encoder import Encoder, load_encoder
+from geomatch.errors import GeomatchError, IndexFormatError, InputError
+from geomatch.files import sha256_of
+from geomatch.geo import Grid
+from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest
+from geomatch.raster import Raster, open_raster
+
+if TYPE_CHECKING:
+    import faiss
+
+_REBUILD = "build the index again with geomatch index build"
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Nearest tiles of some vectors, best first.
+
+    Attributes:
+        scores: [Q x k] inner product with the query, -inf beyond the number of tiles.
+        corners_px: [Q x k x 2] int32 first column and row of each tile, pixels of the map.
+    """
+
+    scores: NDArray[np.float32]
+    corners_px: NDArray[np.int32]
+
+
+class TileIndex:
+    """An opened index. Its parts are read when they are first needed.
+
+    Attributes:
+        path: the directory.
+        manifest: what it says about itself.
+        encoder: what made its features, and must make a query's.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, encoder: Encoder) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.encoder = encoder
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> TileIndex:
+        """Open an index, having looked at its manifest and at the sizes of its files.
+
+        Raises:
+            IndexFormatError: missing, no index, of another format version, incomplete, or made by an encoder that is
+                not here.
+        """
+        folder = Path(path)
+        manifest = Manifest.read(folder)
+        for name, entry in manifest.files.items():
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != entry.size_bytes:
+                state = "has another size than" if file.is_file() else "is missing though it stands in"
+                raise IndexFormatError(f"{name} {state} the manifest", where=folder, hint=_REBUILD)
+        try:
+            encoder = load_encoder(manifest.encoder.name, manifest.encoder.sha256)
+        except IndexFormatError as error:
+            raise IndexFormatError(error.what, where=folder, hint=error.hint) from error
+        return cls(folder, manifest, encoder)
+
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return self.manifest.tiles.count
+
+    @property
+    def grid(self) -> Grid:
+        """Where the indexed part of the map lies."""
+        return self.manifest.grid
+
+    def check(self) -> list[str]:
+        """Verify every file against its hash, and that they agree; one sentence per fault, none when sound."""
+        faults = [
+            f"{name}: its content has changed since the index was built"
+            for name, entry in self.manifest.files.items()
+            if sha256_of(self.path / name) != entry.sha256
+        ]
+        if faults:
+            return faults
+        counts = {TILES: len(self._corners), VECTORS: int(self._vectors.ntotal)}
+        faults += [
+            f"{name}: {count} tiles, the manifest says {len(self)}"
+            for name, count in counts.items()
+            if count != len(self)
+        ]
+        expected = (self.encoder.channels, *self.manifest.cells)
+        if self.features.values.shape != expected:
+            faults.append(f"{FEATURES}: shape {self.features.values.shape}, the manifest asks for {expected}")
+        return faults
+
+    def search(self, vectors: NDArray[np.float32], k: int) -> Hits:
+        """The ``k`` tiles nearest to each vector.
+
+        Args:
+            vectors: [Q x D] pooled features as ``geomatch.tiles`` makes them.
+            k: how many.
+        """
+        k = min(k, len(self))
+        scores, ids = self._vectors.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
+        return Hits(np.where(ids >= 0, scores, -np.inf), self._corners[np.maximum(ids, 0)])
+
+    @cached_property
+    def features(self) -> Field:
+        """Dense features of the whole map, [C x h x w] int8."""
+        with _reading(self.path / FEATURES) as file, open_raster(file) as raster:
+            patch = raster.read(0, 0, raster.width, raster.height)
+        return Field(patch.data, patch.valid, self.manifest.feature_rms)
+
+    def find_map(self, override: str | os.PathLike[str] | None = None) -> Path:
+        """The orthomosaic that the index was built from.
+
+        Args:
+            override: where the user says it is now.
+
+        Raises:
+            InputError: it is not there, or not the one.
+        """
+        source = self.manifest.source
+        places = [Path(override)] if override else [self.path / source.relative_path, Path(source.path)]
+        hint = "say where it is with --map, or locate without it at the accuracy of a cell"
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise InputError("the map of the index is not there", where=places[-1], hint=hint)
+        status = found.stat()
+        same_time = status.st_mtime_ns == source.mtime_ns and not override
+        if status.st_size != source.size_bytes or not (same_time or sha256_of(found) == source.sha256):
+            raise InputError(
+                "the map has changed since the index was built", where=found, hint=f"{hint}; or {_REBUILD}"
+            )
+        return found.resolve()
+
+    def open_map(self, override: str | os.PathLike[str] | None = None) -> Raster:
+        """The orthomosaic opened for reading; raises as ``find_map``, and when it cannot be read."""
+        return open_raster(self.find_map(override), need_grid=True)
+
+    @cached_property
+    def _corners(self) -> NDArray[np.int32]:
+        with _reading(self.path / TILES) as file:
+            table = pq.read_table(file, columns=["col", "row"])
+        return np.stack([table["col"].to_numpy(), table["row"].to_numpy()], axis=1).astype(np.int32)
+
+    @cached_property
+    def _vectors(self) -> faiss.Index:
+        import faiss
+
+        with _reading(self.path / VECTORS) as file:
+            return faiss.read_index(str(file))
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[Path]:
+    """Turns whatever a library says about an unreadable file of the index into one error that names it."""
+    try:
+        yield file
+    except (GeomatchError, OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = error.what if isinstance(error, GeomatchError) else str(error).splitlines()[0]
+        raise IndexFormatError(f"cannot be read ({reason})", where=file, hint=_REBUILD) from error

@@ -1,0 +1,1 @@
+"""The job that turns an orthomosaic into an index."""

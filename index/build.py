@@ -1,0 +1,230 @@
+"""An orthomosaic to an index, in bounded memory: features block by block, then vectors from the features.
+
+Everything is written into a temporary sibling of the output and published by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterWindow
+
+from geomatch.correlate import QUANTUM
+from geomatch.encoder import Encoder, load_encoder
+from geomatch.files import published, sha256_of, writing
+from geomatch.geo import Grid
+from geomatch.images import OpticalStretch
+from geomatch.manifest import (
+    FEATURES,
+    MANIFEST,
+    TILES,
+    VECTORS,
+    EncoderRecord,
+    FileRecord,
+    Manifest,
+    SourceRecord,
+    TileRecord,
+)
+from geomatch.raster import DEFAULT_LIMITS, Limits, Raster, open_raster
+from geomatch.structure import Dense
+from geomatch.tile_index import TileIndex
+from geomatch.tiles import TileGrid
+
+from .plan import BuildOptions, Window, blocks, window_of
+from .tables import TileTable
+from .vectors import fit_vectors, vectors_by_rows, write_vectors
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+_FEATURE_BLOCK = 256
+_NO_FEATURE = -128
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """The progress of someone who does not watch."""
+
+
+def build_index(
+    orthomosaic: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    options: BuildOptions | None = None,
+    *,
+    overwrite: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+    progress: Progress = _silent,
+) -> TileIndex:
+    """Build the index of an orthomosaic.
+
+    Args:
+        orthomosaic: a georeferenced GeoTIFF.
+        output: the directory to appear, by convention ``NAME.gmi``.
+        options: what to build, default all of the map.
+        overwrite: replace an index that is there; until the new one is complete the old one stays.
+        limits: what the raster may ask for.
+        progress: called with the stage, what is done and the total.
+
+    Raises:
+        InputError: the orthomosaic cannot be used, is smaller than a tile, or has no valid tile.
+        UsageError: options that contradict each other.
+        OutputError: the output cannot be written, or is there and ``overwrite`` is not set.
+    """
+    options = options or BuildOptions()
+    target = Path(output)
+    with open_raster(orthomosaic, limits=limits, need_grid=True) as raster:
+        job = _Job.plan(raster, options, progress)
+        with published(target, directory=True, overwrite=overwrite) as folder, writing(target):
+            rms = job.write_features(folder / FEATURES)
+            tiles = job.write_tiles(folder)
+            manifest = job.manifest(folder, target, tiles, rms)
+            (folder / MANIFEST).write_text(manifest.to_json())
+    return TileIndex.open(target)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One build: where it reads, what it makes of it."""
+
+    raster: Raster
+    window: Window
+    grid: Grid
+    tiles: TileGrid
+    encoder: Encoder
+    stretch: OpticalStretch
+    options: BuildOptions
+    progress: Progress
+
+    @classmethod
+    def plan(cls, raster: Raster, options: BuildOptions, progress: Progress) -> _Job:
+        assert raster.grid is not None, "opened with need_grid"
+        window = window_of(raster.grid, options)
+        return cls(
+            raster=raster,
+            window=window,
+            grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
+            tiles=TileGrid(window.width, window.height, options.tile_px, options.stride_px),
+            encoder=load_encoder(options.encoder),
+            stretch=OpticalStretch.fit(raster),
+            options=options,
+            progress=progress,
+        )
+
+    def write_features(self, file: Path) -> float:
+        """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell."""
+        cell = self.encoder.cell_px
+        energy, known = 0.0, 0
+        todo = list(blocks(self.window))
+        with _feature_file(file, self.grid.shrunk(cell), self.encoder.channels) as out:
+            for done, block in enumerate(todo):
+                self.progress("encoding", done, len(todo))
+                dense = self.encode(block)
+                energy += float(np.square(dense.values).sum(dtype=np.float64))
+                known += int(dense.valid.sum())
+                quantised = np.where(dense.valid, np.rint(dense.values * 127), _NO_FEATURE).astype(np.int8)
+                height, width = dense.valid.shape
+                out.write(quantised, window=RasterWindow(block.col0 // cell, block.row0 // cell, width, height))
+            self.progress("encoding", len(todo), len(todo))
+        return float(np.sqrt(energy / max(known, 1)))
+
+    def encode(self, block: Window) -> Dense:
+        """Features of a block of the window, computed with a margin so that they do not depend on the blocking."""
+        halo, cell = self.encoder.halo_px, self.encoder.cell_px
+        left, top = min(halo, block.col0), min(halo, block.row0)
+        right = min(halo, self.window.width - block.col0 - block.width)
+        bottom = min(halo, self.window.height - block.row0 - block.height)
+        patch = self.raster.read(
+            self.window.col0 + block.col0 - left,
+            self.window.row0 + block.row0 - top,
+            block.width + left + right,
+            block.height + top + bottom,
+            bands=self.stretch.bands,
+        )
+        dense = self.encoder.dense(self.stretch.grey(patch)[None], patch.valid, "optical")
+        return dense.crop(left // cell, top // cell, -(-block.width // cell), -(-block.height // cell))
+
+    def write_tiles(self, folder: Path) -> TileRecord:
+        """Vectors and table of the tiles that have enough valid pixels, from the features on disk.
+
+        Raises:
+            InputError: no tile has.
+        """
+        with open_raster(folder / FEATURES) as features:
+
+            def read(row0: int, height: int) -> Dense:
+                patch = features.read(0, row0, features.width, height)
+                values: NDArray[np.float32] = patch.data.astype(np.float32) * patch.valid * QUANTUM
+                return Dense(values, patch.valid)
+
+            index, factory = fit_vectors(read, self.tiles, features.height, self.encoder, self.options)
+            with TileTable(folder / TILES, self.grid, self.tiles.size_px) as table:
+                for done, total, row_starts, found in vectors_by_rows(
+                    read, self.tiles, features.height, self.encoder.cell_px
+                ):
+                    self.progress("vectors", done, total)
+                    keep = found.valid_fraction >= self.options.min_valid
+                    at_rows, at_cols = np.nonzero(keep)
+                    index.add(np.ascontiguousarray(found.vectors[keep]))
+                    table.add(self.tiles.col_starts[at_cols], row_starts[at_rows], found.valid_fraction[keep])
+                self.progress("vectors", total, total)
+        write_vectors(index, folder / VECTORS)
+        return TileRecord(self.tiles.size_px, self.tiles.stride_px, int(index.ntotal), factory)
+
+    def manifest(self, folder: Path, target: Path, tiles: TileRecord, rms: float) -> Manifest:
+        """What the index in ``folder`` says about itself once it is at ``target``."""
+        self.progress("hashing", 0, 1)
+        source = self.raster.fingerprint()
+        manifest = Manifest(
+            geomatch_version=version("geomatch"),
+            encoder=EncoderRecord(
+                self.encoder.name, self.encoder.fingerprint(), self.encoder.channels, self.encoder.cell_px
+            ),
+            tiles=tiles,
+            source=SourceRecord(
+                path=str(self.raster.path),
+                relative_path=os.path.relpath(self.raster.path, target.resolve()),
+                size_bytes=source.size_bytes,
+                mtime_ns=source.mtime_ns,
+                sha256=source.sha256,
+                col0=self.window.col0,
+                row0=self.window.row0,
+            ),
+            grid=self.grid,
+            stretch=self.stretch,
+            feature_rms=rms,
+            files={
+                name: FileRecord((folder / name).stat().st_size, sha256_of(folder / name))
+                for name in (TILES, VECTORS, FEATURES)
+            },
+        )
+        self.progress("hashing", 1, 1)
+        return manifest
+
+
+def _feature_file(file: Path, cells: Grid, channels: int) -> rasterio.io.DatasetWriter:
+    out = rasterio.open(
+        file,
+        "w",
+        driver="GTiff",
+        width=cells.width,
+        height=cells.height,
+        count=channels,
+        dtype="int8",
+        crs=cells.crs.to_wkt(),
+        transform=cells.transform,
+        nodata=_NO_FEATURE,
+        tiled=True,
+        blockxsize=_FEATURE_BLOCK,
+        blockysize=_FEATURE_BLOCK,
+        bigtiff="if_safer",
+    )
+    out.scales = (1 / 127,) * channels
+    return out
+
+
+__all__ = ["BuildOptions", "build_index"]

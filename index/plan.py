@@ -1,0 +1,108 @@
+"""What will be built: options, the window of the map, the blocks to encode, the kind of vector search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from geomatch.errors import InputError, UsageError
+from geomatch.geo import Grid, as_crs, transform_points
+from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
+
+BLOCK_PX = 2048  # a multiple of any cell; one block and its working copies take about 400 MB
+PCA_DIMENSIONS = 256
+PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
+MIN_SAMPLES_PER_DIMENSION = 4
+FLAT_UP_TO = 100_000  # vectors; benchmarks/search.py measures where scanning them all begins to cost
+RERANK_UP_TO = 1_500_000  # vectors; beyond it their bytes for exact re-ranking pass half a gigabyte
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build an index.
+
+    Attributes:
+        tile_px: side of a tile.
+        stride_px: from one tile to the next.
+        encoder: name of the encoder.
+        vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat".
+        bbox: (left, bottom, right, top) of the part to index, or None for the whole map.
+        bbox_crs: CRS of ``bbox``, or None for the map's.
+        min_valid: tiles with a smaller share of valid pixels are left out.
+    """
+
+    tile_px: int = TILE_PX
+    stride_px: int = STRIDE_PX
+    encoder: str = "structural"
+    vectors: str = "auto"
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str | None = None
+    min_valid: float = MIN_TILE_VALID
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_valid <= 1:
+            raise UsageError(f"a valid share of {self.min_valid:g} is not possible", hint="take one above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Part of the map, in whole pixels."""
+
+    col0: int
+    row0: int
+    width: int
+    height: int
+
+
+def window_of(grid: Grid, options: BuildOptions) -> Window:
+    """The pixels of the map that the options ask for: those that the bounding box touches.
+
+    Raises:
+        InputError: the box does not touch the map.
+        UsageError: the box has no area.
+    """
+    if options.bbox is None:
+        return Window(0, 0, grid.width, grid.height)
+    left, bottom, right, top = options.bbox
+    if not (left < right and bottom < top):
+        raise UsageError(f"the box {options.bbox} has no area", hint="give left bottom right top, in this order")
+    along = np.linspace(0, 1, 17)
+    across, up = left + along * (right - left), bottom + along * (top - bottom)
+    edge = np.concatenate(
+        [
+            np.stack(np.broadcast_arrays(x, y), axis=-1)
+            for x, y in ((across, bottom), (across, top), (left, up), (right, up))
+        ]
+    )
+    crs = grid.crs if options.bbox_crs is None else as_crs(options.bbox_crs)
+    px = grid.to_pixel(transform_points(edge, crs, grid.crs))
+    low = np.clip(np.floor(px.min(axis=0) + 1e-6), 0, grid.center_px * 2).astype(int)
+    high = np.clip(np.ceil(px.max(axis=0) - 1e-6), 0, grid.center_px * 2).astype(int)
+    if (high <= low).any():
+        raise InputError(f"the box {options.bbox} does not touch the map", hint="gdalinfo prints the map's extent")
+    return Window(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
+
+
+def blocks(window: Window) -> Iterator[Window]:
+    """The window cut into blocks, row by row, the last ones smaller; relative to the window's first pixel."""
+    for row0 in range(0, window.height, BLOCK_PX):
+        for col0 in range(0, window.width, BLOCK_PX):
+            yield Window(col0, row0, min(BLOCK_PX, window.width - col0), min(BLOCK_PX, window.height - row0))
+
+
+def vector_factory(count: int, dimensions: int, vectors: str = "auto") -> str:
+    """FAISS factory string for ``count`` pooled vectors of ``dimensions`` components.
+
+    PCA is fitted on the map with half whitening. Few vectors are scanned exactly, many by fast-scan product
+    quantisation (André et al. 2017) with re-ranking by 8-bit vectors, and very many without it: then the correlation
+    of features, which follows anyway, is the re-ranking.
+    """
+    kept = min(PCA_DIMENSIONS, dimensions)
+    reduce = f"PCA{kept},L2norm," if count >= MIN_SAMPLES_PER_DIMENSION * kept else ""
+    if vectors != "auto":
+        return reduce + vectors
+    if count <= FLAT_UP_TO:
+        return reduce + "Flat"
+    return reduce + ("PQ64x4fs,Refine(SQ8)" if count <= RERANK_UP_TO else "PQ64x4fs")

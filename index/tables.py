@@ -1,0 +1,77 @@
+"""The tile table as GeoParquet, written in pieces so that its length does not matter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from geomatch.geo import Grid
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("source", pa.int32()),
+        ("row", pa.int32()),
+        ("col", pa.int32()),
+        ("x", pa.float64()),
+        ("y", pa.float64()),
+        ("valid_fraction", pa.float32()),
+        ("geometry", pa.binary()),
+    ]
+)
+
+
+class TileTable:
+    """Writes tiles in the order of their vectors; a context manager.
+
+    Columns: id (row of the vectors), source (0, the only one), row and col (first pixel in the indexed window), x and
+    y (centre, in the map's CRS), valid_fraction, geometry (polygon as WKB, after the GeoParquet 1.1 specification).
+
+    Args:
+        file: to write.
+        grid: of the indexed window.
+        size_px: side of a tile.
+    """
+
+    def __init__(self, file: Path, grid: Grid, size_px: int) -> None:
+        self._grid = grid
+        self._size = size_px
+        self._count = 0
+        column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": json.loads(grid.crs.to_json())}
+        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+        self._writer = pq.ParquetWriter(file, _SCHEMA.with_metadata({"geo": json.dumps(geo)}), compression="zstd")
+
+    def __enter__(self) -> TileTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def add(self, cols: NDArray[np.int32], rows: NDArray[np.int32], valid_fraction: NDArray[np.float32]) -> None:
+        """Append tiles by the first pixel column and row of each: [N], [N], [N]."""
+        corners = np.stack([cols, rows], axis=1).astype(np.float64)
+        square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * self._size
+        rings = self._grid.to_map(corners[:, None] + square)
+        centers = self._grid.to_map(corners + self._size / 2)
+        count = len(cols)
+        columns = {
+            "id": np.arange(self._count, self._count + count),
+            "source": np.zeros(count, np.int32),
+            "row": rows.astype(np.int32),
+            "col": cols.astype(np.int32),
+            "x": centers[:, 0],
+            "y": centers[:, 1],
+            "valid_fraction": valid_fraction,
+            "geometry": shapely.to_wkb(shapely.polygons(rings)),
+        }
+        self._writer.write_table(pa.table(columns, schema=self._writer.schema))
+        self._count += count
