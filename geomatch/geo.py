@@ -80,6 +80,11 @@ class Grid:
         """The grid of the ``width`` × ``height`` px window whose first corner is (col0, row0); it may reach outside."""
         return Grid(self.crs, self.transform @ Affine.translation(col0, row0), width, height)
 
+    def shrunk(self, factor: int) -> Grid:
+        """The grid of the image with ``factor`` × ``factor`` px made one; a remainder at the edge counts as a pixel."""
+        width, height = -(-self.width // factor), -(-self.height // factor)
+        return Grid(self.crs, self.transform @ Affine.scale(factor), width, height)
+
 
 def as_crs(crs: Any) -> CRS:
     """Any CRS that pyproj, rasterio or a user writes (EPSG code, WKT, object), as a two-dimensional ``pyproj.CRS``.

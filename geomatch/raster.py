@@ -24,9 +24,9 @@ from rasterio.windows import Window
 
 from geomatch.errors import InputError, UsageError
 from geomatch.gdal import gdal_session, georeference, local_file, open_dataset
-from geomatch.tiff import Limits, check_tiff
+from geomatch.tiff import DEFAULT_LIMITS, Limits, check_tiff
 
-__all__ = ["Block", "Limits", "Patch", "Raster", "Source", "open_raster"]
+__all__ = ["DEFAULT_LIMITS", "Block", "Limits", "Patch", "Raster", "Source", "open_raster"]
 
 HASH_CHUNK_BYTES = 1 << 20
 PIECE_BYTES = 32 << 20

@@ -79,6 +79,9 @@ class Limits:
         return cls(**{name: int(value) for name, value in given.items()})
 
 
+DEFAULT_LIMITS = Limits()
+
+
 def _variable(name: str) -> str:
     return f"GEOMATCH_{name.upper()}"
 

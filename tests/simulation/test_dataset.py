@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
+
+from geomatch.errors import OutputError, UsageError
+from geomatch.simulation import Flight, Radar, SimulatedCity, dataset, simulate_city
+
+simulate_small = partial(simulate_city, size_px=600, seed=4, strips=2, flight=Flight(100, 240))
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> SimulatedCity:
+    return simulate_small(tmp_path_factory.mktemp("simulated") / "deep" / "city")
+
+
+def test_map_and_scene_are_geotiffs_on_one_grid(simulated: SimulatedCity) -> None:
+    with rasterio.open(simulated.ortho) as ortho, rasterio.open(simulated.sar) as sar:
+        assert ortho.dtypes == ("uint8",) * 3
+        assert sar.dtypes == ("float32",)
+        assert ortho.shape == sar.shape == (600, 600)
+        assert ortho.transform == sar.transform
+        assert ortho.crs == sar.crs == "EPSG:32633"
+        assert ortho.profile["tiled"]
+        assert ortho.overviews(1) == [2]
+        assert ortho.read().std() > 20
+        assert sar.read().min() >= 0
+
+
+def test_strips_are_displaced_by_the_drift_that_the_truth_tells(simulated: SimulatedCity) -> None:
+    assert len(simulated.strips) == 2
+    for path, truth in zip(simulated.strips, simulated.truth, strict=True):
+        with rasterio.open(path) as strip:
+            assert strip.shape == (240, 100)
+            assert strip.dtypes == ("float32",)
+            assert strip.crs == truth.crs
+            assert float(strip.tags()["heading_deg"]) == pytest.approx(truth.heading_deg, abs=1e-5)
+            true = Affine(*truth.transform)
+            assert truth.drift_m is not None
+            assert strip.transform.almost_equals(Affine.translation(*truth.drift_m) @ true)
+        assert 299.0 < np.hypot(*truth.drift_m) < 2001.0
+        assert true @ (50, 120) == pytest.approx(truth.center)
+
+
+def test_truth_file_says_the_same(simulated: SimulatedCity) -> None:
+    document = json.loads(simulated.truth_file.read_text(encoding="utf-8"))
+    with rasterio.open(simulated.folder / document["map"]["file"]) as ortho:
+        assert tuple(document["map"]["transform"]) == ortho.transform[:6]
+        bounds = ortho.bounds
+    for entry, truth in zip(document["strips"], simulated.truth, strict=True):
+        assert (simulated.folder / entry["file"]).is_file()
+        assert tuple(entry["transform"]) == truth.transform
+        x, y = entry["center"]
+        assert bounds.left < x < bounds.right
+        assert bounds.bottom < y < bounds.top
+        assert entry["look"] == "right"
+
+
+def test_same_seed_same_files_and_nothing_else_is_left(simulated: SimulatedCity, tmp_path: Path) -> None:
+    again = simulate_small(tmp_path / "city")
+    for name in ("ortho.tif", "sar.tif", "strip_01.tif", "strip_02.tif"):
+        with rasterio.open(simulated.folder / name) as one, rasterio.open(again.folder / name) as two:
+            assert np.array_equal(one.read(), two.read())
+    assert again.truth == simulated.truth
+    assert [path.name for path in tmp_path.iterdir()] == ["city"]
+
+
+def test_strips_without_georeference_carry_heading_and_scale_in_tags(tmp_path: Path) -> None:
+    city = simulate_small(tmp_path / "city", strips=1, georeference="none")
+    with pytest.warns(NotGeoreferencedWarning), rasterio.open(city.strips[0]) as strip:
+        assert strip.crs is None
+        assert float(strip.tags()["gsd_m"]) == 0.5
+    assert city.truth[0].drift_m is None
+
+
+def test_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(OutputError, match="something here"):
+        simulate_small(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_file_in_the_way_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "city").write_text("mine")
+    with pytest.raises(OutputError):
+        simulate_small(tmp_path / "city")
+    with pytest.raises(OutputError):
+        simulate_small(tmp_path / "city" / "below")
+
+
+def test_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dataset, "render_sar", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        simulate_small(tmp_path / "city")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        partial(simulate_small, strips=-1),
+        partial(simulate_small, size_px=10),
+        partial(simulate_small, georeference="perfect"),
+        partial(simulate_small, flight=Flight(300, 1000)),
+        partial(simulate_small, radar=Radar(looks=math.inf)),
+    ],
+)
+def test_wrong_arguments_are_usage_errors_and_leave_nothing(
+    tmp_path: Path, wrong: Callable[[Path], SimulatedCity]
+) -> None:
+    with pytest.raises(UsageError):
+        wrong(tmp_path / "city")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_smallest_city_is_written(tmp_path: Path) -> None:
+    city = simulate_city(tmp_path / "city", size_px=256, strips=1, flight=Flight(60, 100, gsd_m=0.8))
+    with rasterio.open(city.strips[0]) as strip:
+        assert strip.res == pytest.approx((0.8, 0.8))
