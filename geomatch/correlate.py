@@ -17,7 +17,7 @@ from geomatch.structure import Dense
 
 ENERGY_FLOOR = 0.3  # share of the field's usual energy below which a place counts as flat (water), not as a match
 MIN_OVERLAP = 0.6  # share of the window's cells that must meet valid cells of the map
-NO_MATCH = -1.0
+NO_MATCH = 0.0  # what a place off the map says: nothing, for or against
 
 _CHUNK_VALUES = 1 << 23  # patch values gathered at a time
 
@@ -86,7 +86,7 @@ def around(
         radius: cells to either side.
 
     Returns:
-        [N x 2 radius + 1 x 2 radius + 1] correlation in [-1, 1]; NO_MATCH where the window leaves the valid map.
+        [N x 2 radius + 1 x 2 radius + 1] correlation in [-1, 1]; NO_MATCH where too few cells meet valid ones.
     """
     _, height, width = window.values.shape
     side = 2 * radius + 1
@@ -120,7 +120,7 @@ def over(window: Template, field: Dense, rms: float) -> NDArray[np.float32]:
         rms: usual root mean square of the field's features per cell, for the floor under flat places.
 
     Returns:
-        [H - h + 1 x W - w + 1] correlation; NO_MATCH where too little of the window meets valid cells.
+        [H - h + 1 x W - w + 1] correlation; NO_MATCH where too few cells meet valid ones.
     """
 
     def correlate(plane: NDArray[np.float32], kernel: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,16 +6,20 @@ was resampled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.correlate import NO_MATCH, Field, Template, around
+from geomatch.correlate import NO_MATCH, Field, Template, around, over
+from geomatch.structure import Dense
 from geomatch.tile_index import Hits
 
 MAX_POSES = 1000  # correlated per strip, shared among its windows
 MIN_POSES = 100
+MAX_PEAKS = 64
 DISTINCT_CELLS = 4  # peaks nearer than this are one
 _MARGIN_CELLS = 1  # beyond half a stride: the retrieved tile is the nearest one, or its neighbour
 
@@ -69,54 +73,105 @@ def vote(hits: Hits, offsets_px: NDArray[np.int64], bin_px: int) -> Poses:
     return Poses(places[order].astype(np.float64) * bin_px, total[order])
 
 
-def verify(
-    poses: Poses, windows: list[Template], offsets: NDArray[np.int64], field: Field, bin_px: int, cell_px: int
-) -> Poses:
-    """Poses after correlation with the map's features: the peaks near the given poses, best first, distinct.
+@dataclass(frozen=True)
+class Window:
+    """One window of a strip, ready for correlation.
+
+    Attributes:
+        cell: [2] its first column and row in the strip, cells.
+        template: its features.
+    """
+
+    cell: NDArray[np.int64]
+    template: Template
+
+
+def verify(poses: Poses, windows: Sequence[Window], field: Field, *, bin_px: int, cell_px: int) -> Poses:
+    """Poses after correlation with the map's features around them: its peaks, best first, distinct.
 
     Args:
         poses: candidates; the first MAX_POSES / windows of them are looked at, but at least MIN_POSES.
-        windows: templates of the strip's windows.
-        offsets: [Q x 2] first cell of each window in the strip.
+        windows: of the strip.
         field: features of the map.
         bin_px: how coarse the candidates are.
         cell_px: side of a cell.
 
     Returns:
-        Poses with the mean normalised correlation of the windows, in [-1, 1], to a fraction of a cell.
+        Poses to a fraction of a cell with the mean normalised correlation of the windows, above 0.
     """
     tried = poses.best(max(MIN_POSES, MAX_POSES // len(windows)))
     cells = np.unique(np.rint(tried.corners_px / cell_px).astype(np.int64), axis=0)
     radius = -(-bin_px // (2 * cell_px)) + _MARGIN_CELLS
     total = np.zeros((len(cells), 2 * radius + 1, 2 * radius + 1))
-    for window, offset in zip(windows, offsets, strict=True):
-        cols, rows = (cells + offset).T
-        total += around(window, field, cols, rows, radius)
-    return peaks(total / len(windows), (cells - radius) * float(cell_px), float(cell_px))
+    for window in windows:
+        cols, rows = (cells + window.cell).T
+        total += around(window.template, field, cols, rows, radius)
+    total /= len(windows)
+    flat = total.reshape(len(cells), -1)
+    rows, cols = np.unravel_index(flat.argmax(axis=1), total.shape[1:])
+    order = np.argsort(-flat.max(axis=1), kind="stable")
+    summits = [Summit(total[i], int(rows[i]), int(cols[i]), cells[i] - radius) for i in order]
+    return distinct(summits, cell_px)
 
 
-def peaks(surfaces: NDArray[np.float64], origins_px: NDArray[np.float64], step_px: float, count: int = 64) -> Poses:
-    """The highest points of some correlation surfaces, none within DISTINCT_CELLS steps of a higher one.
+def scan(windows: Sequence[Window], field: Dense, rms: float, *, cell_px: int) -> Poses:
+    """Poses by correlation with the whole map, for strips that the tiles' vectors cannot find.
 
     Args:
-        surfaces: [N x h x w].
-        origins_px: [N x 2] pose at each surface's first entry.
-        step_px: from one entry to the next.
-        count: how many at most.
+        windows: of the strip.
+        field: [C x H x W] features of the whole map.
+        rms: as ``correlate.over`` takes it.
+        cell_px: side of a cell.
+
+    Returns:
+        As ``verify``; none where the strip is larger than the map.
     """
-    flat = surfaces.reshape(len(surfaces), -1)
-    best = flat.argmax(axis=1)
-    rows, cols = np.unravel_index(best, surfaces.shape[1:])
-    scores = flat[np.arange(len(flat)), best]
-    corners = origins_px + step_px * np.stack([cols, rows], axis=1)
-    kept: list[int] = []
-    for candidate in np.argsort(-scores, kind="stable"):
-        if scores[candidate] <= NO_MATCH or len(kept) == count:
+    reach = np.max([window.cell + window.template.mask.shape[::-1] for window in windows], axis=0)
+    height, width = np.array(field.valid.shape) - reach[::-1] + 1
+    if height < 1 or width < 1:
+        return Poses(np.empty((0, 2)), np.empty(0))
+    total = np.zeros((height, width))
+    for window in windows:
+        col, row = window.cell
+        total += over(window.template, field, rms)[row : row + height, col : col + width]
+    total /= len(windows)
+    summit = total == cv2.dilate(total, np.ones((3, 3), np.uint8))
+    rows, cols = np.nonzero(summit)
+    order = np.argsort(-total[rows, cols], kind="stable")[: MAX_PEAKS * DISTINCT_CELLS**2]
+    here = np.zeros(2, np.int64)
+    return distinct([Summit(total, int(rows[i]), int(cols[i]), here) for i in order], cell_px)
+
+
+@dataclass(frozen=True)
+class Summit:
+    """The highest entry of a correlation surface.
+
+    Attributes:
+        surface: [h x w].
+        row, col: of the entry.
+        first_cell: [2] the pose, column and row in cells, that the surface's first entry stands for.
+    """
+
+    surface: NDArray[np.float64]
+    row: int
+    col: int
+    first_cell: NDArray[np.int64]
+
+
+def distinct(summits: Sequence[Summit], cell_px: int) -> Poses:
+    """Summits, given best first, that are not within DISTINCT_CELLS of a better one, to a fraction of a cell."""
+    kept: list[Summit] = []
+    cells = np.empty((0, 2))
+    for summit in summits:
+        cell = summit.first_cell + (summit.col, summit.row)
+        if summit.surface[summit.row, summit.col] <= NO_MATCH or len(kept) == MAX_PEAKS:
             break
-        if not kept or np.abs(corners[kept] - corners[candidate]).max(axis=1).min() >= DISTINCT_CELLS * step_px:
-            kept.append(int(candidate))
-    subcell = [subpixel(surfaces[i], int(rows[i]), int(cols[i])) for i in kept]
-    return Poses(corners[kept] + step_px * np.array(subcell).reshape(-1, 2), scores[kept])
+        if (np.abs(cells - cell).max(axis=1) >= DISTINCT_CELLS).all():
+            kept.append(summit)
+            cells = np.vstack([cells, cell])
+    fraction = np.array([subpixel(summit.surface, summit.row, summit.col) for summit in kept]).reshape(-1, 2)
+    scores = np.array([summit.surface[summit.row, summit.col] for summit in kept])
+    return Poses((cells + fraction) * cell_px, scores)
 
 
 def subpixel(surface: NDArray[np.float64], row: int, col: int) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from geomatch.errors import InputError
 WGS84 = Geod(ellps="WGS84")
 CRS84 = CRS.from_user_input("OGC:CRS84")
 
-EDGE_POINTS = 32  # a footprint's side is bent by this many points on the way to CRS84
+EDGE_POINTS = 4  # a footprint's side is bent by this many points on the way to CRS84
 FULL_TURN = 360.0
 _HALF_STEPS = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
 
@@ -108,6 +108,11 @@ def apply_affine(transform: Affine, points: ArrayLike) -> NDArray[np.float64]:
 def linear_part(transform: Affine) -> NDArray[np.float64]:
     """The [2 x 2] matrix of an affine transform, without its offset."""
     return np.array([[transform.a, transform.b], [transform.d, transform.e]])
+
+
+def six(transform: Affine) -> tuple[float, float, float, float, float, float]:
+    """The numbers a, b, c, d, e, f of an affine transform: x = a col + b row + c, y = d col + e row + f."""
+    return (transform.a, transform.b, transform.c, transform.d, transform.e, transform.f)
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from typing import Any
 from affine import Affine
 
 from geomatch.errors import IndexFormatError, InputError
-from geomatch.geo import Grid, as_crs
+from geomatch.geo import Grid, as_crs, six
 from geomatch.images import OpticalStretch
 
 FORMAT_VERSION = 1
@@ -114,7 +114,7 @@ class Manifest:
         """The text of ``manifest.json``; the same index gives the same text."""
         grid = {
             "crs": self.grid.crs.to_wkt(),
-            "transform": list(self.grid.transform)[:6],
+            "transform": list(six(self.grid.transform)),
             "width": self.grid.width,
             "height": self.grid.height,
         }

@@ -1,4 +1,7 @@
-"""The last fraction of a cell: structure channels on the pixels of strip and map, correlated around the found place."""
+"""Pixels against pixels: structure channels of strip and map at a fine cell, correlated around a found place.
+
+It fixes the last fraction of a coarse cell, and its peak tells apart places that look alike at the coarse scale.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.correlate import NO_MATCH, over, template
+from geomatch.correlate import NO_MATCH, Template, over, template
 from geomatch.fusion import subpixel
 from geomatch.images import OpticalStretch
 from geomatch.raster import Raster
@@ -20,59 +23,83 @@ MAX_WINDOWS = 9
 
 
 @dataclass(frozen=True)
+class MapPixels:
+    """Where the pixels of the indexed map are.
+
+    Attributes:
+        raster: the orthomosaic.
+        origin_px: column and row of the indexed window in it.
+        stretch: its radiometry.
+    """
+
+    raster: Raster
+    origin_px: tuple[int, int]
+    stretch: OpticalStretch
+
+
+@dataclass(frozen=True)
 class Refined:
     """A place after refinement.
 
     Attributes:
         corner_px: [2] map pixel of the strip's first pixel.
         peak: mean correlation of the windows there.
+        cells: fine cells that were compared.
+        fixed: whether the peak lies within reach; if not, ``corner_px`` is the place that was asked about.
     """
 
     corner_px: NDArray[np.float64]
     peak: float
+    cells: int
+    fixed: bool
 
 
-def refine(
-    strip: Strip,
-    windows_px: NDArray[np.int64],
-    size_px: int,
-    corner_px: NDArray[np.float64],
-    raster: Raster,
-    origin_px: tuple[int, int],
-    stretch: OpticalStretch,
-) -> Refined | None:
-    """Correlate windows of a strip with the map's pixels around a place.
+class Refiner:
+    """Refines places of one strip.
 
     Args:
         strip: on the map's pixel grid.
         windows_px: [N x 2] first column and row of windows in the strip; MAX_WINDOWS of them are used.
         size_px: side of a window.
-        corner_px: [2] map pixel of the strip's first pixel, right within SEARCH_PX.
-        raster: the map.
-        origin_px: column and row of the map's indexed window in the raster.
-        stretch: its radiometry.
-
-    Returns:
-        The refined place, or None where the map's pixels show no clear peak within reach.
+        pixels: of the map.
     """
-    reach = SEARCH_PX // CELL_PX
-    start = np.rint(corner_px).astype(np.int64)
-    total = np.zeros((2 * reach + 1, 2 * reach + 1))
-    used = windows_px[np.linspace(0, len(windows_px) - 1, min(MAX_WINDOWS, len(windows_px))).astype(int)]
-    for col, row in used:
-        part = np.s_[row : row + size_px, col : col + size_px]
-        query = template(structure(strip.image[part], strip.valid[part], CELL_PX))
-        if query is None:
-            continue
-        height, width = strip.image[part].shape
-        left, top = start + (col, row) - SEARCH_PX + origin_px
-        patch = raster.read(int(left), int(top), width + 2 * SEARCH_PX, height + 2 * SEARCH_PX, bands=stretch.bands)
+
+    def __init__(self, strip: Strip, windows_px: NDArray[np.int64], size_px: int, pixels: MapPixels) -> None:
+        self._pixels = pixels
+        self._queries: list[tuple[NDArray[np.int64], Template]] = []
+        for offset in windows_px[np.linspace(0, len(windows_px) - 1, min(MAX_WINDOWS, len(windows_px))).astype(int)]:
+            col, row = offset
+            part = np.s_[row : row + size_px, col : col + size_px]
+            query = template(structure(strip.image[part], strip.valid[part], CELL_PX))
+            if query is not None:
+                self._queries.append((offset, query))
+        self._cells = int(sum(query.mask.sum() for _, query in self._queries))
+
+    def at(self, corner_px: NDArray[np.float64]) -> Refined:
+        """Correlate around a place, right within SEARCH_PX: [2] map pixel of the strip's first pixel."""
+        reach = SEARCH_PX // CELL_PX
+        start = np.rint(corner_px).astype(np.int64)
+        total = np.zeros((2 * reach + 1, 2 * reach + 1))
+        for offset, query in self._queries:
+            total += self._surface(start + offset, query)
+        total /= max(1, len(self._queries))
+        row, col = (int(i) for i in np.unravel_index(total.argmax(), total.shape))
+        peak = max(0.0, float(total[row, col]))
+        if not (peak > 0 and 0 < row < 2 * reach and 0 < col < 2 * reach):
+            return Refined(corner_px, peak, self._cells, fixed=False)
+        shift = np.array([col, row]) + subpixel(total, row, col) - reach
+        return Refined(start + CELL_PX * shift, peak, self._cells, fixed=True)
+
+    def _surface(self, first_px: NDArray[np.int64], query: Template) -> NDArray[np.float32]:
+        """Correlation of one window at every cell within SEARCH_PX of a place."""
+        side = 2 * (SEARCH_PX // CELL_PX) + 1
+        height, width = query.mask.shape
+        left, top = first_px - SEARCH_PX + self._pixels.origin_px
+        stretch = self._pixels.stretch
+        size = (width * CELL_PX + 2 * SEARCH_PX, height * CELL_PX + 2 * SEARCH_PX)
+        patch = self._pixels.raster.read(int(left), int(top), *size, bands=stretch.bands)
+        if not patch.valid.any():
+            return np.full((side, side), NO_MATCH, np.float32)
         field = structure(stretch.grey(patch), patch.valid, CELL_PX)
         rms = float(np.sqrt(np.square(field.values).sum() / max(1, field.valid.sum())))
-        total += over(query, field, rms)[: 2 * reach + 1, : 2 * reach + 1]
-    total /= len(used)
-    row, col = (int(i) for i in np.unravel_index(total.argmax(), total.shape))
-    if total[row, col] <= max(0.0, NO_MATCH) or not (0 < row < 2 * reach and 0 < col < 2 * reach):
-        return None
-    shift = np.array([col, row]) + subpixel(total, row, col) - reach
-    return Refined(start + CELL_PX * shift, float(total[row, col]))
+        return over(query, field, rms)[:side, :side]

@@ -130,7 +130,7 @@ def resample(
     from_file = Affine(linear[0, 0], linear[0, 1], -low[0], linear[1, 0], linear[1, 1], -low[1])
     # OpenCV puts (0, 0) at the centre of the first pixel, the corner convention half a pixel before it.
     half = Affine.translation(-0.5, -0.5)
-    matrix = np.array(half * from_file * Affine.scale(factor) * ~half).reshape(3, 3)[:2]
+    matrix = np.array(half @ from_file @ Affine.scale(factor) @ ~half).reshape(3, 3)[:2]
     warped = cv2.warpAffine(small, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     known = cv2.warpAffine(small_valid.astype(np.float32), matrix, size, flags=cv2.INTER_LINEAR, borderValue=0)
     return np.asarray(warped, dtype=np.float32), np.asarray(known > 0.99), from_file
@@ -216,8 +216,8 @@ def _checked_scale(
         MAX_STRIP_PIXELS
     ):
         raise LimitError(
-            f"{raster.width} × {raster.height} px is more than a strip of {MAX_STRIP_PIXELS / 1e6:g} Mpx or {MAX_SIDE_PX}"
-            " px to a side at the map's scale",
+            f"{raster.width} × {raster.height} px is too large for a strip: at most {MAX_STRIP_PIXELS / 1e6:g} Mpx and"
+            f" {MAX_SIDE_PX} px to a side, at the map's scale too",
             where=raster.path,
             hint="cut it into pieces, for example with gdal_translate -srcwin",
         )
@@ -239,4 +239,4 @@ def _shrunk(
 
     share = average(valid.astype(np.float32))
     mean = average(np.where(valid, image, np.float32(0))) / np.maximum(share, 1e-6)
-    return mean, share > 0.5
+    return mean.astype(np.float32), share > 0.5

@@ -32,7 +32,7 @@ from geomatch.manifest import (
     SourceRecord,
     TileRecord,
 )
-from geomatch.raster import DEFAULT_LIMITS, Limits, Raster, open_raster
+from geomatch.raster import Limits, Raster, open_raster
 from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid
@@ -57,7 +57,7 @@ def build_index(
     options: BuildOptions | None = None,
     *,
     overwrite: bool = False,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     progress: Progress = _silent,
 ) -> TileIndex:
     """Build the index of an orthomosaic.
@@ -67,7 +67,7 @@ def build_index(
         output: the directory to appear, by convention ``NAME.gmi``.
         options: what to build, default all of the map.
         overwrite: replace an index that is there; until the new one is complete the old one stays.
-        limits: what the raster may ask for.
+        limits: what the raster may ask for, default as the environment says.
         progress: called with the stage, what is done and the total.
 
     Raises:

@@ -1,0 +1,143 @@
+"""From the best places to the Location that the user gets: how sure, where exactly, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from geomatch.confidence import Signs, error_radius_px, probability, status_of
+from geomatch.correlate import around
+from geomatch.fusion import Poses, Window
+from geomatch.geo import Grid, footprint, ground_resolution_m, six
+from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, crs_name
+from geomatch.refine import Refined
+from geomatch.strips import Strip
+from geomatch.tile_index import TileIndex
+
+SHOWN_CANDIDATES = 5
+INLIER_CELLS = 1.5
+_LOOK_AROUND_CELLS = 5
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The best place, the others, and what speaks for it.
+
+    Attributes:
+        places: after correlation, the chosen one first.
+        refined: what the pixels say of the chosen one, or None when they were not looked at.
+        signs: from which its confidence is read.
+    """
+
+    places: Poses
+    refined: Refined | None
+    signs: Signs
+
+    @classmethod
+    def of(cls, places: Poses, refined: Refined | None) -> Judged:
+        """Read the signs."""
+        best, others = places.scores[0], places.scores[1:]
+        runner_up = others.max() if len(others) else 0.0
+        spread = others.std() if len(others) > 1 else 0.0
+        signs = Signs(
+            margin=float(np.clip(np.log(best / max(runner_up, 1e-3)), -1, 1)),
+            prominence=float((best - others.mean()) / max(spread, 0.05 * best)) if len(others) else 0.0,
+            fine=None if refined is None else refined.peak * float(np.sqrt(refined.cells)),
+        )
+        return cls(places, refined, signs)
+
+    @property
+    def corner_px(self) -> NDArray[np.float64]:
+        """[2] map pixel of the strip's first pixel at the chosen place."""
+        corner: NDArray[np.float64] = self.places.corners_px[0] if self.refined is None else self.refined.corner_px
+        return corner
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Whether the place was fixed on pixels."""
+        return "pixel" if self.refined is not None and self.refined.fixed else "cell"
+
+
+class Answers:
+    """Makes the Location of one strip.
+
+    Args:
+        index: of the map.
+        strip: the query.
+        notes: to be told beside the strip's own.
+        seconds: wall time per stage; read when the answer is made.
+    """
+
+    def __init__(self, index: TileIndex, strip: Strip, notes: tuple[str, ...], seconds: dict[str, float]) -> None:
+        self._index = index
+        self._strip = strip
+        self._notes = (*notes, *strip.notes)
+        self._seconds = seconds
+
+    def nowhere(self, status: Status, reason: str) -> Location:
+        """The answer to a strip that has no place on the map, and why."""
+        evidence = Evidence(seconds=dict(self._seconds), notes=(*self._notes, reason))
+        return Location(status, crs_name(self._index.grid.crs), evidence=evidence)
+
+    def placed(self, windows: Sequence[Window], judged: Judged) -> Location:
+        """The answer at the best place, if its signs are good enough."""
+        confidence = probability(judged.signs)
+        status = status_of(confidence)
+        name = crs_name(self._index.grid.crs)
+        evidence = self._evidence(windows, judged)
+        if status not in ("located", "ambiguous"):
+            return Location(status, name, confidence=confidence, evidence=evidence)
+        grid = self._grid(judged.corner_px)
+        x, y = grid.to_map(grid.center_px)
+        metres = ground_resolution_m(self._index.grid, judged.corner_px)
+        return Location(
+            status,
+            name,
+            transform=six(grid.transform),
+            footprint=footprint(grid),
+            center=(float(x), float(y)),
+            error_radius_m=error_radius_px(judged.accuracy, self._index.encoder.cell_px) * metres,
+            confidence=confidence,
+            evidence=evidence,
+        )
+
+    def _grid(self, corner_px: NDArray[np.float64]) -> Grid:
+        """Where the pixels of the strip's file lie when its resampled image starts at ``corner_px``."""
+        transform = self._index.grid.transform @ Affine.translation(*corner_px) @ self._strip.from_file
+        return Grid(self._index.grid.crs, transform, *self._strip.file_size)
+
+    def _evidence(self, windows: Sequence[Window], judged: Judged) -> Evidence:
+        shown = judged.places.best(SHOWN_CANDIDATES)
+        candidates = []
+        for corner, score in zip(shown.corners_px, shown.scores, strict=True):
+            grid = self._grid(corner)
+            x, y = grid.to_map(grid.center_px)
+            candidates.append(Candidate((float(x), float(y)), float(score)))
+        return Evidence(
+            candidates=tuple(candidates),
+            peak=float(judged.places.scores[0]),
+            peak_ratio=float(np.exp(judged.signs.margin)),
+            fine_peak=None if judged.refined is None else judged.refined.peak,
+            windows=len(windows),
+            inliers=self._inliers(windows, judged.corner_px),
+            accuracy=judged.accuracy,
+            seconds=dict(self._seconds),
+            notes=self._notes,
+        )
+
+    def _inliers(self, windows: Sequence[Window], corner_px: NDArray[np.float64]) -> int:
+        """Windows whose own best offset in the surroundings agrees with the strip's."""
+        cell = corner_px / self._index.encoder.cell_px
+        nearest = np.rint(cell).astype(np.int64)
+        agreeing = 0
+        for window in windows:
+            col, row = (nearest + window.cell)[:, None]
+            (surface,) = around(window.template, self._index.features, col, row, _LOOK_AROUND_CELLS)
+            at_row, at_col = np.unravel_index(surface.argmax(), surface.shape)
+            offset = nearest - cell + (at_col - _LOOK_AROUND_CELLS, at_row - _LOOK_AROUND_CELLS)
+            agreeing += bool(surface.max() > 0 and np.abs(offset).max() <= INLIER_CELLS)
+        return agreeing

@@ -1,0 +1,115 @@
+"""The answer to one query, and its GeoJSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import shapely
+from affine import Affine
+from pyproj import CRS
+from shapely.geometry import Polygon
+
+from geomatch.geo import to_crs84
+
+Status = Literal["located", "ambiguous", "absent", "unusable"]
+Accuracy = Literal["pixel", "cell"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place that was considered.
+
+    Attributes:
+        center: (x, y) of the strip's centre there, in the map's CRS.
+        score: mean normalised correlation of the strip's features with the map's.
+    """
+
+    center: tuple[float, float]
+    score: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why the answer is what it is.
+
+    Attributes:
+        candidates: best places first, at most five.
+        peak: correlation of the best place's features.
+        peak_ratio: that over the next distinct place's; 1 is a tie.
+        fine_peak: correlation of the pixels there, or None when the map's pixels were not looked at.
+        windows: windows of the strip that were compared.
+        inliers: windows whose own best place agrees with the answer.
+        accuracy: "pixel" when the place was fixed on the map's pixels, "cell" when on the index's features alone.
+        seconds: wall time per stage.
+        notes: what the user should know, sentences.
+    """
+
+    candidates: tuple[Candidate, ...] = ()
+    peak: float = 0.0
+    peak_ratio: float = 1.0
+    fine_peak: float | None = None
+    windows: int = 0
+    inliers: int = 0
+    accuracy: Accuracy = "cell"
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a strip was taken.
+
+    Attributes:
+        status: "located"; "ambiguous", when more than one place fits and the best is given; "absent", when none fits;
+            "unusable", when the strip shows nothing to match.
+        crs: of ``transform``, ``footprint`` and ``center``: an authority's code, or WKT where there is none.
+        transform: six numbers a, b, c, d, e, f of pixel (column, row) of the SAR file -> x = a col + b row + c,
+            y = d col + e row + f, corner convention; None unless located or ambiguous.
+        footprint: outline of the SAR image, or None.
+        center: (x, y) of its centre, or None.
+        error_radius_m: the true centre is within it with 95 % probability, if the place is right at all; metres on the
+            ground, or None.
+        confidence: probability that the place is right, in [0, 1].
+        evidence: see its type.
+    """
+
+    status: Status
+    crs: str
+    transform: tuple[float, float, float, float, float, float] | None = None
+    footprint: Polygon | None = None
+    center: tuple[float, float] | None = None
+    error_radius_m: float | None = None
+    confidence: float = 0.0
+    evidence: Evidence = field(default_factory=Evidence)
+
+    def __post_init__(self) -> None:
+        placed = (self.transform, self.footprint, self.center, self.error_radius_m)
+        has_place = self.status in ("located", "ambiguous")
+        if any((part is not None) != has_place for part in placed):
+            raise ValueError(f"a Location that is {self.status} {'needs' if has_place else 'has no'} place")
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"confidence {self.confidence} is outside [0, 1]")
+
+    @property
+    def affine(self) -> Affine | None:
+        """``transform`` as an Affine, SAR pixel -> map CRS."""
+        return None if self.transform is None else Affine(*self.transform)
+
+    def properties(self) -> dict[str, Any]:
+        """All but the footprint, JSON-able."""
+        values = asdict(self)
+        del values["footprint"]
+        return values
+
+    def to_feature(self, file: str) -> dict[str, Any]:
+        """An RFC 7946 Feature: the footprint in CRS84, this Location as properties, and the file that it answers."""
+        outline = None if self.footprint is None else to_crs84(self.footprint, CRS.from_user_input(self.crs))
+        geometry = None if outline is None else shapely.geometry.mapping(outline)
+        return {"type": "Feature", "geometry": geometry, "properties": {"file": file, **self.properties()}}
+
+
+def crs_name(crs: CRS) -> str:
+    """The authority's code of a CRS like ``EPSG:32611``, or its WKT where it has none."""
+    authority = crs.to_authority()
+    return ":".join(authority) if authority else str(crs.to_wkt())
