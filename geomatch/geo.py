@@ -26,7 +26,8 @@ from geomatch.errors import InputError
 WGS84 = Geod(ellps="WGS84")
 CRS84 = CRS.from_user_input("OGC:CRS84")
 
-EDGE_POINTS = 4  # a footprint's side is bent by this many points on the way to CRS84
+MAX_EDGE_POINTS = 64  # a footprint's side is bent by at most this many points on the way to CRS84
+STRAIGHT_DEG = 1e-6  # and by no more than it takes to keep this close to the true curve, 0.1 m
 FULL_TURN = 360.0
 _HALF_STEPS = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
 
@@ -233,13 +234,27 @@ def to_crs84(geometry: Polygon | MultiPolygon, crs: CRS) -> Polygon | MultiPolyg
 
 def _unrolled(polygon: Polygon, crs: CRS) -> Polygon:
     """The polygon in degrees, longitudes continuous along each ring, so possibly beyond ±180."""
-    bent = shapely.segmentize(polygon, max(polygon.length / (4 * EDGE_POINTS), 1e-12))
+    bent = shapely.segmentize(polygon, _straight_length(polygon, crs))
     exterior = _unrolled_ring(np.asarray(bent.exterior.coords), crs)
     anchor = exterior[:, 0].mean()
     holes = [_unrolled_ring(np.asarray(ring.coords), crs) for ring in bent.interiors]
     for hole in holes:
         hole[:, 0] += FULL_TURN * np.round((anchor - hole[:, 0].mean()) / FULL_TURN)
     return Polygon(exterior, holes)
+
+
+def _straight_length(polygon: Polygon, crs: CRS) -> float:
+    """How long a side's pieces may be, in units of ``crs``, to run straight in degrees too."""
+    points = 1
+    while points < MAX_EDGE_POINTS:
+        ring = np.asarray(shapely.segmentize(polygon.exterior, polygon.length / (4 * points)).coords)[:, :2]
+        corners = transform_points(ring, crs, CRS84)
+        middles = transform_points((ring[1:] + ring[:-1]) / 2, crs, CRS84)
+        bend = np.abs(middles - (corners[1:] + corners[:-1]) / 2) % FULL_TURN
+        if np.minimum(bend, FULL_TURN - bend).max() <= STRAIGHT_DEG:
+            break
+        points *= 2
+    return max(float(polygon.length) / (4 * points), 1e-12)
 
 
 def _unrolled_ring(ring: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:
