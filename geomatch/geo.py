@@ -141,6 +141,15 @@ def transform_points(points: ArrayLike, source: CRS, target: CRS) -> NDArray[np.
     return moved
 
 
+def pixel_between(source: Grid, target: Grid, colrow: ArrayLike) -> NDArray[np.float64]:
+    """Where pixels of one grid lie in another: [... x 2] (column, row) -> [... x 2].
+
+    Raises:
+        InputError: a place cannot be expressed in the target's CRS.
+    """
+    return target.to_pixel(transform_points(source.to_map(colrow), source.crs, target.crs))
+
+
 def ground_jacobian(grid: Grid, at_px: ArrayLike | None = None) -> NDArray[np.float64]:
     """Metres on the ground per pixel: [2 x 2], rows east and north, columns per image column and per image row.
 
@@ -202,7 +211,7 @@ def linear_between(source: Grid, target: Grid, at_px: ArrayLike | None = None) -
     if source.crs == target.crs:
         return linear_part(~target.transform) @ linear_part(source.transform)
     here = source.center_px if at_px is None else np.asarray(at_px, dtype=np.float64)
-    px = target.to_pixel(transform_points(source.to_map(here + _HALF_STEPS), source.crs, target.crs))
+    px = pixel_between(source, target, here + _HALF_STEPS)
     return np.stack([px[0] - px[1], px[2] - px[3]], axis=1)
 
 

@@ -8,7 +8,7 @@ and a change of calibration disappears.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -176,6 +176,14 @@ class SarRadiometry:
             _AMPLITUDE
         )
         return cls(found, chosen, reference, message)
+
+    def relative_to(self, patch: Patch) -> SarRadiometry:
+        """The same, relative to the medians of a patch, as if it were a file of its own; itself where that is dark."""
+        _check_bands(patch, self.bands)
+        lit = [band[band > 0] for band in _AMPLITUDE[self.kind](_as_float(patch.data[:, patch.valid]))]
+        if not all(band.size for band in lit):
+            return self
+        return replace(self, reference=tuple(float(np.median(band)) for band in lit))
 
     def log_amplitude(self, patch: Patch, *, floor: float = DEFAULT_FLOOR) -> NDArray[np.float32]:
         """Mean over the bands of ln(amplitude / reference + floor): [H x W]; invalid pixels get the median's value.

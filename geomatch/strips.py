@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geomatch.errors import GeomatchError, InputError, LimitError, UsageError
 from geomatch.geo import Grid, ground_resolution_m, linear_between, local_grid
 from geomatch.images import SarRadiometry
-from geomatch.raster import Raster, open_raster
+from geomatch.raster import Patch, Raster, open_raster
 from geomatch.tiles import starts
 
 MAX_STRIP_PIXELS = 100_000_000
@@ -96,12 +96,27 @@ def load_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptio
             linear = linear_between(grid, map_grid)
         except GeomatchError as error:
             raise InputError(error.what, where=raster.path, hint=error.hint) from error
-        linear = _checked_scale(linear, raster, map_grid, notes)
+        _check_scale(linear, raster, map_grid, notes)
         radiometry = SarRadiometry.detect(raster, options.kind, options.bands)
         notes.append(radiometry.message)
         patch = raster.read(0, 0, raster.width, raster.height, bands=radiometry.bands)
-        image, valid, from_file = resample(radiometry.log_amplitude(patch), patch.valid, linear)
-        return Strip(image, valid, from_file, (raster.width, raster.height), tuple(notes))
+        return strip_of(patch, linear, radiometry, tuple(notes))
+
+
+def strip_of(
+    patch: Patch, linear: NDArray[np.float64], radiometry: SarRadiometry, notes: tuple[str, ...] = ()
+) -> Strip:
+    """SAR pixels as a strip on the map's pixel grid.
+
+    Args:
+        patch: pixels as in the file.
+        linear: [2 x 2] pixel of the patch -> pixel of the map.
+        radiometry: of the file.
+        notes: to keep with it.
+    """
+    image, valid, from_file = resample(radiometry.log_amplitude(patch), patch.valid, linear)
+    height, width = patch.valid.shape
+    return Strip(image, valid, from_file, (width, height), notes)
 
 
 def resample(
@@ -196,9 +211,7 @@ def _grid(raster: Raster, map_grid: Grid, options: StripOptions, notes: list[str
     return local_grid(map_grid, gsd, heading, raster.width, raster.height)
 
 
-def _checked_scale(
-    linear: NDArray[np.float64], raster: Raster, map_grid: Grid, notes: list[str]
-) -> NDArray[np.float64]:
+def _check_scale(linear: NDArray[np.float64], raster: Raster, map_grid: Grid, notes: list[str]) -> None:
     scale = float(np.sqrt(abs(np.linalg.det(linear))))
     map_gsd = ground_resolution_m(map_grid)
     if not 1 / MAX_SCALE <= scale <= MAX_SCALE:
@@ -221,7 +234,6 @@ def _checked_scale(
             where=raster.path,
             hint="cut it into pieces, for example with gdal_translate -srcwin",
         )
-    return linear
 
 
 def _shrunk(

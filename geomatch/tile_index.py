@@ -113,6 +113,11 @@ class TileIndex:
             faults.append(f"{FEATURES}: shape {self.features.values.shape}, the manifest asks for {expected}")
         return faults
 
+    def corner(self, tile: int) -> NDArray[np.int32]:
+        """First column and row of a tile by its id, pixels of the map."""
+        corner: NDArray[np.int32] = self._corners[tile]
+        return corner
+
     def search(self, vectors: NDArray[np.float32], k: int) -> Hits:
         """The ``k`` tiles nearest to each vector.
 

@@ -1,0 +1,210 @@
+"""How well an index answers: windows of a georeferenced SAR scene, their position hidden, are located and scored.
+
+Predictions come first and go to a file, one JSON object per line; scores are computed from that file alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.errors import InputError
+from geomatch.geo import apply_affine, ground_resolution_m, linear_between, pixel_between
+from geomatch.images import SarRadiometry
+from geomatch.locator import Clock, Locator, Trace
+from geomatch.metrics import auroc, first_hit, recall_at, wilson
+from geomatch.raster import open_raster
+from geomatch.sampling import WindowOptions, window_corners
+from geomatch.strips import strip_of
+from geomatch.texture import is_textured
+
+RECALL_AT = (1, 5, 10, 50, 100)
+SUCCESS_PX = (2, 5, 10, 50)
+OVERLAP = 0.5  # intersection over union from which a candidate shows the place
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One window, where it is, and where it was found.
+
+    Attributes:
+        on_map: whether it was cut within the map.
+        truth_px: [2] its centre, pixels of the index's map; None off the map.
+        found_px: [2] centre of the best place, or None when the answer gives none.
+        metres_per_px: of the map there.
+        rank: of the first retrieved place that overlaps the true one by OVERLAP, from 1; 0 for none.
+        textured: whether the map shows anything there (``geomatch.texture.is_textured``).
+        status, confidence: of the answer.
+        signs: what the confidence was read from.
+        wall_s, cpu_s: of the query.
+    """
+
+    on_map: bool
+    truth_px: tuple[float, float] | None
+    found_px: tuple[float, float] | None
+    metres_per_px: float
+    rank: int
+    textured: bool
+    status: str
+    confidence: float
+    signs: dict[str, float | None] | None
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def error_px(self) -> float:
+        """Distance of the found from the true centre, infinite when the answer gives no place."""
+        if self.truth_px is None or self.found_px is None or self.status not in ("located", "ambiguous"):
+            return float("inf")
+        return float(np.hypot(*np.subtract(self.truth_px, self.found_px)))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A cut window: its centre in the strip and in the map, and its size, all in pixels of the map."""
+
+    middle_px: NDArray[np.float64]
+    truth_px: NDArray[np.float64] | None
+    size_px: tuple[int, int]
+
+
+def predict(
+    locator: Locator,
+    sar: str | os.PathLike[str],
+    options: WindowOptions,
+    *,
+    on_map: bool = True,
+    progress: Progress = lambda done, total: None,
+) -> Iterator[Prediction]:
+    """Locate random windows of a SAR scene.
+
+    Args:
+        locator: of the map.
+        sar: a georeferenced scene.
+        options: which windows.
+        on_map: whether the scene shows the map; if not, windows come from all of it and have no true place.
+        progress: called with the windows done and the total.
+
+    Raises:
+        InputError: the scene cannot be used, or too few windows of it lie in the map and hold data.
+    """
+    with open_raster(sar, need_grid=True) as raster:
+        assert raster.grid is not None, "opened with need_grid"
+        radiometry = SarRadiometry.detect(raster)
+        corners = list(window_corners(raster, raster.grid, locator.index, options, on_map=on_map))
+        for done, (col, row) in enumerate(corners):
+            progress(done, len(corners))
+            patch = raster.read(col, row, options.size_px, options.size_px, bands=radiometry.bands)
+            window = raster.grid.window(col, row, options.size_px, options.size_px)
+            wall, cpu = time.perf_counter(), time.process_time()
+            linear = linear_between(window, locator.index.grid)
+            strip = strip_of(patch, linear, radiometry.relative_to(patch))
+            trace = locator.trace(strip, Clock())
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            cut = _Window(
+                middle_px=apply_affine(strip.from_file, (options.size_px / 2, options.size_px / 2)),
+                truth_px=pixel_between(window, locator.index.grid, window.center_px) if on_map else None,
+                size_px=(strip.image.shape[1], strip.image.shape[0]),
+            )
+            yield _prediction(locator, trace, cut, (wall, cpu))
+        progress(len(corners), len(corners))
+
+
+def write_predictions(predictions: Sequence[Prediction], file: Path) -> None:
+    """One JSON object per line."""
+    file.write_text("".join(json.dumps(asdict(prediction)) + "\n" for prediction in predictions))
+
+
+def read_predictions(file: Path) -> list[Prediction]:
+    """What ``write_predictions`` wrote.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        return [Prediction(**json.loads(line)) for line in file.read_text().splitlines()]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"no predictions ({error})", where=file, hint="run geomatch evaluate again") from error
+
+
+def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """The measures of some predictions, JSON-able.
+
+    Shares come with the 95 % interval of Wilson under the same name and ``_ci``. A window counts as a success within
+    r px when its answer gives a place and the centre of that place is within r px of the true centre. Percentiles of
+    the error are over the windows whose answer gives a place.
+    """
+    seen = [prediction for prediction in predictions if prediction.on_map]
+    textured = [prediction for prediction in seen if prediction.textured]
+    errors_m = np.array([prediction.error_px * prediction.metres_per_px for prediction in seen])
+    placed = errors_m[np.isfinite(errors_m)]
+    located = [prediction for prediction in seen if prediction.status == "located"]
+    absent = [prediction.confidence for prediction in predictions if not prediction.on_map]
+    return {
+        "windows": len(seen),
+        "textured": len(textured),
+        "recall": {str(k): recall_at([prediction.rank for prediction in seen], k) for k in RECALL_AT},
+        "recall_textured": {str(k): recall_at([prediction.rank for prediction in textured], k) for k in RECALL_AT},
+        **_success("success_px", seen),
+        **_success("success_px_textured", textured),
+        "error_m": {f"p{p}": float(np.percentile(placed, p)) if placed.size else None for p in (50, 90, 95)},
+        "answered": int(placed.size),
+        "located": len(located),
+        "located_wrong": sum(prediction.error_px > SUCCESS_PX[2] for prediction in located),
+        "status": {
+            name: sum(p.status == name for p in seen) for name in ("located", "ambiguous", "absent", "unusable")
+        },
+        "absent_windows": len(absent),
+        "absent_auroc": auroc([prediction.confidence for prediction in seen], absent),
+        "wall_s_per_query": float(np.mean([prediction.wall_s for prediction in predictions])) if predictions else None,
+        "cpu_s_per_query": float(np.mean([prediction.cpu_s for prediction in predictions])) if predictions else None,
+    }
+
+
+def _success(name: str, predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
+    counts = {px: sum(prediction.error_px <= px for prediction in predictions) for px in SUCCESS_PX}
+    total = len(predictions)
+    return {
+        name: {str(px): count / total if total else None for px, count in counts.items()},
+        f"{name}_ci": {str(px): wilson(count, total) for px, count in counts.items()},
+    }
+
+
+def _prediction(locator: Locator, trace: Trace, window: _Window, seconds: tuple[float, float]) -> Prediction:
+    """What a trace says, against the truth."""
+    found = None if trace.judged is None else trace.judged.corner_px + window.middle_px
+    truth = window.truth_px
+    corner = None if truth is None else truth - window.middle_px
+    return Prediction(
+        on_map=truth is not None,
+        truth_px=None if truth is None else (float(truth[0]), float(truth[1])),
+        found_px=None if found is None else (float(found[0]), float(found[1])),
+        metres_per_px=ground_resolution_m(locator.index.grid, truth),
+        rank=0 if corner is None else first_hit(trace.retrieved.corners_px, corner, window.size_px, OVERLAP),
+        textured=corner is not None and _textured(locator, corner, window.size_px),
+        status=trace.location.status,
+        confidence=trace.location.confidence,
+        signs=None if trace.judged is None else asdict(trace.judged.signs),
+        wall_s=seconds[0],
+        cpu_s=seconds[1],
+    )
+
+
+def _textured(locator: Locator, corner_px: NDArray[np.float64], size_px: tuple[int, int]) -> bool:
+    """Whether the map shows anything at a place; without the map's pixels every place counts."""
+    pixels = locator.pixels
+    if pixels is None:
+        return True
+    left, top = np.rint(corner_px).astype(int) + pixels.origin_px
+    patch = pixels.raster.read(int(left), int(top), *size_px, bands=pixels.stretch.bands)
+    return is_textured(pixels.stretch.grey(patch), patch.valid)
