@@ -7,16 +7,19 @@ places, by one matrix product over all places, and over every offset within a fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from geomatch.structure import Dense
 
 ENERGY_FLOOR = 0.3  # share of the field's usual energy below which a place counts as flat (water), not as a match
 MIN_OVERLAP = 0.6  # share of the window's cells that must meet valid cells of the map
+QUANTUM = np.float32(1 / 127)  # of a feature as the index keeps it
 NO_MATCH = 0.0  # what a place off the map says: nothing, for or against
 
 _CHUNK_VALUES = 1 << 23  # patch values gathered at a time
@@ -62,25 +65,53 @@ class Field:
     values: NDArray[np.int8]
     valid: NDArray[np.bool_]
     rms: float
+    _margin: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def crop(self, col0: int, row0: int, width: int, height: int) -> Dense:
-        """The features from cell (col0, row0) on as float32; cells outside the map are invalid."""
-        cols, rows = np.arange(col0, col0 + width), np.arange(row0, row0 + height)
-        values, valid = _gather(self, cols[None], rows[None])
-        return Dense(values[0], valid[0] > 0)
+    def whole(self) -> Dense:
+        """All features as float32."""
+        return Dense(self.values * self.valid.astype(np.float32) * QUANTUM, self.valid)
 
+    def patches(
+        self, cols: NDArray[np.int64], rows: NDArray[np.int64], width: int, height: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Patches by their first cells, which may lie outside the map.
 
-QUANTUM = np.float32(1 / 127)
+        Args:
+            cols: [N] first cell column.
+            rows: [N] first cell row.
+            width, height: of a patch, cells.
+
+        Returns:
+            Features [N x C x height x width] and validity [N x height x width] as 0 or 1; both 0 off the map.
+        """
+        values, valid = self._padded(max(height, width))
+        margin = self._margin["cells"]
+        at_rows = np.clip(rows + margin, 0, valid.shape[0] - height)
+        at_cols = np.clip(cols + margin, 0, valid.shape[1] - width)
+        known = sliding_window_view(valid, (height, width))[at_rows, at_cols].astype(np.float32)
+        picked = sliding_window_view(values, (height, width), axis=(1, 2))[:, at_rows, at_cols]
+        features = picked.transpose(1, 0, 2, 3).astype(np.float32)
+        features *= QUANTUM
+        return features, known
+
+    def _padded(self, reach: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
+        """Features and validity with a margin of at least ``reach`` cells; kept, since it costs as much as the map."""
+        if self._margin.get("cells", 0) < reach:
+            values = np.where(self.valid, self.values, 0).astype(np.int8)
+            self._margin["values"] = np.pad(values, ((0, 0), (reach, reach), (reach, reach)))
+            self._margin["valid"] = np.pad(self.valid.astype(np.uint8), reach)
+            self._margin["cells"] = reach
+        return self._margin["values"], self._margin["valid"]
 
 
 def around(
-    window: Template, field: Field, cols: NDArray[np.int64], rows: NDArray[np.int64], radius: int
+    window: Template, features: Field, cols: NDArray[np.int64], rows: NDArray[np.int64], radius: int
 ) -> NDArray[np.float32]:
     """Correlation at the offsets within ``radius`` cells of given places.
 
     Args:
         window: [C x h x w].
-        field: the map.
+        features: of the map.
         cols: [N] cell column of the window's first cell at the centre offset.
         rows: [N] cell row.
         radius: cells to either side.
@@ -94,14 +125,12 @@ def around(
     filters = _placed(window.values, radius).reshape(-1, side * side)
     masks = _placed(window.mask[None], radius).reshape(-1, side * side)
     cells = float(window.mask.sum())
-    floor = _energy_floor(field.rms, cells)
+    floor = _energy_floor(features.rms, cells)
     out = np.empty((len(cols), side * side), np.float32)
     step = max(1, _CHUNK_VALUES // (len(window.values) * tall * wide))
     for first in range(0, len(cols), step):
         part = slice(first, first + step)
-        patch_cols = cols[part, None] - radius + np.arange(wide)
-        patch_rows = rows[part, None] - radius + np.arange(tall)
-        values, valid = _gather(field, patch_cols, patch_rows)
+        values, valid = features.patches(cols[part] - radius, rows[part] - radius, wide, tall)
         count = len(values)
         overlap = valid.reshape(count, -1) @ masks
         sums = values.reshape(count, len(window.values), -1) @ masks
@@ -111,13 +140,13 @@ def around(
     return out.reshape(-1, side, side)
 
 
-def over(window: Template, field: Dense, rms: float) -> NDArray[np.float32]:
+def over(window: Template, dense: Dense, rms: float) -> NDArray[np.float32]:
     """Correlation at every offset of the window inside a field.
 
     Args:
         window: [C x h x w].
-        field: [C x H x W] features, zero where invalid.
-        rms: usual root mean square of the field's features per cell, for the floor under flat places.
+        dense: [C x H x W] features, zero where invalid.
+        rms: usual root mean square of the map's features per cell, for the floor under flat places.
 
     Returns:
         [H - h + 1 x W - w + 1] correlation; NO_MATCH where too few cells meet valid ones.
@@ -127,12 +156,12 @@ def over(window: Template, field: Dense, rms: float) -> NDArray[np.float32]:
         result: NDArray[np.float32] = cv2.matchTemplate(plane, kernel, cv2.TM_CCORR).astype(np.float32)
         return result
 
-    planes = [np.ascontiguousarray(plane) for plane in field.values]
+    planes = [np.ascontiguousarray(plane) for plane in dense.values]
     cross = np.sum([correlate(p, k) for p, k in zip(planes, window.values, strict=True)], axis=0)
-    energy = correlate(np.square(field.values).sum(axis=0), window.mask)
+    energy = correlate(np.square(dense.values).sum(axis=0), window.mask)
     sums = np.stack([correlate(plane, window.mask) for plane in planes])
     count = float(window.mask.sum())
-    overlap = correlate(field.valid.astype(np.float32), window.mask)
+    overlap = correlate(dense.valid.astype(np.float32), window.mask)
     return _normalise(cross, energy, sums, overlap, cells=count, floor=_energy_floor(rms, count))
 
 
@@ -153,21 +182,6 @@ def _normalise(
     variance = energy - np.square(sums).sum(axis=0) / np.maximum(overlap, 1)
     score = cross / np.maximum(np.sqrt(np.maximum(variance, 0)), floor)
     return np.where(overlap >= MIN_OVERLAP * cells, score, NO_MATCH).astype(np.float32)
-
-
-def _gather(
-    field: Field, cols: NDArray[np.int64], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Patches of the field: cols [N x w], rows [N x h] -> values [N x C x h x w] and validity [N x h x w]."""
-    height, width = field.valid.shape
-    known = ((rows >= 0) & (rows < height))[:, :, None] & ((cols >= 0) & (cols < width))[:, None, :]
-    at_rows, at_cols = np.clip(rows, 0, height - 1)[:, :, None], np.clip(cols, 0, width - 1)[:, None, :]
-    valid = (field.valid[at_rows, at_cols] & known).astype(np.float32)
-    values = np.empty((len(cols), len(field.values), *valid.shape[1:]), np.float32)
-    for channel, plane in enumerate(field.values):
-        np.multiply(plane[at_rows, at_cols], valid, out=values[:, channel])
-    values *= QUANTUM
-    return values, valid
 
 
 def _placed(kernel: NDArray[np.float32], radius: int) -> NDArray[np.float32]:

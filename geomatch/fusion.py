@@ -17,7 +17,7 @@ from geomatch.correlate import NO_MATCH, Field, Template, around, over
 from geomatch.structure import Dense
 from geomatch.tile_index import Hits
 
-MAX_POSES = 1000  # correlated per strip, shared among its windows
+MAX_POSES = 600  # correlated per strip, shared among its windows
 MIN_POSES = 100
 MAX_PEAKS = 64
 DISTINCT_CELLS = 4  # peaks nearer than this are one
@@ -109,7 +109,7 @@ def verify(poses: Poses, windows: Sequence[Window], field: Field, *, bin_px: int
     total /= len(windows)
     flat = total.reshape(len(cells), -1)
     rows, cols = np.unravel_index(flat.argmax(axis=1), total.shape[1:])
-    order = np.argsort(-flat.max(axis=1), kind="stable")
+    order = np.argsort(-flat.max(axis=1), kind="stable")[: MAX_PEAKS * DISTINCT_CELLS]
     summits = [Summit(total[i], int(rows[i]), int(cols[i]), cells[i] - radius) for i in order]
     return distinct(summits, cell_px)
 

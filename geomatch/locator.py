@@ -23,7 +23,7 @@ from geomatch.texture import unusable
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import tile_vectors
 
-RETRIEVED_TILES = 1000  # per window
+RETRIEVED_TILES = 600  # per window
 CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
 CONTENDERS = 8
 FINE_WEIGHT = 2.0  # a false place's fine peak spreads half as much as its coarse one
@@ -173,8 +173,7 @@ class Locator:
         field, cell = self.index.features, self.index.encoder.cell_px
         if len(retrieved):
             return fusion.verify(retrieved, windows, field, bin_px=self.index.manifest.tiles.stride_px, cell_px=cell)
-        whole = field.crop(0, 0, field.valid.shape[1], field.valid.shape[0])
-        return fusion.scan(windows, whole, field.rms, cell_px=cell)
+        return fusion.scan(windows, field.whole(), field.rms, cell_px=cell)
 
     def _refiner(self, strip: Strip, windows: Sequence[Window]) -> Refiner | None:
         if self.pixels is None:
