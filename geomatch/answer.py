@@ -9,7 +9,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from geomatch.confidence import Signs, error_radius_px, probability, status_of
+from geomatch.confidence import PixelSigns, Signs, error_radius_px, probability, status_of
 from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, footprint, ground_resolution_m, six
@@ -19,8 +19,23 @@ from geomatch.strips import Strip
 from geomatch.tile_index import TileIndex
 
 SHOWN_CANDIDATES = 5
+FINE_WEIGHT = 2.0  # of the pixels' correlation against the features'; a false place's spreads half as much
+MIN_SPREAD = 0.05  # of the best score: few other places tell little of their spread
 INLIER_CELLS = 1.5
 _LOOK_AROUND_CELLS = 5
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Places after correlation, and what the pixels say of the first few.
+
+    Attributes:
+        places: the chosen one first, the others best first.
+        looks: of the first places, in their order; none where the pixels of the map are not at hand.
+    """
+
+    places: Poses
+    looks: tuple[Refined, ...]
 
 
 @dataclass(frozen=True)
@@ -38,17 +53,24 @@ class Judged:
     signs: Signs
 
     @classmethod
-    def of(cls, places: Poses, refined: Refined | None) -> Judged:
+    def of(cls, looked: Looked) -> Judged:
         """Read the signs."""
-        best, others = places.scores[0], places.scores[1:]
-        runner_up = others.max() if len(others) else 0.0
-        spread = others.std() if len(others) > 1 else 0.0
-        signs = Signs(
-            margin=float(np.clip(np.log(best / max(runner_up, 1e-3)), -1, 1)),
-            prominence=float((best - others.mean()) / max(spread, 0.05 * best)) if len(others) else 0.0,
-            fine=None if refined is None else refined.peak * float(np.sqrt(refined.cells)),
+        scores = looked.places.scores
+        best, others = float(scores[0]), scores[1:]
+        spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
+        margin = _log_ratio(best, others)
+        prominence = float((best - others.mean()) / spread) if len(others) else 1.0
+        if not looked.looks:
+            return cls(looked.places, None, Signs(prominence, margin))
+        fine = np.array([look.peak for look in looked.looks])
+        total = scores[: len(fine)] + FINE_WEIGHT * fine
+        refined = looked.looks[0]
+        pixels = PixelSigns(
+            peak=refined.peak * float(np.sqrt(refined.cells)),
+            lead=_log_ratio(float(fine[0]), fine[1:]),
+            total_lead=_log_ratio(float(total[0]), total[1:]),
         )
-        return cls(places, refined, signs)
+        return cls(looked.places, refined, Signs(prominence, margin, pixels))
 
     @property
     def corner_px(self) -> NDArray[np.float64]:
@@ -60,6 +82,12 @@ class Judged:
     def accuracy(self) -> Accuracy:
         """Whether the place was fixed on pixels."""
         return "pixel" if self.refined is not None and self.refined.fixed else "cell"
+
+
+def _log_ratio(best: float, others: NDArray[np.float64]) -> float:
+    """Logarithm of the best score over the best of the others, within [-2, 2]."""
+    runner_up = float(others.max()) if len(others) else 0.0
+    return float(np.clip(np.log(max(best, 1e-3) / max(runner_up, 1e-3)), -2, 2))
 
 
 class Answers:

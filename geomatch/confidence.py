@@ -6,17 +6,36 @@ Fitted by ``benchmarks/calibrate.py``, which prints the numbers below and how th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from geomatch.location import Accuracy, Status
 
-BIAS = -6.0
-WEIGHTS = {"margin": 8.0, "prominence": 0.5, "fine": 1.0}
+# bias, prominence, margin
+FEATURES_MODEL = (-6.0, 0.8, 2.0)
+# bias, prominence, margin, pixels' peak, lead, total lead
+PIXELS_MODEL = (-5.8, 0.6, 0.0, 0.16, 3.6, 0.8)
+
+MAX_PROMINENCE = 20.0
 
 LOCATED_FROM = 0.5
-AMBIGUOUS_FROM = 0.1
+AMBIGUOUS_FROM = 0.05
 PIXEL_RADIUS_PX = 6.0
 CELL_RADIUS_CELLS = 1.0
+
+
+@dataclass(frozen=True)
+class PixelSigns:
+    """What the map's pixels say of the best place.
+
+    Attributes:
+        peak: correlation times the square root of the number of cells compared, which is about 4 by chance.
+        lead: logarithm of the correlation over the highest at the other places that were looked at.
+        total_lead: the same of the features' and the pixels' correlation together.
+    """
+
+    peak: float
+    lead: float
+    total_lead: float
 
 
 @dataclass(frozen=True)
@@ -24,20 +43,25 @@ class Signs:
     """What the confidence is read from; none depends on the sensor's units or the strip's size.
 
     Attributes:
-        margin: logarithm of the best score over the runner-up's, at most 1.
-        prominence: the best score above the mean of the others, in their standard deviations.
-        fine: correlation of the pixels times the square root of the number of cells compared, or None.
+        prominence: the best place's score above the mean of the others, in their standard deviations.
+        margin: logarithm of its score over the runner-up's; below 0 where the pixels chose against it.
+        pixels: see its type; None where the map's pixels were not at hand.
     """
 
-    margin: float
     prominence: float
-    fine: float | None
+    margin: float
+    pixels: PixelSigns | None = None
+
+    def values(self) -> tuple[float, ...]:
+        """1 and the signs, in the order of the models' weights."""
+        of_features = (1.0, min(self.prominence, MAX_PROMINENCE), self.margin)
+        return of_features if self.pixels is None else (*of_features, *astuple(self.pixels))
 
 
 def probability(signs: Signs) -> float:
     """Probability that the place is right, in [0, 1]."""
-    fine = 0.0 if signs.fine is None else signs.fine
-    logit = BIAS + WEIGHTS["margin"] * signs.margin + WEIGHTS["prominence"] * signs.prominence + WEIGHTS["fine"] * fine
+    weights = FEATURES_MODEL if signs.pixels is None else PIXELS_MODEL
+    logit = sum(weight * value for weight, value in zip(weights, signs.values(), strict=True))
     return 1 / (1 + math.exp(-max(-40.0, min(40.0, logit))))
 
 

@@ -8,7 +8,6 @@ places, by one matrix product over all places, and over every offset within a fi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
@@ -52,6 +51,9 @@ def template(window: Dense) -> Template | None:
     return Template((values / length).astype(np.float32), mask)
 
 
+_Padded = tuple[int, NDArray[np.int8], NDArray[np.uint8]]  # margin in cells, features, validity
+
+
 @dataclass(frozen=True)
 class Field:
     """A map's features as the index keeps them.
@@ -65,7 +67,7 @@ class Field:
     values: NDArray[np.int8]
     valid: NDArray[np.bool_]
     rms: float
-    _margin: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _margin: dict[str, _Padded] = field(default_factory=dict, repr=False, compare=False)
 
     def whole(self) -> Dense:
         """All features as float32."""
@@ -84,8 +86,7 @@ class Field:
         Returns:
             Features [N x C x height x width] and validity [N x height x width] as 0 or 1; both 0 off the map.
         """
-        values, valid = self._padded(max(height, width))
-        margin = self._margin["cells"]
+        margin, values, valid = self._padded(max(height, width))
         at_rows = np.clip(rows + margin, 0, valid.shape[0] - height)
         at_cols = np.clip(cols + margin, 0, valid.shape[1] - width)
         known = sliding_window_view(valid, (height, width))[at_rows, at_cols].astype(np.float32)
@@ -94,14 +95,18 @@ class Field:
         features *= QUANTUM
         return features, known
 
-    def _padded(self, reach: int) -> tuple[NDArray[np.int8], NDArray[np.uint8]]:
-        """Features and validity with a margin of at least ``reach`` cells; kept, since it costs as much as the map."""
-        if self._margin.get("cells", 0) < reach:
+    def _padded(self, reach: int) -> _Padded:
+        """A margin of at least ``reach`` cells, features and validity with it; kept, since it costs as much as the map.
+
+        The three are kept as one, since threads may share the field and ask for different margins.
+        """
+        kept = self._margin.get("kept")
+        if kept is None or kept[0] < reach:
             values = np.where(self.valid, self.values, 0).astype(np.int8)
-            self._margin["values"] = np.pad(values, ((0, 0), (reach, reach), (reach, reach)))
-            self._margin["valid"] = np.pad(self.valid.astype(np.uint8), reach)
-            self._margin["cells"] = reach
-        return self._margin["values"], self._margin["valid"]
+            margins = ((0, 0), (reach, reach), (reach, reach))
+            kept = (reach, np.pad(values, margins), np.pad(self.valid.astype(np.uint8), reach))
+            self._margin["kept"] = kept
+        return kept
 
 
 def around(

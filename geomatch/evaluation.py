@@ -45,7 +45,7 @@ class Prediction:
         rank: of the first retrieved place that overlaps the true one by OVERLAP, from 1; 0 for none.
         textured: whether the map shows anything there (``geomatch.texture.is_textured``).
         status, confidence: of the answer.
-        signs: what the confidence was read from.
+        signs: what the confidence was read from (``Signs.values``), or None.
         wall_s, cpu_s: of the query.
     """
 
@@ -57,7 +57,7 @@ class Prediction:
     textured: bool
     status: str
     confidence: float
-    signs: dict[str, float | None] | None
+    signs: tuple[float, ...] | None
     wall_s: float
     cpu_s: float
 
@@ -194,7 +194,7 @@ def _prediction(locator: Locator, trace: Trace, window: _Window, seconds: tuple[
         textured=corner is not None and _textured(locator, corner, window.size_px),
         status=trace.location.status,
         confidence=trace.location.confidence,
-        signs=None if trace.judged is None else asdict(trace.judged.signs),
+        signs=None if trace.judged is None else trace.judged.signs.values(),
         wall_s=seconds[0],
         cpu_s=seconds[1],
     )

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from geomatch import fusion
-from geomatch.answer import Answers, Judged
+from geomatch.answer import FINE_WEIGHT, Answers, Judged, Looked
 from geomatch.correlate import template
 from geomatch.errors import InputError
 from geomatch.fusion import Poses, Window
 from geomatch.location import Location
-from geomatch.refine import MapPixels, Refined, Refiner
+from geomatch.refine import MapPixels, Refiner
 from geomatch.strips import Strip, StripOptions, cut_windows, load_strip
 from geomatch.structure import Dense
 from geomatch.texture import unusable
@@ -26,7 +26,6 @@ from geomatch.tiles import tile_vectors
 RETRIEVED_TILES = 600  # per window
 CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
 CONTENDERS = 8
-FINE_WEIGHT = 2.0  # a false place's fine peak spreads half as much as its coarse one
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,7 @@ class Locator:
         if not len(found):
             return Trace(answers.nowhere("absent", "no place on the map resembles the strip"), retrieved)
         with clock.stage("refine"):
-            found, refined = _refine(found, self._refiner(strip, windows))
-        judged = Judged.of(found, refined)
+            judged = Judged.of(_look_closer(found, self._refiner(strip, windows)))
         return Trace(answers.placed(windows, judged), retrieved, judged)
 
     @property
@@ -185,14 +183,13 @@ class Locator:
 NO_POSES = Poses(np.empty((0, 2)), np.empty(0))
 
 
-def _refine(found: Poses, refiner: Refiner | None) -> tuple[Poses, Refined | None]:
-    """Fix the best place on the map's pixels; where others come close, the pixels choose between them."""
+def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
+    """Look at the best places pixel by pixel; where several come close, the pixels choose between them."""
     if refiner is None:
-        return found, None
-    contested = found.scores * CONTESTED >= found.scores[0]
-    count = min(CONTENDERS, int(contested.sum()))
-    looks = [refiner.at(corner) for corner in found.corners_px[:count]]
-    total = found.scores[:count] + FINE_WEIGHT * np.array([look.peak for look in looks])
-    best = int(total.argmax())
+        return Looked(found, ())
+    contested = int((found.scores * CONTESTED >= found.scores[0]).sum())
+    looks = [refiner.at(corner) for corner in found.corners_px[: min(CONTENDERS, max(2, contested))]]
+    total = found.scores[: len(looks)] + FINE_WEIGHT * np.array([look.peak for look in looks])
+    best = int(total[: max(1, contested)].argmax())
     order = [best, *(i for i in range(len(found)) if i != best)]
-    return Poses(found.corners_px[order], found.scores[order]), looks[best]
+    return Looked(Poses(found.corners_px[order], found.scores[order]), tuple(looks[i] for i in order if i < len(looks)))

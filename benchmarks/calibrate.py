@@ -1,0 +1,180 @@
+"""Fits the confidence of an answer and its error radius, and checks both on queries that were not used in the fit.
+
+    python benchmarks/calibrate.py [--windows 250] [-o bench/calibration.json]
+
+Fit: windows of Los Angeles east on its own map, windows of Los Angeles west as queries off that map, and windows of
+a simulated city with those of another off its map. Check: the validation block of Los Angeles west, with windows of
+Los Angeles east off the map. Windows of 104, 200 and 400 px. Prints the weights and radii that stand in
+``geomatch/confidence.py``, and on the check the expected calibration error, the area under the ROC curve and how
+many answers called "located" are wrong. Without the real imagery it fits and checks on simulated cities alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import faiss
+import numpy as np
+from common import LA_VAL, data_or_skip, finish, parser, show
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from geomatch import confidence
+from geomatch.evaluation import Prediction, predict
+from geomatch.index.build import BuildOptions, build_index
+from geomatch.locator import Locator
+from geomatch.metrics import auroc
+from geomatch.raster import open_raster
+from geomatch.sampling import WindowOptions
+from geomatch.simulation import simulate_city
+
+SIZES_PX = (104, 200, 400)
+RIGHT_PX = 10.0
+RIDGE = 1e-3
+BINS = 10
+FITTED_SEED, CHECKED_SEED = 11, 12
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A map, the SAR scene that shows it, and one that does not."""
+
+    name: str
+    optical: Path
+    sar: Path
+    elsewhere: Path
+    bbox: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """One answer: its signs, and whether it is right."""
+
+    scene: str
+    size_px: int
+    prediction: Prediction
+
+    @property
+    def right(self) -> bool:
+        placed = replace(self.prediction, status="located")
+        return self.prediction.on_map and placed.error_px <= RIGHT_PX
+
+
+def main() -> None:
+    options = parser(__doc__, windows=250).parse_args()
+    data = data_or_skip(options.data)
+    cv2.setNumThreads(1)
+    faiss.omp_set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        fitted, checked = _scenes(data, Path(folder))
+        fit = [query for scene in fitted for query in _queries(scene, Path(folder), options.windows, FITTED_SEED)]
+        check = [query for scene in checked for query in _queries(scene, Path(folder), options.windows, CHECKED_SEED)]
+    results = {"fit": len(fit), "check": len(check)}
+    for name, model, columns in (
+        ("PIXELS_MODEL", confidence.PIXELS_MODEL, None),
+        ("FEATURES_MODEL", confidence.FEATURES_MODEL, len(confidence.FEATURES_MODEL)),
+    ):
+        weights = _fit(*_table(fit, columns))
+        results[name] = weights.tolist()
+        print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {model}")
+        _report(name, check, weights, columns)
+    results["radius_px"] = _radii(fit, check)
+    finish(options.output, results)
+
+
+def _scenes(data: Path, folder: Path) -> tuple[list[Scene], list[Scene]]:
+    cities = [simulate_city(folder / f"city{seed}", size_px=2048, seed=seed, strips=1) for seed in (101, 102)]
+    west, east = data / "los_angeles_west", data / "los_angeles_east"
+    with open_raster(west / "optical.tif", need_grid=True) as raster:
+        block = raster.grid.window(LA_VAL.col0, LA_VAL.row0, LA_VAL.width, LA_VAL.height)
+    x, y = block.to_map(block.corners_px).T
+    bbox = (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
+    fitted = [
+        Scene("los angeles east", east / "optical.tif", east / "sar.tif", west / "sar.tif"),
+        Scene("simulated city", cities[0].ortho, cities[0].sar, cities[1].sar),
+    ]
+    return fitted, [Scene("los angeles block", west / "optical.tif", west / "sar.tif", east / "sar.tif", bbox)]
+
+
+def _queries(scene: Scene, folder: Path, windows: int, seed: int) -> list[Query]:
+    index = folder / f"{scene.name}.gmi"
+    build_index(scene.optical, index, BuildOptions(bbox=scene.bbox))
+    locator = Locator.open(index)
+    found = []
+    for size in SIZES_PX:
+        cut = WindowOptions(windows=windows, size_px=size, seed=seed)
+        found += [Query(scene.name, size, made) for made in predict(locator, scene.sar, cut)]
+        found += [Query(scene.name, size, made) for made in predict(locator, scene.elsewhere, cut, on_map=False)]
+    return [query for query in found if query.prediction.signs is not None]
+
+
+def _table(queries: Sequence[Query], columns: int | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    signs = np.array([query.prediction.signs for query in queries])[:, :columns]
+    return signs, np.array([query.right for query in queries])
+
+
+def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Logistic regression with a slight ridge: [N x S], [N] -> [S]."""
+    side = np.where(right, 1.0, -1.0)
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        return float(np.logaddexp(0, -side * (signs @ weights)).mean() + RIDGE * np.square(weights[1:]).sum())
+
+    return np.asarray(minimize(loss, np.zeros(signs.shape[1])).x)
+
+
+def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64], columns: int | None) -> None:
+    rows = []
+    for size in (*SIZES_PX, None):
+        part = [query for query in check if size in (None, query.size_px)]
+        signs, right = _table(part, columns)
+        sure = 1 / (1 + np.exp(-signs @ weights))
+        on_map = np.array([query.prediction.on_map for query in part])
+        located = sure >= confidence.LOCATED_FROM
+        rows.append(
+            (
+                size or "all",
+                len(part),
+                f"{_calibration_error(sure, right):.3f}",
+                f"{auroc(sure[right], sure[~right]):.3f}",
+                f"{auroc(sure[on_map], sure[~on_map]):.3f}",
+                f"{(located & ~right).sum()} of {located.sum()}",
+                f"{(located & right).sum()} of {right.sum()}",
+                f"{((sure >= confidence.AMBIGUOUS_FROM) & right).sum()} of {right.sum()}",
+            )
+        )
+    columns_shown = ("window px", "queries", "ECE", "AUROC right", "AUROC on map")
+    show(
+        f"{name} on the check",
+        (*columns_shown, "wrong among located", "right that are located", "right that get a place"),
+        rows,
+    )
+
+
+def _calibration_error(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Expected calibration error over BINS equal bins (Naeini et al. 2015)."""
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    gaps = [abs(sure[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
+    return float(np.sum(gaps))
+
+
+def _radii(fit: Sequence[Query], check: Sequence[Query]) -> dict[str, float]:
+    """95th percentile of the error of right answers of 200 px or more, pixels of the map."""
+
+    def percentile(queries: Sequence[Query]) -> float:
+        errors = [replace(query.prediction, status="located").error_px for query in queries if query.right]
+        return float(np.percentile(errors, 95))
+
+    by_scene = {scene: [query for query in fit if query.scene == scene] for scene in {query.scene for query in fit}}
+    radii = {f"fit, {scene}": percentile(queries) for scene, queries in sorted(by_scene.items())}
+    radii["check"] = percentile(check)
+    show("95 % of right answers are nearer than", ("queries", "px"), [(k, f"{v:.2f}") for k, v in radii.items()])
+    return radii
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""A found strip laid over the map: a checkerboard for the eye, a Cloud Optimized GeoTIFF for the GIS."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rasterio
+import rasterio.crs
+import rasterio.shutil
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.warp import Resampling, reproject
+from shapely.geometry import Polygon
+
+from geomatch.errors import InputError, OutputError
+from geomatch.gdal import GDAL_OPTIONS
+from geomatch.geo import Grid, apply_affine, linear_part
+from geomatch.images import SarRadiometry
+from geomatch.location import Location
+from geomatch.locator import Locator
+from geomatch.outputs import output_file
+from geomatch.raster import Patch, Raster, open_raster
+from geomatch.refine import MapPixels
+from geomatch.strips import StripOptions
+
+MAX_PICTURE_PX = 2000
+MAX_OVERVIEW_PX = 1200
+PIECE_PIXELS = 1 << 24  # of the map, read at a time
+OUTLINE_PX = 2
+_SUBPIXEL_BITS = 4  # fixed-point corners of OpenCV's polygons
+
+# Of Okabe & Ito's palette: told apart by the colour-blind, and seen on greens and greys alike.
+ORANGE, SKY_BLUE = (230, 159, 0), (86, 180, 233)
+WHITE, BLACK = (255, 255, 255), (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A footprint to draw on the map.
+
+    Attributes:
+        footprint: polygon in the CRS of the index.
+        color: (red, green, blue), 0-255.
+        label: written beside it, ASCII; "" for none.
+    """
+
+    footprint: Polygon
+    color: tuple[int, int, int] = ORANGE
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class _View:
+    """A part of the indexed map and how much smaller it is drawn.
+
+    Attributes:
+        col0, row0, width, height: pixels of the index's grid; whole multiples of ``factor`` to a side.
+        factor: pixels of the map that become one of the picture.
+    """
+
+    col0: int
+    row0: int
+    width: int
+    height: int
+    factor: int
+
+    @classmethod
+    def around(cls, points_px: NDArray[np.float64], margin_px: float, max_size_px: int) -> _View:
+        """The view that holds some points [N x 2] and a margin, drawn at most ``max_size_px`` to a side."""
+        col0, row0 = np.floor(points_px.min(axis=0) - margin_px).astype(int)
+        col1, row1 = np.ceil(points_px.max(axis=0) + margin_px).astype(int)
+        factor = max(1, -(-int(max(col1 - col0, row1 - row0)) // max_size_px))
+        width, height = (-(-int(side) // factor) * factor for side in (col1 - col0, row1 - row0))
+        return cls(int(col0), int(row0), width, height, factor)
+
+    @property
+    def from_map(self) -> Affine:
+        """Pixel of the index's grid -> pixel of the picture, corner convention."""
+        return Affine.scale(1 / self.factor) @ Affine.translation(-self.col0, -self.row0)
+
+
+def checkerboard(
+    strip: str | os.PathLike[str],
+    location: Location,
+    locator: Locator,
+    target: str | os.PathLike[str],
+    *,
+    options: StripOptions | None = None,
+    cell_px: int = 50,
+    margin_px: int = 100,
+) -> None:
+    """Write a PNG of the map around an answer, with the strip in every other square and its outline.
+
+    Roads and shores that run on from square to square show that the place is right, and how exactly.
+
+    Args:
+        strip: the SAR file.
+        location: its answer.
+        locator: that gave it, with the map's pixels.
+        target: the picture, at most MAX_PICTURE_PX to a side; what is there is replaced.
+        options: how to read the strip's numbers, as they were given to ``locate``.
+        cell_px: side of a square, pixels of the picture.
+        margin_px: of map on every side, pixels of the map.
+
+    Raises:
+        InputError: the answer has no place, there are no pixels of the map, or the strip cannot be read.
+        OutputError: the picture cannot be written.
+    """
+    options = options or StripOptions()
+    pixels = _pixels(locator)
+    with open_raster(strip) as raster:
+        placed = _placed(location, locator, raster)
+        view = _View.around(locator.index.grid.to_pixel(placed.to_map(placed.corners_px)), margin_px, MAX_PICTURE_PX)
+        picture = _map_picture(pixels, view)
+        to_picture = view.from_map @ ~locator.index.grid.transform @ placed.transform
+        sar, valid = _sar_picture(raster, options, to_picture, picture.shape[:2])
+    rows, cols = np.indices(valid.shape) // cell_px
+    shown = valid & ((rows + cols) % 2 == 1)
+    picture[shown] = sar[shown, None]
+    _draw_outline(picture, apply_affine(to_picture, placed.corners_px), ORANGE)
+    write_png(picture, target)
+
+
+def footprints(locator: Locator, outlines: Sequence[Outline], target: str | os.PathLike[str]) -> None:
+    """Write a PNG of the whole indexed map with outlines on it.
+
+    Args:
+        locator: with the map's pixels.
+        outlines: the later are drawn over the earlier.
+        target: the picture, at most MAX_OVERVIEW_PX to a side; what is there is replaced.
+
+    Raises:
+        InputError: there are no pixels of the map, or they cannot be read.
+        OutputError: the picture cannot be written.
+    """
+    grid = locator.index.grid
+    view = _View.around(grid.corners_px, 0, MAX_OVERVIEW_PX)
+    picture = _map_picture(_pixels(locator), view)
+    to_picture = view.from_map @ ~grid.transform
+    for outline in outlines:
+        ring = apply_affine(to_picture, np.asarray(outline.footprint.exterior.coords)[:-1])
+        _draw_outline(picture, ring, outline.color, outline.label)
+    write_png(picture, target)
+
+
+def warp_strip(
+    strip: str | os.PathLike[str], location: Location, locator: Locator, target: str | os.PathLike[str]
+) -> None:
+    """Write a strip as a Cloud Optimized GeoTIFF on the map's pixel grid, where it was found.
+
+    All data bands by bilinear interpolation (averaging where the map is coarser), with overviews. Values stay what
+    they are but become floating point, so that nodata can be NaN: float32, float64 for integers of 32 bits or more
+    and for float64, complex64 for complex.
+
+    Args:
+        strip: the SAR file.
+        location: its answer.
+        locator: that gave it.
+        target: the GeoTIFF; its origin lies on a whole pixel of the map, so that pixels coincide.
+
+    Raises:
+        InputError: the answer has no place, or the strip cannot be read.
+        LimitError: the strip takes more memory than the limits allow.
+        OutputError: the file cannot be written.
+    """
+    with open_raster(strip) as raster:
+        placed = _placed(location, locator, raster)
+        patch = raster.read(0, 0, raster.width, raster.height)
+    corners = locator.index.grid.to_pixel(placed.to_map(placed.corners_px))
+    # A corner that lies on the grid but for rounding opens no further row or column of pixels.
+    low, high = np.floor(corners.min(axis=0) + 1e-6), np.ceil(corners.max(axis=0) - 1e-6)
+    snapped = locator.index.grid.window(int(low[0]), int(low[1]), *(high - low).astype(int).tolist())
+    path = Path(target)
+    with output_file(path) as file:
+        try:
+            _write_cog(patch, placed.transform, snapped, file)
+        except (RasterioError, CPLE_BaseError) as error:
+            hint = "free some space or choose another place"
+            raise OutputError(f"cannot be written ({error})", where=path, hint=hint) from error
+
+
+def write_png(picture: NDArray[np.uint8], target: str | os.PathLike[str]) -> None:
+    """Write [H x W x 3], red green blue, as PNG.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    with output_file(Path(target)) as file:
+        file.write_bytes(encoded.tobytes())
+
+
+def _pixels(locator: Locator) -> MapPixels:
+    if locator.pixels is None:
+        hint = "say where the map is with --map"
+        raise InputError("a picture needs the map's pixels", where=locator.index.path, hint=hint)
+    return locator.pixels
+
+
+def _placed(location: Location, locator: Locator, raster: Raster) -> Grid:
+    """Where the strip's pixels lie in the CRS of the index."""
+    if location.affine is None:
+        hint = "only located and ambiguous strips have one"
+        raise InputError(f"there is no place to draw, it is {location.status}", where=raster.path, hint=hint)
+    return Grid(locator.index.grid.crs, location.affine, raster.width, raster.height)
+
+
+def _map_picture(pixels: MapPixels, view: _View) -> NDArray[np.uint8]:
+    """The map in a view: [height / factor x width / factor x 3], averaged; black off the map."""
+    size = (view.height // view.factor, view.width // view.factor)
+    picture = np.zeros((*size, 3), np.uint8)
+    rows = max(1, PIECE_PIXELS // (view.width * view.factor))
+    for first in range(0, size[0], rows):
+        count = min(rows, size[0] - first)
+        col0, row0 = view.col0 + pixels.origin_px[0], view.row0 + first * view.factor + pixels.origin_px[1]
+        patch = pixels.raster.read(col0, row0, view.width, count * view.factor, bands=pixels.stretch.bands)
+        small = cv2.resize(pixels.stretch.rgb(patch), (size[1], count), interpolation=cv2.INTER_AREA)
+        picture[first : first + count] = small
+    return picture
+
+
+def _sar_picture(
+    raster: Raster, options: StripOptions, to_picture: Affine, shape: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The strip's amplitude for the eye and its validity, both [H x W] of the picture."""
+    radiometry = SarRadiometry.detect(raster, options.kind, options.bands)
+    patch = raster.read(0, 0, raster.width, raster.height, bands=radiometry.bands)
+    # What warpAffine would skip over is averaged first; it reaches no sources beyond 32,767 px either.
+    scale = min(1.0, float(np.sqrt(abs(np.linalg.det(linear_part(to_picture))))))
+    size = (max(1, round(raster.width * scale)), max(1, round(raster.height * scale)))
+    image = cv2.resize(radiometry.picture(patch), size, interpolation=cv2.INTER_AREA)
+    valid = cv2.resize(patch.valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    enlarged = Affine.scale(raster.width / size[0], raster.height / size[1])
+    # OpenCV puts (0, 0) at the centre of the first pixel, the corner convention half a pixel before it.
+    half = Affine.translation(-0.5, -0.5)
+    matrix = np.array(half @ to_picture @ enlarged @ ~half).reshape(3, 3)[:2]
+    warped = cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    known = cv2.warpAffine(valid, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderValue=0)
+    return np.asarray(warped, dtype=np.uint8), np.asarray(known > 0.5)
+
+
+def _draw_outline(
+    picture: NDArray[np.uint8], ring_px: NDArray[np.float64], color: tuple[int, int, int], label: str = ""
+) -> None:
+    """Draw a closed ring [N x 2] of (column, row) in place, with its label at the first corner."""
+    fixed = np.rint((ring_px - 0.5) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+    cv2.polylines(picture, [fixed], True, color, OUTLINE_PX, cv2.LINE_AA, _SUBPIXEL_BITS)
+    at = (round(ring_px[:, 0].min()) + 6, round(ring_px[:, 1].min()) + 20)
+    for shade, width in ((BLACK, 4), (WHITE, 2)):
+        cv2.putText(picture, label, at, cv2.FONT_HERSHEY_SIMPLEX, 0.7, shade, width, cv2.LINE_AA)
+
+
+def _write_cog(patch: Patch, transform: Affine, grid: Grid, file: Path) -> None:
+    """Resample [B x H x W] with its pixel -> map transform to a grid, beside ``file``, and copy it to a COG there."""
+    dtype = np.result_type(patch.data.dtype, np.float32)
+    crs = rasterio.crs.CRS.from_wkt(grid.crs.to_wkt())
+    profile = {"dtype": dtype.name, "count": len(patch.data), "width": grid.width, "height": grid.height}
+    plain = file.with_name("plain.tif")
+    with rasterio.Env(**GDAL_OPTIONS):
+        with rasterio.open(
+            plain, "w", driver="GTiff", crs=crs, transform=grid.transform, nodata=np.nan, BIGTIFF="IF_SAFER", **profile
+        ) as dataset:
+            for band, plane in enumerate(patch.data, start=1):
+                warped = np.full((grid.height, grid.width), np.nan, dtype)
+                reproject(
+                    np.where(patch.valid, plane, dtype.type(np.nan)),
+                    warped,
+                    src_transform=transform,
+                    src_crs=crs,
+                    src_nodata=np.nan,
+                    dst_transform=grid.transform,
+                    dst_crs=crs,
+                    dst_nodata=np.nan,
+                    resampling=Resampling.bilinear,
+                )
+                dataset.write(warped, band)
+        rasterio.shutil.copy(
+            plain, file, driver="COG", compress="DEFLATE", predictor="YES", overview_resampling="AVERAGE"
+        )
