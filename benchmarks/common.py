@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -229,14 +230,18 @@ def one_thread() -> None:
 
     BLAS reads its variables when it is loaded, so a script that was started without them starts itself anew.
     """
-    import faiss
-
-    cv2.setNumThreads(1)
-    faiss.omp_set_num_threads(1)
+    _limit_threads()
     if any(os.environ.get(name) != "1" for name in THREADS):
         os.environ.update(dict.fromkeys(THREADS, "1"))
         sys.stdout.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _limit_threads() -> None:
+    import faiss
+
+    cv2.setNumThreads(1)
+    faiss.omp_set_num_threads(1)
 
 
 def peak_rss_mb() -> float:
@@ -282,7 +287,8 @@ class Worker:
         context = get_context("spawn")
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
-        self._process.start()
+        with patch.dict(os.environ, dict.fromkeys(THREADS, "1")):
+            self._process.start()
         there.close()
         self.made: Timed = self._pipe.recv()
 
@@ -300,7 +306,7 @@ class Worker:
 
 
 def _serve(pipe: Connection, make: Callable[..., Callable[..., Any]], arguments: tuple[Any, ...]) -> None:
-    one_thread()
+    _limit_threads()
     made = timed(make, *arguments)
     contender: Callable[..., Any] = made.value
     pipe.send(Timed(None, made.cpu_s, made.wall_s))

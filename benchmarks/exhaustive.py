@@ -24,11 +24,11 @@ import cfog
 import common
 import numpy as np
 from common import LA_VAL, Area, Bar, SarWindows, Worker
-from geomatch.index.build import build_index
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from geomatch.images import OpticalStretch
+from geomatch.index.build import build_index
 from geomatch.locator import Locator
 from geomatch.raster import open_raster
 from geomatch.strips import Strip

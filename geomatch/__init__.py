@@ -1,6 +1,94 @@
 """geomatch finds where a SAR image was taken on an optical map.
 
->>> import geomatch
->>> geomatch.build_index("city.tif", "city.gmi")  # doctest: +SKIP
->>> geomatch.Locator.open("city.gmi").locate("strip.tif")  # doctest: +SKIP
+    import geomatch
+
+    geomatch.build_index("city.tif", "city.gmi")
+    location = geomatch.Locator.open("city.gmi").locate("strip.tif")
+    print(location.status, location.center, location.error_radius_m)
+
+Names are imported when they are first used, so that ``import geomatch`` costs nothing.
 """
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geomatch.errors import GeomatchError
+    from geomatch.location import Evidence, Location
+    from geomatch.locator import Locator
+    from geomatch.strips import StripOptions
+    from geomatch.tile_index import TileIndex
+
+__all__ = ["Evidence", "GeomatchError", "Location", "Locator", "StripOptions", "TileIndex", "build_index"]
+
+_HOMES = {
+    "Evidence": "geomatch.location",
+    "GeomatchError": "geomatch.errors",
+    "Location": "geomatch.location",
+    "Locator": "geomatch.locator",
+    "StripOptions": "geomatch.strips",
+    "TileIndex": "geomatch.tile_index",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geomatch' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def build_index(
+    orthomosaic: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    bbox: tuple[float, float, float, float] | None = None,
+    bbox_crs: str | None = None,
+    tile_px: int = 200,
+    stride_px: int = 16,
+    encoder: str = "structural",
+    vectors: str = "auto",
+    min_valid: float = 0.5,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> TileIndex:
+    """Build the index of an orthomosaic and open it.
+
+    Args:
+        orthomosaic: a georeferenced GeoTIFF.
+        output: the directory to appear, by convention ``NAME.gmi``; written beside itself and renamed when complete.
+        bbox: (left, bottom, right, top) of the part to index, default all of it.
+        bbox_crs: CRS of ``bbox``, default the map's.
+        tile_px: side of a tile.
+        stride_px: from one tile to the next.
+        encoder: what makes the features.
+        vectors: "auto", or a FAISS factory string.
+        min_valid: tiles with a smaller share of valid pixels are left out.
+        overwrite: replace an index that is there; it stays until the new one is complete.
+        progress: called with the stage, what is done and the total.
+
+    Raises:
+        InputError: the orthomosaic cannot be used.
+        UsageError: options that contradict each other.
+        OutputError: the output cannot be written.
+    """
+    (job,) = entry_points(group="geomatch.jobs", name="build_index")
+    watched = {} if progress is None else {"progress": progress}
+    index: TileIndex = job.load()(
+        orthomosaic,
+        output,
+        bbox=bbox,
+        bbox_crs=bbox_crs,
+        tile_px=tile_px,
+        stride_px=stride_px,
+        encoder=encoder,
+        vectors=vectors,
+        min_valid=min_valid,
+        overwrite=overwrite,
+        **watched,
+    )
+    return index

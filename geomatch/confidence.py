@@ -11,15 +11,15 @@ from dataclasses import astuple, dataclass
 from geomatch.location import Accuracy, Status
 
 # bias, prominence, margin
-FEATURES_MODEL = (-6.0, 0.8, 2.0)
+FEATURES_MODEL = (-5.33, 0.944, 0.08)
 # bias, prominence, margin, pixels' peak, lead, total lead
-PIXELS_MODEL = (-5.8, 0.6, 0.0, 0.16, 3.6, 0.8)
+PIXELS_MODEL = (-7.04, 0.669, -0.984, 0.326, 2.35, 0.377)
 
 MAX_PROMINENCE = 20.0
 
 LOCATED_FROM = 0.5
-AMBIGUOUS_FROM = 0.05
-PIXEL_RADIUS_PX = 6.0
+AMBIGUOUS_FROM = 0.02
+PIXEL_RADIUS_PX = 6.5
 CELL_RADIUS_CELLS = 1.0
 
 

@@ -171,7 +171,7 @@ def over(window: Template, dense: Dense, rms: float) -> NDArray[np.float32]:
 
 
 def _energy_floor(rms: float, cells: float) -> float:
-    return ENERGY_FLOOR * rms * float(np.sqrt(cells))
+    return max(ENERGY_FLOOR * rms * float(np.sqrt(cells)), 1e-6)
 
 
 def _normalise(

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.errors import InputError
+from geomatch.extras import needs_extra
+from geomatch.files import writing
 from geomatch.geo import apply_affine, ground_resolution_m, linear_between, pixel_between
 from geomatch.images import SarRadiometry
 from geomatch.locator import Clock, Locator, Trace
 from geomatch.metrics import auroc, first_hit, recall_at, wilson
+from geomatch.outputs import output_file
 from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions, window_corners
 from geomatch.strips import strip_of
@@ -118,6 +122,51 @@ def predict(
             )
             yield _prediction(locator, trace, cut, (wall, cpu))
         progress(len(corners), len(corners))
+
+
+def evaluate(
+    locator: Locator,
+    sar: str | os.PathLike[str],
+    options: WindowOptions,
+    *,
+    absent: str | os.PathLike[str] | None = None,
+    output: Path | None = None,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
+) -> dict[str, Any]:
+    """Predict, write the predictions, score the file.
+
+    Args:
+        locator: of the map.
+        sar: a georeferenced scene that shows it.
+        options: which windows.
+        absent: a scene that does not show it; as many windows of it are asked too.
+        output: folder for predictions, scores, plots and a report, created where it is missing; default none.
+        progress: called with the stage, what is done and the total.
+
+    Raises:
+        InputError: as ``predict``.
+        OutputError: the folder cannot be written.
+        UsageError: what draws the report is not installed.
+    """
+    if output is not None:
+        with writing(output), needs_extra("report", "evaluate with a folder for its report"):
+            import jinja2  # noqa: F401
+            import matplotlib  # noqa: F401
+
+            output.mkdir(exist_ok=True)
+    made = list(predict(locator, sar, options, progress=partial(progress, "windows")))
+    if absent is not None:
+        made += predict(locator, absent, options, on_map=False, progress=partial(progress, "off the map"))
+    if output is None:
+        return score(made)
+    from geomatch.summary import PREDICTIONS, write_summary
+
+    with output_file(output / PREDICTIONS) as file:
+        write_predictions(made, file)
+    predictions = read_predictions(output / PREDICTIONS)
+    scores = score(predictions)
+    write_summary(output, predictions, scores, f"{Path(sar).name} on {locator.index.path.name}")
+    return scores
 
 
 def write_predictions(predictions: Sequence[Prediction], file: Path) -> None:

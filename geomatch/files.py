@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,9 +35,7 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
         OutputError: the place cannot be written, the disk is full, or something is in the way.
     """
     target = Path.cwd() / target
-    if target.exists() and (not overwrite or target.is_dir() != directory):
-        hint = "choose another place, or --overwrite" if target.is_dir() == directory else "choose another place"
-        raise OutputError("is there already", where=target, hint=hint)
+    _check_free(target, directory=directory, overwrite=overwrite)
     if not target.parent.is_dir():
         raise OutputError("the folder to write to does not exist", where=target.parent, hint="create it first")
     with writing(target):
@@ -47,9 +46,19 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
             if directory:
                 content.mkdir()
             yield content
+            _check_free(target, directory=directory, overwrite=overwrite)  # someone else may have been faster
             _replace(content, target, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_free(target: Path, *, directory: bool, overwrite: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    same_kind = target.is_dir() == directory
+    if not (overwrite and same_kind):
+        hint = "choose another place, or --overwrite" if same_kind else "choose another place"
+        raise OutputError("is there already", where=target, hint=hint)
 
 
 @contextmanager
@@ -60,13 +69,19 @@ def writing(target: Path) -> Iterator[None]:
     except OSError as error:
         causes = {
             errno.ENOSPC: ("the disk is full", "free some space or choose another place"),
+            errno.EDQUOT: ("the disk quota is used up", "free some space or choose another place"),
             errno.EFBIG: ("the file is larger than this place allows", "choose another place"),
             errno.EACCES: ("no permission to write", "choose another place or change its permissions"),
+            errno.ENOENT: ("the folder to write to does not exist", "create it first"),
             errno.EROFS: ("the file system is read-only", "choose another place"),
         }
-        if error.errno not in causes:
+        if isinstance(error, BrokenPipeError):  # of whoever watches the progress
             raise
-        what, hint = causes[error.errno]
+        reason = error.strerror or str(error)
+        what, hint = causes.get(
+            error.errno or 0,
+            (f"cannot be written ({reason})", "look whether the disk is full, or choose another place"),
+        )
         raise OutputError(what, where=target, hint=hint) from error
 
 
@@ -76,9 +91,10 @@ def _replace(content: Path, target: Path, temporary: Path) -> None:
         content.replace(target)
         return
     aside = temporary / "replaced"
-    target.rename(aside)
     try:
+        target.rename(aside)
         content.rename(target)
     except BaseException:
-        aside.rename(target)
+        if os.path.lexists(aside) and not os.path.lexists(target):
+            aside.rename(target)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,12 @@ FORMAT_VERSION = 1
 MANIFEST, TILES, VECTORS, FEATURES = "manifest.json", "tiles.parquet", "vectors.faiss", "features.tif"
 
 _REBUILD = "build the index again with geomatch index build"
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} is {count!r}")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,9 @@ class EncoderRecord:
     channels: int
     cell_px: int
 
+    def __post_init__(self) -> None:
+        _check_counts(channels=self.channels, cell_px=self.cell_px)
+
 
 @dataclass(frozen=True)
 class TileRecord:
@@ -52,6 +62,9 @@ class TileRecord:
     stride_px: int
     count: int
     vectors: str
+
+    def __post_init__(self) -> None:
+        _check_counts(size_px=self.size_px, stride_px=self.stride_px, count=self.count)
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,9 @@ class Manifest:
         stretch: the map's radiometry.
         feature_rms: root mean square of the valid features per cell.
         files: the other files of the directory by name.
+
+    Raises:
+        ValueError: a number that cannot be, or files other than those of an index.
     """
 
     geomatch_version: str
@@ -103,6 +119,12 @@ class Manifest:
     stretch: OpticalStretch
     feature_rms: float
     files: Mapping[str, FileRecord]
+
+    def __post_init__(self) -> None:
+        if set(self.files) != {TILES, VECTORS, FEATURES}:
+            raise ValueError(f"the files are {', '.join(map(str, self.files)) or 'none'}")
+        if not (math.isfinite(self.feature_rms) and self.feature_rms >= 0):
+            raise ValueError(f"feature_rms is {self.feature_rms}")
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -148,7 +170,7 @@ class Manifest:
         except (FileNotFoundError, NotADirectoryError) as error:
             hint = "give the directory that geomatch index build wrote"
             raise IndexFormatError("not an index, it has no manifest.json", where=folder, hint=hint) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise IndexFormatError(f"cannot be read ({error})", where=file, hint=_REBUILD) from error
         version = values.get("format_version") if isinstance(values, dict) else None
         if version != FORMAT_VERSION:

@@ -93,10 +93,10 @@ def write_locations(answers: Answers, path: str | os.PathLike[str]) -> None:
         InputError: a footprint has no longitude and latitude.
     """
     target = Path(path)
-    write = _writer(target)
+    check_locations_path(target)
     collection = feature_collection(answers)
     with output_file(target) as file:
-        write(collection, file)
+        _writer(target)(collection, file)
 
 
 @contextmanager
@@ -126,9 +126,9 @@ def _write_geojson(collection: dict[str, Any], file: Path) -> None:
 
 
 def _write_geopackage(collection: dict[str, Any], file: Path) -> None:
-    frame = _frame(collection, "EPSG:4326", "writing .gpkg")
-    with needs_extra("gis", "writing .gpkg"):
-        from pyogrio.errors import DataLayerError, DataSourceError
+    from pyogrio.errors import DataLayerError, DataSourceError
+
+    frame = _frame(collection, "EPSG:4326")
     try:
         # One declared type whatever the answers are: an antimeridian makes a MultiPolygon, "absent" a null.
         frame.to_file(file, driver="GPKG", layer=LAYER, engine="pyogrio", geometry_type="MultiPolygon")
@@ -137,14 +137,14 @@ def _write_geopackage(collection: dict[str, Any], file: Path) -> None:
 
 
 def _write_geoparquet(collection: dict[str, Any], file: Path) -> None:
-    _frame(collection, "OGC:CRS84", "writing .parquet").to_parquet(file, index=False)
+    _frame(collection, "OGC:CRS84").to_parquet(file, index=False)
 
 
-def _frame(collection: dict[str, Any], crs: str, task: str) -> Any:
+def _frame(collection: dict[str, Any], crs: str) -> Any:
     """The features as a GeoDataFrame with the columns of ``_COLUMNS``."""
-    with needs_extra("gis", task):
-        import geopandas
-        import pandas as pd
+    import geopandas
+    import pandas as pd
+
     rows = [_row(feature["properties"]) for feature in collection["features"]]
     shapes = [shape(feature["geometry"]) if feature["geometry"] else None for feature in collection["features"]]
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)

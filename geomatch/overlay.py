@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -261,26 +262,36 @@ def _write_cog(patch: Patch, transform: Affine, grid: Grid, file: Path) -> None:
     """Resample [B x H x W] with its pixel -> map transform to a grid, beside ``file``, and copy it to a COG there."""
     dtype = np.result_type(patch.data.dtype, np.float32)
     crs = rasterio.crs.CRS.from_wkt(grid.crs.to_wkt())
-    profile = {"dtype": dtype.name, "count": len(patch.data), "width": grid.width, "height": grid.height}
+    where = {"crs": crs, "transform": grid.transform, "width": grid.width, "height": grid.height}
+    predictor = "NO" if np.issubdtype(dtype, np.complexfloating) else "YES"  # TIFF has none for complex numbers
     plain = file.with_name("plain.tif")
     with rasterio.Env(**GDAL_OPTIONS):
         with rasterio.open(
-            plain, "w", driver="GTiff", crs=crs, transform=grid.transform, nodata=np.nan, BIGTIFF="IF_SAFER", **profile
+            plain, "w", driver="GTiff", count=len(patch.data), dtype=dtype, nodata=np.nan, BIGTIFF="IF_SAFER", **where
         ) as dataset:
             for band, plane in enumerate(patch.data, start=1):
-                warped = np.full((grid.height, grid.width), np.nan, dtype)
-                reproject(
-                    np.where(patch.valid, plane, dtype.type(np.nan)),
-                    warped,
-                    src_transform=transform,
-                    src_crs=crs,
-                    src_nodata=np.nan,
-                    dst_transform=grid.transform,
-                    dst_crs=crs,
-                    dst_nodata=np.nan,
-                    resampling=Resampling.bilinear,
-                )
-                dataset.write(warped, band)
-        rasterio.shutil.copy(
-            plain, file, driver="COG", compress="DEFLATE", predictor="YES", overview_resampling="AVERAGE"
-        )
+                dataset.write(_warped(np.where(patch.valid, plane, dtype.type(np.nan)), transform, grid, crs), band)
+        layout = {"compress": "DEFLATE", "predictor": predictor, "overview_resampling": "AVERAGE"}
+        rasterio.shutil.copy(plain, file, driver="COG", **layout)
+
+
+def _warped(plane: NDArray[Any], transform: Affine, grid: Grid, crs: rasterio.crs.CRS) -> NDArray[Any]:
+    """[H x W] with its pixel -> map transform, resampled to a grid; NaN is unknown in both."""
+    # GDAL reads the scale from bounding boxes, and so takes an image that is turned for one to be averaged.
+    scale = float(np.sqrt(abs(np.linalg.det(linear_part(~grid.transform @ transform)))))
+    warped = np.full((grid.height, grid.width), np.nan, plane.dtype)
+    reproject(
+        plane,
+        warped,
+        src_transform=transform,
+        src_crs=crs,
+        src_nodata=np.nan,
+        dst_transform=grid.transform,
+        dst_crs=crs,
+        dst_nodata=np.nan,
+        resampling=Resampling.bilinear,
+        tolerance=0,
+        XSCALE=scale,
+        YSCALE=scale,
+    )
+    return warped

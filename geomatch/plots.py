@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SIZE_INCHES = (5.6, 4.2)
 DPI = 130
 BINS = 10  # of confidence
+POWERS = "{x:g}"  # 100 rather than 10 to the second
 LEAST_M = 0.1  # where the logarithmic axis of errors starts
 
 # Of Okabe & Ito's palette, and of lines that are told apart without colour too.
@@ -47,6 +48,7 @@ def recall_curve(ranks: Mapping[str, NDArray[np.int64]], target: Target, *, most
             share = [recall_at(rank, int(i)) for i in k]
             axes.plot(k, share, line, color=color, label=_counted(name, rank), drawstyle="steps-post")
         axes.set(xscale="log", xlim=(1, most), ylim=(0, 1.02))
+        axes.xaxis.set_major_formatter(POWERS)
         axes.legend(loc="lower right")
 
 
@@ -69,6 +71,7 @@ def error_cdf(errors_m: Mapping[str, NDArray[np.float64]], target: Target) -> No
             ends = np.concatenate([[LEAST_M], reached, [far]])
             axes.step(ends, [*share, share[-1]], line, where="post", color=color, label=_counted(name, errors))
         axes.set(xscale="log", xlim=(LEAST_M, far), ylim=(0, 1.02))
+        axes.xaxis.set_major_formatter(POWERS)
         axes.legend(loc="upper left")
 
 

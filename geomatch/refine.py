@@ -19,7 +19,8 @@ from geomatch.structure import structure
 
 CELL_PX = 2  # finer cells follow the speckle, coarser ones the cells that the index has already
 SEARCH_PX = 16  # how far the coarse place may be off, two cells of the index
-MAX_WINDOWS = 9
+TRUST_PX = 24.0  # standard deviation of a Gaussian by which nearer peaks are preferred to farther ones
+MAX_WINDOWS = 16
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,21 @@ class Refiner:
         for offset, query in self._queries:
             total += self._surface(start + offset, query)
         total /= max(1, len(self._queries))
-        row, col = (int(i) for i in np.unravel_index(total.argmax(), total.shape))
+        trusted = total * self._trust(start - corner_px)
+        row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
         if not (peak > 0 and 0 < row < 2 * reach and 0 < col < 2 * reach):
             return Refined(corner_px, peak, self._cells, fixed=False)
         shift = np.array([col, row]) + subpixel(total, row, col) - reach
         return Refined(start + CELL_PX * shift, peak, self._cells, fixed=True)
+
+    @staticmethod
+    def _trust(shift_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights of the offsets by distance from the coarse place, which is ``-shift_px`` from the middle one."""
+        offsets = np.arange(-SEARCH_PX, SEARCH_PX + 1, CELL_PX)
+        across, down = offsets + shift_px[0], offsets + shift_px[1]
+        distance2 = np.square(down)[:, None] + np.square(across)[None, :]
+        return np.asarray(np.exp(-distance2 / (2 * TRUST_PX**2)))
 
     def _surface(self, first_px: NDArray[np.int64], query: Template) -> NDArray[np.float32]:
         """Correlation of one window at every cell within SEARCH_PX of a place."""

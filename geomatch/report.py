@@ -6,7 +6,7 @@ import base64
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata, resources
+from importlib.metadata import version
 from pathlib import Path
 
 from geomatch.errors import InputError
@@ -14,7 +14,7 @@ from geomatch.extras import needs_extra
 from geomatch.outputs import output_file
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 Cell = str | int | float | None
 
@@ -42,6 +42,12 @@ class ReportTable:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"table {self.title!r}: a row of {len(row)} cells under {len(self.columns)} columns")
+
+    @property
+    def alignments(self) -> tuple[str, ...]:
+        """Per column "number", where its cells are numbers, or "text"; None is either."""
+        cells = ([row[i] for row in self.rows if row[i] is not None] for i in range(len(self.columns)))
+        return tuple("number" if c and all(isinstance(v, int | float) for v in c) else "text" for c in cells)
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,9 @@ def write_report(path: str | os.PathLike[str], title: str, intro: str, sections:
         from jinja2 import Environment, StrictUndefined
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
-    environment.tests["number"] = lambda value: isinstance(value, int | float)
     environment.tests["table"] = lambda section: isinstance(section, ReportTable)
-    template = environment.from_string(resources.files("geomatch").joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    version = metadata.version("geomatch")
-    page = template.render(title=title, intro=intro, sections=sections, version=version)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    page = template.render(title=title, intro=intro, sections=sections, version=version("geomatch"))
     with output_file(Path(path)) as file:
         file.write_text(page, encoding="utf-8", errors="replace")
 

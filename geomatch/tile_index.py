@@ -148,16 +148,20 @@ class TileIndex:
         source = self.manifest.source
         places = [Path(override)] if override else [self.path / source.relative_path, Path(source.path)]
         hint = "say where it is with --map, or locate without it at the accuracy of a cell"
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
+        found = [place for place in places if place.is_file()]
+        if not found:
             raise InputError("the map of the index is not there", where=places[-1], hint=hint)
-        status = found.stat()
-        same_time = status.st_mtime_ns == source.mtime_ns and not override
-        if status.st_size != source.size_bytes or not (same_time or sha256_of(found) == source.sha256):
-            raise InputError(
-                "the map has changed since the index was built", where=found, hint=f"{hint}; or {_REBUILD}"
-            )
-        return found.resolve()
+        for place in found:
+            if self._is_map(place, trust_time=not override):
+                return place.resolve()
+        raise InputError("the map has changed since the index was built", where=found[0], hint=f"{hint}; or {_REBUILD}")
+
+    def _is_map(self, file: Path, *, trust_time: bool) -> bool:
+        """Whether a file is the map that was indexed; by its content, unless size and time say so already."""
+        source, status = self.manifest.source, file.stat()
+        if status.st_size != source.size_bytes:
+            return False
+        return (trust_time and status.st_mtime_ns == source.mtime_ns) or sha256_of(file) == source.sha256
 
     def open_map(self, override: str | os.PathLike[str] | None = None) -> Raster:
         """The orthomosaic opened for reading; raises as ``find_map``, and when it cannot be read."""

@@ -41,10 +41,10 @@ class TileGrid:
     stride_px: int = STRIDE_PX
 
     def __post_init__(self) -> None:
-        if self.stride_px < 1 or self.size_px < POOL_PX:
+        if self.stride_px < 1 or self.size_px < 2 * POOL_PX:  # one pool less its own mean tells nothing
             raise UsageError(
                 f"tiles of {self.size_px} px every {self.stride_px} px are not possible",
-                hint=f"take a stride of at least 1 and a size of at least {POOL_PX}",
+                hint=f"take a stride of at least 1 and a size of at least {2 * POOL_PX}",
             )
         if min(self.width, self.height) < self.size_px:
             raise UsageError(

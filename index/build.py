@@ -5,11 +5,13 @@ Everything is written into a temporary sibling of the output and published by on
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -18,6 +20,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geomatch.correlate import QUANTUM
 from geomatch.encoder import Encoder, load_encoder
+from geomatch.errors import InputError, OutputError
 from geomatch.files import published, sha256_of, writing
 from geomatch.geo import Grid
 from geomatch.images import OpticalStretch
@@ -37,7 +40,7 @@ from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid
 
-from .plan import BuildOptions, Window, blocks, window_of
+from .plan import BLOCK_PX, BuildOptions, Window, blocks, window_of
 from .tables import TileTable
 from .vectors import fit_vectors, vectors_by_rows, write_vectors
 
@@ -77,6 +80,8 @@ def build_index(
     """
     options = options or BuildOptions()
     target = Path(output)
+    if target.is_dir() and not (target / MANIFEST).is_file():
+        raise OutputError("is there already and is no index", where=target, hint="choose another place")
     with open_raster(orthomosaic, limits=limits, need_grid=True) as raster:
         job = _Job.plan(raster, options, progress)
         with published(target, directory=True, overwrite=overwrite) as folder, writing(target):
@@ -85,6 +90,18 @@ def build_index(
             manifest = job.manifest(folder, target, tiles, rms)
             (folder / MANIFEST).write_text(manifest.to_json())
     return TileIndex.open(target)
+
+
+def build_index_with(
+    orthomosaic: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress = _silent,
+    **options: Any,
+) -> TileIndex:
+    """``build_index`` with the fields of BuildOptions as keywords; what ``geomatch.build_index`` calls."""
+    return build_index(orthomosaic, output, BuildOptions(**options), overwrite=overwrite, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,7 @@ class _Job:
     def write_features(self, file: Path) -> float:
         """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell."""
         cell = self.encoder.cell_px
-        energy, known = 0.0, 0
+        energy, known, total = 0.0, 0, 0
         todo = list(blocks(self.window))
         with _feature_file(file, self.grid.shrunk(cell), self.encoder.channels) as out:
             for done, block in enumerate(todo):
@@ -127,9 +144,11 @@ class _Job:
                 energy += float(np.square(dense.values).sum(dtype=np.float64))
                 known += int(dense.valid.sum())
                 quantised = np.where(dense.valid, np.rint(dense.values * 127), _NO_FEATURE).astype(np.int8)
+                total += int(quantised.sum(dtype=np.int64))
                 height, width = dense.valid.shape
                 out.write(quantised, window=RasterWindow(block.col0 // cell, block.row0 // cell, width, height))
             self.progress("encoding", len(todo), len(todo))
+        _check_written(file, total)
         return float(np.sqrt(energy / max(known, 1)))
 
     def encode(self, block: Window) -> Dense:
@@ -227,4 +246,15 @@ def _feature_file(file: Path, cells: Grid, channels: int) -> rasterio.io.Dataset
     return out
 
 
-__all__ = ["BuildOptions", "build_index"]
+def _check_written(file: Path, total: int) -> None:
+    """Raise OSError unless the file reads back as it was written: GDAL closes a file on a full disk without a word."""
+    try:
+        with open_raster(file) as raster:
+            found = sum(int(block.patch.data.sum(dtype=np.int64)) for block in raster.blocks(BLOCK_PX))
+    except InputError as error:
+        raise OSError(errno.EIO, f"GDAL could not write the features: {error.what}", str(file)) from error
+    if found != total:
+        raise OSError(errno.EIO, "GDAL could not write all features", str(file))
+
+
+__all__ = ["BuildOptions", "build_index", "build_index_with"]

@@ -13,6 +13,7 @@ from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
 
 BLOCK_PX = 2048  # a multiple of any cell; one block and its working copies take about 400 MB
 PCA_DIMENSIONS = 256
+PQ_PIECES = 64  # of four bits
 PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
 MIN_SAMPLES_PER_DIMENSION = 4
 FLAT_UP_TO = 100_000  # vectors; benchmarks/search.py measures where scanning them all begins to cost
@@ -100,9 +101,12 @@ def vector_factory(count: int, dimensions: int, vectors: str = "auto") -> str:
     of features, which follows anyway, is the re-ranking.
     """
     kept = min(PCA_DIMENSIONS, dimensions)
+    exact = "Flat" if count <= FLAT_UP_TO else ""
+    pieces = min(PQ_PIECES, kept)
+    if vectors == "auto" and not exact:
+        kept -= kept % pieces  # the quantiser's pieces are of one size
     reduce = f"PCA{kept},L2norm," if count >= MIN_SAMPLES_PER_DIMENSION * kept else ""
     if vectors != "auto":
         return reduce + vectors
-    if count <= FLAT_UP_TO:
-        return reduce + "Flat"
-    return reduce + ("PQ64x4fs,Refine(SQ8)" if count <= RERANK_UP_TO else "PQ64x4fs")
+    quantised = f"PQ{pieces}x4fs"
+    return reduce + (exact or (f"{quantised},Refine(SQ8)" if count <= RERANK_UP_TO else quantised))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.encoder import Encoder
-from geomatch.errors import InputError, OutputError, UsageError
+from geomatch.errors import InputError, UsageError
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 
@@ -87,12 +88,10 @@ def fit_vectors(
 
 
 def write_vectors(index: faiss.Index, file: Path) -> None:
-    """Write the index; FAISS's own failures become OutputError."""
+    """Write the index; FAISS's own failures become OSError, as those of any other file are."""
     import faiss
 
     try:
         faiss.write_index(index, str(file))
     except RuntimeError as error:
-        raise OutputError(
-            "the vectors could not be written", where=file, hint="look whether the disk is full"
-        ) from error
+        raise OSError(errno.EIO, "FAISS could not write the vectors", str(file)) from error

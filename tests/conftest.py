@@ -5,8 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from towns import Town, optical, write_town
+
+from geomatch.index.build import build_index
 
 Gdal = Callable[..., str]
 
@@ -22,3 +26,17 @@ def gdal() -> Gdal:
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True).stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    """A small map on disk, north up; not to be changed."""
+    return write_town(tmp_path_factory.mktemp("town") / "town.tif", optical())
+
+
+@pytest.fixture(scope="session")
+def town_index(town: Town) -> Path:
+    """The index of ``town``, beside it; not to be changed."""
+    path = town.path.with_suffix(".gmi")
+    build_index(town.path, path)
+    return path

@@ -33,8 +33,8 @@ def dense_of(field: Field) -> Dense:
     return Dense(values.astype(np.float32), field.valid)
 
 
-def window_of(field: Field, col: int, row: int, width: int, height: int) -> Dense:
-    return dense_of(field).crop(col, row, width, height)
+def window_of(field: Field, corner: tuple[int, int], size: tuple[int, int]) -> Dense:
+    return dense_of(field).crop(*corner, *size)
 
 
 def plain(window: Dense, field: Field, col: int, row: int) -> float:
@@ -71,7 +71,7 @@ def ready(window: Dense) -> Template:
 @pytest.mark.parametrize("holes", [0.0, 0.2])
 def test_around_is_the_plain_sum_at_every_offset(holes: float) -> None:
     field = random_field(holes=holes)
-    window = window_of(random_field(seed=5, holes=holes), 3, 4, 7, 6)
+    window = window_of(random_field(seed=5, holes=holes), (3, 4), (7, 6))
     places = np.array([(10, 12), (0, 0), (-3, -2), (33, 29), (27, 24), (200, 5)])
     found = around(ready(window), field, places[:, 0], places[:, 1], radius=2)
     assert found.shape == (len(places), 5, 5)
@@ -83,14 +83,14 @@ def test_around_is_the_plain_sum_at_every_offset(holes: float) -> None:
 @pytest.mark.parametrize("holes", [0.0, 0.2])
 def test_over_is_the_plain_sum_at_every_offset(holes: float) -> None:
     field = random_field((3, 16, 19), holes=holes)
-    window = window_of(random_field(seed=5, holes=holes), 3, 4, 9, 5)
+    window = window_of(random_field(seed=5, holes=holes), (3, 4), (9, 5))
     found = over(ready(window), dense_of(field), field.rms)
     expected = [[plain(window, field, col, row) for col in range(19 - 9 + 1)] for row in range(16 - 5 + 1)]
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 def test_chunks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    field, window = random_field(holes=0.1), window_of(random_field(seed=5), 3, 4, 7, 6)
+    field, window = random_field(holes=0.1), window_of(random_field(seed=5), (3, 4), (7, 6))
     cols, rows = np.random.default_rng(2).integers(-5, 30, (2, 23))
     whole = around(ready(window), field, cols, rows, radius=1)
     monkeypatch.setattr(correlate, "_CHUNK_VALUES", 1)
@@ -100,7 +100,7 @@ def test_chunks_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("gain", [1.0, 0.01, 40.0])
 def test_true_place_scores_one_whatever_the_gain_and_level(gain: float) -> None:
     field = random_field()
-    cut = window_of(field, 11, 8, 10, 9)
+    cut = window_of(field, (11, 8), (10, 9))
     level = np.array([0.3, -0.2, 5.0], np.float32)[:, None, None]
     window = ready(Dense(cut.values * np.float32(gain) + level, cut.valid))
     surface = over(window, dense_of(field), field.rms)
@@ -113,7 +113,7 @@ def test_true_place_scores_one_whatever_the_gain_and_level(gain: float) -> None:
 
 def test_inverted_window_scores_minus_one() -> None:
     field = random_field()
-    cut = window_of(field, 11, 8, 10, 9)
+    cut = window_of(field, (11, 8), (10, 9))
     surface = over(ready(Dense(-cut.values, cut.valid)), dense_of(field), field.rms)
     assert surface[8, 11] == pytest.approx(-1, abs=1e-4)
 
@@ -121,7 +121,7 @@ def test_inverted_window_scores_minus_one() -> None:
 def test_flat_water_does_not_explode() -> None:
     """Energy next to nothing, a tiny ripple of the window's own shape: it must not count as a match."""
     field = random_field((3, 30, 40))
-    cut = window_of(field, 2, 3, 8, 8)
+    cut = window_of(field, (2, 3), (8, 8))
     field.values[:, :, 20:] = 0
     field.values[:, 10:18, 26:34] = np.sign(cut.values) * (np.abs(cut.values) > 0.2)
     surface = over(ready(cut), dense_of(field), field.rms)
@@ -131,7 +131,7 @@ def test_flat_water_does_not_explode() -> None:
 
 def test_what_is_not_valid_counts_for_nothing() -> None:
     field = random_field(holes=0.3)
-    window = window_of(random_field(seed=5), 3, 4, 7, 6)
+    window = window_of(random_field(seed=5), (3, 4), (7, 6))
     cols, rows = np.random.default_rng(2).integers(0, 25, (2, 9))
     before = around(ready(window), field, cols, rows, radius=1)
     values = np.where(field.valid, field.values, 127).astype(np.int8)
@@ -140,13 +140,13 @@ def test_what_is_not_valid_counts_for_nothing() -> None:
 
 
 def test_off_the_map_is_no_match() -> None:
-    window = ready(window_of(random_field(), 3, 4, 7, 6))
+    window = ready(window_of(random_field(), (3, 4), (7, 6)))
     far = around(window, random_field(), np.array([500, -500]), np.array([0, -3]), radius=1)
     np.testing.assert_array_equal(far, np.full((2, 3, 3), NO_MATCH))
 
 
 def test_no_places_give_no_surfaces() -> None:
-    window = ready(window_of(random_field(), 3, 4, 7, 6))
+    window = ready(window_of(random_field(), (3, 4), (7, 6)))
     nowhere = np.empty(0, np.int64)
     assert around(window, random_field(), nowhere, nowhere, radius=2).shape == (0, 5, 5)
 

@@ -1,0 +1,99 @@
+"""Feature fields and vectors of the benchmarks' maps, made by geomatch's own code. A library, nothing to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import common
+import numpy as np
+from common import Area, SarWindows
+from numpy.typing import NDArray
+
+from geomatch import tiles
+from geomatch.correlate import QUANTUM, Field
+from geomatch.encoder import StructuralEncoder
+from geomatch.index import vectors as fitting
+from geomatch.index.build import build_index
+from geomatch.structure import Dense
+from geomatch.tile_index import TileIndex
+from geomatch.tiles import TileGrid, tile_vectors
+
+SIZE_PX = tiles.TILE_PX
+CELL_PX = StructuralEncoder.cell_px
+ENCODER = StructuralEncoder()
+
+
+@contextmanager
+def setting(*changes: tuple[object, str, object]) -> Iterator[None]:
+    """Module constants set for the block: (module, name, value); what was computed from the old ones is forgotten."""
+    with ExitStack() as stack:
+        for module, name, value in changes:
+            stack.enter_context(patch.object(module, name, value))
+        tiles._pooling.cache_clear()
+        yield
+    tiles._pooling.cache_clear()
+
+
+def field_of(data: Path, area: Area) -> Field:
+    """Features of an area as its index holds them."""
+    folder = common.BENCH / "gallery"
+    map_file = common.area_file(data, area, folder)
+    index: TileIndex = build_index(map_file, map_file.with_suffix(".gmi"), overwrite=True)
+    return index.features
+
+
+def as_dense(field: Field) -> Dense:
+    return Dense(field.values * field.valid * QUANTUM, field.valid)
+
+
+def reader(dense: Dense) -> Callable[[int, int], Dense]:
+    """Rows of cells, as the builder of vectors asks for them."""
+    return lambda row0, height: dense.crop(0, row0, dense.valid.shape[1], height)
+
+
+def gallery_vectors(dense: Dense, grid: TileGrid, min_valid: float) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Pooled vectors [N x D] and corners [N x 2] of the tiles with enough valid area."""
+    vectors, corners = [], []
+    for _, _, rows, found in fitting.vectors_by_rows(reader(dense), grid, dense.valid.shape[0], CELL_PX):
+        at_rows, at_cols = np.nonzero(found.valid_fraction >= min_valid)
+        vectors.append(found.vectors[at_rows, at_cols])
+        corners.append(np.stack([grid.col_starts[at_cols], rows[at_rows]], axis=1))
+    return np.concatenate(vectors), np.concatenate(corners)
+
+
+def query_features(sar: SarWindows, corners: NDArray[np.int64], size: int = SIZE_PX) -> list[Dense]:
+    strips = [sar.strip(corner, size) for corner in corners]
+    return [ENCODER.dense(strip.image[None], strip.valid, "sar") for strip in strips]
+
+
+def query_vectors(queries: list[Dense]) -> NDArray[np.float32]:
+    """[Q x D], as the locator makes them of windows of a tile's size."""
+    first = np.zeros(1, np.int32)
+    return np.concatenate([tile_vectors(query, first, first, SIZE_PX, CELL_PX).vectors[0] for query in queries])
+
+
+def mirrored(dense: Dense, *, across: bool, down: bool) -> Dense:
+    """Features of the mirrored map: the double-angle sine changes its sign with every mirror."""
+    flip: Any = np.s_[..., :: -1 if down else 1, :: -1 if across else 1]
+    sign = np.array([1, 1, -1 if across != down else 1], np.float32)
+    return Dense(dense.values[flip] * sign[:, None, None], dense.valid[flip])
+
+
+def ranks(
+    corners: NDArray[np.int32], ids: NDArray[np.int64], truth: NDArray[np.int64], within_px: float
+) -> NDArray[np.int64]:
+    """Rank from 1 of the first retrieved tile whose corner is within ``within_px`` per axis of the true one; 0: none.
+
+    Args:
+        corners: [N x 2] of the tiles.
+        ids: [Q x k] retrieved, best first, -1 for none.
+        truth: [Q x 2].
+        within_px: tolerance.
+    """
+    off = np.abs(corners[np.maximum(ids, 0)] - truth[:, None]).max(axis=2)
+    hit = (off <= within_px) & (ids >= 0)
+    return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)

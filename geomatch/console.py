@@ -1,0 +1,94 @@
+"""What every command shares: errors as one line and an exit code, progress on a terminal, how much is said."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, ParamSpec
+
+import typer
+
+from geomatch.errors import GeomatchError, UsageError
+
+INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
+
+log = logging.getLogger("geomatch")
+
+P = ParamSpec("P")
+Step = Callable[[str, int, int], None]  # stage, done, total
+
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more: how files were understood.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; no progress.")]
+
+
+def friendly(command: Callable[P, None]) -> Callable[P, None]:
+    """A command whose errors are one line on stderr and an exit code, never a traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except GeomatchError as error:
+            complain(error)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("geomatch: interrupted, nothing was left half-written", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read our output has gone; Python would complain while it closes stdout
+            raise typer.Exit(0) from None
+
+    return wrapped
+
+
+def complain(error: GeomatchError) -> None:
+    """One line on stderr."""
+    typer.echo(f"geomatch: {error}", err=True)
+
+
+def set_verbosity(verbose: int, quiet: bool) -> None:
+    """Messages go to stderr: warnings by default, notes with -v, all with -vv, none with -q."""
+    level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Step]:
+    """A bar per stage on stderr when that is a terminal, nothing otherwise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def step(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield step
+
+
+def box(text: str | None, option: str = "--bbox") -> tuple[float, float, float, float] | None:
+    """Four numbers ``left,bottom,right,top`` from the command line.
+
+    Raises:
+        UsageError: they are not four numbers.
+    """
+    if text is None:
+        return None
+    try:
+        left, bottom, right, top = (float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        hint = "give left,bottom,right,top in units of the map's CRS"
+        raise UsageError(f"{text!r} is no bounding box", where=option, hint=hint) from None
+    return left, bottom, right, top

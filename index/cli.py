@@ -1,0 +1,113 @@
+"""``geomatch index build | info | check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geomatch.console import Quiet, Verbose, box, friendly, progress, set_verbosity
+from geomatch.errors import IndexFormatError
+
+app = typer.Typer(help="Build and look after indexes of orthomosaics.", no_args_is_help=True)
+
+IndexArgument = Annotated[Path, typer.Argument(help="Index directory.", show_default=False)]
+
+
+@app.command()
+@friendly
+def build(
+    orthomosaic: Annotated[Path, typer.Argument(help="Georeferenced GeoTIFF.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory to appear, like city.gmi.")],
+    bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the part to index.")] = None,
+    bbox_crs: Annotated[str | None, typer.Option(help="CRS of --bbox, like EPSG:4326; default the map's.")] = None,
+    tile: Annotated[int, typer.Option(help="Side of a tile, pixels.")] = 200,
+    stride: Annotated[int, typer.Option(help="From one tile to the next, pixels.")] = 16,
+    vectors: Annotated[str, typer.Option(help="auto, or a FAISS factory string such as Flat.")] = "auto",
+    min_valid: Annotated[float, typer.Option(help="Leave out tiles with a smaller share of data.")] = 0.5,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Build the index of an orthomosaic."""
+    from .build import build_index
+    from .plan import BuildOptions
+
+    set_verbosity(verbose, quiet)
+    options = BuildOptions(
+        tile_px=tile, stride_px=stride, vectors=vectors, bbox=box(bbox), bbox_crs=bbox_crs, min_valid=min_valid
+    )
+    with progress(quiet) as step:
+        made = build_index(orthomosaic, output, options, overwrite=overwrite, progress=step)
+    if not quiet:
+        size = sum(file.stat().st_size for file in output.iterdir())
+        grid = made.grid
+        typer.echo(f"{output}: {len(made)} tiles of {grid.width} × {grid.height} px, {size / 1e6:.1f} MB")
+
+
+@app.command()
+@friendly
+def info(
+    index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False
+) -> None:
+    """Tell what an index holds and what it was made from."""
+    from geomatch.geo import footprint, ground_resolution_m, to_crs84
+    from geomatch.location import crs_name
+    from geomatch.tile_index import TileIndex
+
+    opened = TileIndex.open(index)
+    manifest, grid = opened.manifest, opened.grid
+    if as_json:
+        typer.echo(manifest.to_json())
+        return
+    west, south, east, north = to_crs84(footprint(grid), grid.crs).bounds
+    left, bottom, right, top = footprint(grid).bounds
+    size = sum(entry.size_bytes for entry in manifest.files.values())
+    facts = {
+        "map": manifest.source.path,
+        "map there": _map_state(opened),
+        "part": f"{grid.width} × {grid.height} px of {ground_resolution_m(grid):.4g} m on the ground",
+        "CRS": f"{grid.crs.name} ({crs_name(grid.crs)[:20]})",
+        "extent": f"{left:.10g},{bottom:.10g},{right:.10g},{top:.10g}",
+        "lon, lat": f"{west:.6f},{south:.6f} to {east:.6f},{north:.6f}",
+        "tiles": f"{len(opened)} of {manifest.tiles.size_px} px every {manifest.tiles.stride_px} px",
+        "vectors": manifest.tiles.vectors,
+        "encoder": f"{manifest.encoder.name}, {manifest.encoder.channels} channels at 1/{manifest.encoder.cell_px}",
+        "size": f"{size / 1e6:.1f} MB",
+        "built by": f"geomatch {manifest.geomatch_version}",
+    }
+    for name, fact in facts.items():
+        typer.echo(f"{name + ':':<12}{fact}")
+
+
+def _map_state(opened: object) -> str:
+    """Whether the orthomosaic is where the index expects it."""
+    from geomatch.errors import InputError
+    from geomatch.tile_index import TileIndex
+
+    assert isinstance(opened, TileIndex)
+    try:
+        opened.find_map()
+    except InputError as error:
+        return f"no, {error.what}"
+    return "yes"
+
+
+@app.command()
+@friendly
+def check(
+    index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", help="Print the faults as JSON.")] = False
+) -> None:
+    """Verify every file of an index against its hash; exit 4 when something is wrong."""
+    from geomatch.tile_index import TileIndex
+
+    faults = TileIndex.open(index).check()
+    if as_json:
+        typer.echo(json.dumps({"index": str(index), "sound": not faults, "faults": faults}))
+    elif not faults:
+        typer.echo(f"{index}: sound")
+    if faults:
+        hint = "build it again with geomatch index build --overwrite"
+        raise IndexFormatError("; ".join(faults), where=index, hint=hint)

@@ -1,0 +1,402 @@
+"""Building: what lands on disk is what GDAL and geopandas should read, and appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+from affine import Affine
+from drawing import write_tiff
+from shapely.geometry import box
+from towns import PLACE, UTM33, Town, moved, optical, write_town
+
+from geomatch.encoder import StructuralEncoder
+from geomatch.errors import IndexFormatError, InputError, OutputError, UsageError
+from geomatch.files import sha256_of
+from geomatch.index import build, plan
+from geomatch.index.build import build_index
+from geomatch.index.plan import BuildOptions
+from geomatch.manifest import FEATURES, MANIFEST, TILES, VECTORS
+from geomatch.tile_index import TileIndex
+from geomatch.tiles import starts
+
+QUICK = BuildOptions(stride_px=64)
+ROTATED = PLACE @ Affine.rotation(33)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Town:
+    """A map of 411 × 387 px, no multiple of anything."""
+    return write_town(tmp_path_factory.mktemp("small") / "small.tif", optical(512)[:, :387, :411])
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_directory_holds_four_files_whose_hashes_the_manifest_knows(town_index: Path) -> None:
+    assert {file.name for file in town_index.iterdir()} == {MANIFEST, TILES, VECTORS, FEATURES}
+    manifest = json.loads((town_index / MANIFEST).read_text())
+    assert manifest["format_version"] == 1
+    for name, entry in manifest["files"].items():
+        content = (town_index / name).read_bytes()
+        assert entry == {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_manifest_tells_what_was_built_of_what(town: Town, town_index: Path) -> None:
+    manifest = json.loads((town_index / MANIFEST).read_text())
+    (source,) = manifest["sources"]
+    assert source["path"] == str(town.path.resolve())
+    assert (town_index / source["relative_path"]).resolve() == town.path.resolve()
+    assert source["sha256"] == hashlib.sha256(town.path.read_bytes()).hexdigest()
+    assert source["size_bytes"] == town.path.stat().st_size
+    assert source["mtime_ns"] == town.path.stat().st_mtime_ns
+    assert manifest["encoder"]["sha256"] == StructuralEncoder().fingerprint()
+    assert manifest["grid"]["transform"] == list(town.transform)[:6]
+
+
+def test_same_map_twice_is_the_same_bytes(small: Town, tmp_path: Path) -> None:
+    one, two = (build_index(small.path, tmp_path / f"{number}.gmi", QUICK).path for number in (1, 2))
+    assert hashes(one) == hashes(two)
+
+
+@pytest.mark.parametrize("transform", [PLACE, PLACE @ Affine.scale(1, -1), ROTATED], ids=["north", "south", "rotated"])
+def test_cells_of_the_feature_file_lie_where_their_pixels_lie(
+    transform: Affine, small: Town, tmp_path: Path
+) -> None:
+    town = write_town(tmp_path / "map.tif", small.bands, transform)
+    build_index(town.path, tmp_path / "a.gmi", QUICK)
+    with rasterio.open(tmp_path / "a.gmi" / FEATURES) as file:
+        assert file.shape == (49, 52)
+        assert file.dtypes == ("int8",) * file.count
+        assert file.crs == UTM33
+        assert file.nodata == -128
+        assert file.scales == pytest.approx((1 / 127,) * file.count)
+        for row, col in [(0, 0), (10, 3), (48, 51)]:
+            assert file.xy(row, col) == pytest.approx(tuple(moved(transform, [col * 8 + 4, row * 8 + 4])), abs=1e-6)
+
+
+def test_bounding_box_cuts_features_and_tiles_alike(small: Town, tmp_path: Path) -> None:
+    left, top = moved(PLACE, [101, 83])
+    right, bottom = moved(PLACE, [361, 343])
+    index = build_index(
+        small.path, tmp_path / "a.gmi", BuildOptions(stride_px=64, bbox=(left, bottom, right, top))
+    )
+    assert (index.grid.width, index.grid.height) == (260, 260)
+    assert (index.manifest.source.col0, index.manifest.source.row0) == (101, 83)
+    with rasterio.open(index.path / FEATURES) as file:
+        assert file.xy(0, 0) == pytest.approx(tuple(moved(PLACE, [105, 87])))
+    frame = geopandas.read_parquet(index.path / TILES)
+    assert tuple(frame.total_bounds) == pytest.approx((left, bottom, right, top))
+
+
+def test_box_gives_the_features_of_a_map_cut_there(small: Town, tmp_path: Path) -> None:
+    """Apart from the stretch, which is that of the whole map either way when the map is uint8 0-255."""
+    left, top = moved(PLACE, [104, 80])
+    right, bottom = moved(PLACE, [364, 340])
+    part = build_index(small.path, tmp_path / "part.gmi", BuildOptions(bbox=(left, bottom, right, top))).features
+    alone = write_town(
+        tmp_path / "alone.tif", small.bands[:, 80:340, 104:364], PLACE @ Affine.translation(104, 80)
+    )
+    whole = build_index(alone.path, tmp_path / "alone.gmi").features
+    difference = np.abs(part.values.astype(int) - whole.values)
+    assert np.median(difference) <= 2
+    assert np.corrcoef(part.values.ravel(), whole.values.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("block_px", [64, 128, 200])
+def test_features_do_not_depend_on_the_blocks(
+    block_px: int, small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build_index(small.path, tmp_path / "whole.gmi", QUICK).features
+    monkeypatch.setattr(build, "blocks", plan.blocks)
+    monkeypatch.setattr(plan, "BLOCK_PX", block_px)
+    pieces = build_index(small.path, tmp_path / "pieces.gmi", QUICK).features
+    np.testing.assert_array_equal(pieces.valid, whole.valid)
+    np.testing.assert_array_equal(pieces.values, whole.values)
+
+
+def test_tiles_cover_the_map_to_its_last_row_and_column(small: Town, tmp_path: Path) -> None:
+    index = build_index(small.path, tmp_path / "a.gmi", QUICK)
+    frame = geopandas.read_parquet(index.path / TILES)
+    assert len(frame) == len(index) == index.manifest.tiles.count
+    assert sorted(set(frame["col"])) == starts(411, 200, 64).tolist()
+    assert sorted(set(frame["row"])) == starts(387, 200, 64).tolist()
+    assert frame.crs == UTM33
+    outline = box(*frame.total_bounds)
+    (left, top), (right, bottom) = moved(PLACE, [0, 0]), moved(PLACE, [411, 387])
+    assert outline.equals_exact(box(left, bottom, right, top), 1e-6)
+    assert frame.geometry.union_all().symmetric_difference(outline).area < 1e-6
+
+
+def test_tiles_of_mostly_nodata_are_left_out_and_the_edge_is_kept(small: Town, tmp_path: Path) -> None:
+    bands = small.bands.copy()
+    bands[bands == 0] = 1
+    bands[:, :, :250] = 0
+    town = write_town(tmp_path / "map.tif", bands, nodata=0)
+    index = build_index(town.path, tmp_path / "a.gmi", BuildOptions(stride_px=16))
+    table = pq.read_table(index.path / TILES).to_pydict()
+    for col, share in zip(table["col"], table["valid_fraction"], strict=True):
+        known = (col + 200 - max(col, 250)) / 200  # share of the tile's columns that hold data
+        assert share == pytest.approx(known, abs=0.06)  # less the margin of gradients beside nodata
+        assert share >= 0.5
+    assert max(table["col"]) == 211
+    assert min(table["col"]) >= 150
+    assert max(table["row"]) == 187
+    assert not index.features.valid[:, :31].any()
+    assert index.features.valid[:48, 33:51].all()  # whole cells
+    more = build_index(town.path, tmp_path / "b.gmi", BuildOptions(stride_px=16, min_valid=0.2))
+    assert len(more) > len(index)
+    assert index.check() == more.check() == []
+
+
+@pytest.mark.parametrize("band_count", [1, 2, 4])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_maps_of_other_bands_and_types_are_indexed(band_count: int, dtype: str, small: Town, tmp_path: Path) -> None:
+    bands = np.concatenate([small.bands, small.bands[:1]])[:band_count].astype(dtype)
+    path = write_tiff(tmp_path / "map.tif", bands * 7, transform=PLACE, crs=UTM33, photometric="MINISBLACK")
+    assert build_index(path, tmp_path / "a.gmi", QUICK).check() == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(199, 387), (411, 100), (1, 1)])
+def test_map_smaller_than_a_tile_is_refused(width: int, height: int, small: Town, tmp_path: Path) -> None:
+    town = write_town(tmp_path / "map.tif", small.bands[:, :height, :width], tiled=False, blockxsize=None, blockysize=None)
+    with pytest.raises(UsageError, match="smaller than a tile"):
+        build_index(town.path, tmp_path / "a.gmi")
+    assert list(tmp_path.glob("*.gmi")) == []
+
+
+def test_map_as_large_as_a_tile_is_an_index_of_one(small: Town, tmp_path: Path) -> None:
+    town = write_town(tmp_path / "map.tif", small.bands[:, :200, :200], tiled=False, blockxsize=None, blockysize=None)
+    index = build_index(town.path, tmp_path / "a.gmi")
+    assert len(index) == 1
+    assert index.check() == []
+
+
+@pytest.mark.parametrize("fill", ["nodata", "nan"])
+def test_map_without_a_valid_pixel_is_refused(fill: str, tmp_path: Path) -> None:
+    bands = np.full((1, 300, 300), np.nan if fill == "nan" else -9999, "float32")
+    path = write_tiff(tmp_path / "map.tif", bands, transform=PLACE, crs=UTM33, nodata=-9999)
+    with pytest.raises(InputError, match=r"map\.tif: no valid pixel"):
+        build_index(path, tmp_path / "a.gmi")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["map.tif"]
+
+
+def test_map_without_any_tile_of_enough_pixels_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    bands = np.zeros((1, 300, 300), "uint8")
+    bands[:, :40, :40] = np.random.default_rng(0).integers(1, 255, (40, 40))
+    path = write_tiff(tmp_path / "map.tif", bands, transform=PLACE, crs=UTM33, nodata=0)
+    with pytest.raises(InputError, match=r"no tile.*--min-valid"):
+        build_index(path, tmp_path / "a.gmi")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["map.tif"]
+
+
+def test_map_without_georeference_is_refused(small: Town, tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "map.tif", small.bands, transform=None, crs=None)
+    with pytest.raises(InputError, match="no geotransform"):
+        build_index(path, tmp_path / "a.gmi")
+
+
+def test_constant_map_is_an_index_that_opens(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "map.tif", np.full((300, 300), 7, "uint8"), transform=PLACE, crs=UTM33)
+    index = build_index(path, tmp_path / "a.gmi", QUICK)
+    assert index.check() == []
+    assert np.isfinite(index.search(np.zeros((1, 432), np.float32), 3).scores).all()
+
+
+def test_what_is_there_is_left_alone(small: Town, tmp_path: Path) -> None:
+    index = build_index(small.path, tmp_path / "a.gmi", QUICK)
+    before = hashes(index.path)
+    with pytest.raises(OutputError, match=r"a\.gmi: is there already.*--overwrite"):
+        build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=32))
+    assert hashes(index.path) == before
+    replaced = build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=32), overwrite=True)
+    assert replaced.manifest.tiles.stride_px == 32
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gmi"]
+
+
+@pytest.mark.parametrize("content", ["photo.jpg", None])
+def test_folder_that_is_no_index_is_never_replaced(content: str | None, small: Town, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    if content:
+        (tmp_path / "photos" / content).write_text("mine")
+    with pytest.raises(OutputError, match=r"photos: is there already"):
+        build_index(small.path, tmp_path / "photos", QUICK, overwrite=True)
+    assert [file.name for file in (tmp_path / "photos").iterdir()] == ([content] if content else [])
+
+
+def test_file_in_the_way_and_missing_folder_are_told(small: Town, tmp_path: Path) -> None:
+    (tmp_path / "a.gmi").write_text("mine")
+    with pytest.raises(OutputError, match="is there already"):
+        build_index(small.path, tmp_path / "a.gmi", QUICK, overwrite=True)
+    assert (tmp_path / "a.gmi").read_text() == "mine"
+    with pytest.raises(OutputError, match="does not exist"):
+        build_index(small.path, tmp_path / "deep" / "a.gmi", QUICK)
+
+
+STAGES = ("encoding", "vectors", "hashing")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("stage", STAGES)
+def test_failing_build_leaves_the_old_index_and_nothing_else(
+    failure: type[BaseException], stage: str, small: Town, tmp_path: Path
+) -> None:
+    old = build_index(small.path, tmp_path / "a.gmi", QUICK)
+    before = hashes(old.path)
+
+    def fail(name: str, done: int, total: int) -> None:
+        if name == stage and done == total:
+            raise failure("on purpose")
+
+    for target in (old.path, tmp_path / "new.gmi"):
+        with pytest.raises(failure, match="on purpose"):
+            build_index(small.path, target, BuildOptions(stride_px=50), overwrite=True, progress=fail)
+    assert hashes(old.path) == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gmi"]
+
+
+def test_someone_faster_is_not_overwritten(small: Town, tmp_path: Path) -> None:
+    """The place was free when this build began, and is not when it ends."""
+    target = tmp_path / "a.gmi"
+
+    def another(stage: str, done: int, total: int) -> None:
+        if stage == "hashing" and done == 0:
+            build_index(small.path, target, QUICK)
+
+    with pytest.raises(OutputError, match="is there already"):
+        build_index(small.path, target, BuildOptions(stride_px=32), progress=another)
+    assert TileIndex.open(target).manifest.tiles.stride_px == 64
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gmi"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from geomatch.errors import OutputError
+from geomatch.index.build import build_index
+from geomatch.index.plan import BuildOptions
+for limit in map(int, sys.argv[3:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        build_index(sys.argv[1], sys.argv[2], BuildOptions(stride_px=64), overwrite=True)
+        print(limit, "built")
+    except OutputError as error:
+        print(limit, error)
+"""
+
+
+def test_full_disk_is_told_and_leaves_the_old_index(small: Town, tmp_path: Path) -> None:
+    old = build_index(small.path, tmp_path / "a.gmi", QUICK)
+    before = hashes(old.path)
+    features, vectors = ((old.path / name).stat().st_size for name in (FEATURES, VECTORS))
+    assert features > vectors  # so that every kind of file fails to be written below
+    limits = [0, 100, 1_000, vectors - 1, features // 2, features - 300, features - 1]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(small.path), str(old.path), *map(str, limits)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = done.stdout.splitlines()
+    assert len(told) == len(limits)
+    for line, limit in zip(told, limits, strict=True):
+        assert line.startswith(f"{limit} {old.path}: ")
+        assert "disk" in line or "larger than this place allows" in line
+    assert hashes(old.path) == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gmi"]
+
+
+@pytest.mark.parametrize("harmed", [TILES, VECTORS, FEATURES, MANIFEST])
+def test_no_room_for_one_file_is_an_output_error(
+    harmed: str, small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    if harmed == MANIFEST:
+        monkeypatch.setattr(Path, "write_text", full)
+    else:
+        names = {TILES: "TileTable", VECTORS: "write_vectors", FEATURES: "_feature_file"}
+        monkeypatch.setattr(build, names[harmed], full)
+    with pytest.raises(OutputError, match=r"a\.gmi: the disk is full"):
+        build_index(small.path, tmp_path / "a.gmi", QUICK)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_lost_on_the_way_to_the_disk_are_noticed(
+    small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL may close a file on a full disk without a word, leaving blocks out."""
+    opened = build._feature_file
+
+    def lossy(*arguments: Any) -> Any:
+        out = opened(*arguments)
+        write, out_write = out.write, []
+
+        class Lossy:
+            def __enter__(self) -> Lossy:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                out.close()
+
+            def write(self, data: Any, window: Any) -> None:
+                out_write.append(window)
+                write(np.where(np.arange(data.shape[2]) < 5, -128, data).astype("int8"), window=window)
+
+        return Lossy()
+
+    monkeypatch.setattr(build, "_feature_file", lossy)
+    with pytest.raises(OutputError, match=r"a\.gmi: .*could not write all features"):
+        build_index(small.path, tmp_path / "a.gmi", QUICK)
+
+
+def test_progress_counts_up_to_the_total(small: Town, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    build_index(small.path, tmp_path / "a.gmi", QUICK, progress=lambda *step: told.append(step))
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == list(STAGES)
+    for stage in STAGES:
+        steps = [(done, total) for name, done, total in told if name == stage]
+        assert steps == sorted(steps)
+        assert steps[-1][0] == steps[-1][1] > 0
+
+
+@pytest.mark.parametrize("tile_px", [64, 100, 150])
+def test_tiles_of_other_sizes_are_searched_at_their_size(tile_px: int, small: Town, tmp_path: Path) -> None:
+    index = build_index(small.path, tmp_path / "a.gmi", BuildOptions(tile_px=tile_px, stride_px=50))
+    frame = geopandas.read_parquet(index.path / TILES)
+    assert frame.area.to_numpy() == pytest.approx(np.full(len(frame), (tile_px * 0.5) ** 2))
+
+
+@pytest.mark.parametrize(
+    "wrong", [BuildOptions(tile_px=8), BuildOptions(stride_px=0), BuildOptions(vectors="Nonsense")]
+)
+def test_options_that_cannot_be_leave_nothing(wrong: BuildOptions, small: Town, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        build_index(small.path, tmp_path / "a.gmi", wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_encoder_names_the_known(small: Town, tmp_path: Path) -> None:
+    with pytest.raises(IndexFormatError, match=r"unknown encoder 'nobody', known are .*structural"):
+        build_index(small.path, tmp_path / "a.gmi", BuildOptions(encoder="nobody"))
+    assert sha256_of(small.path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("vectors", ["SQ8", "HNSW16", "Flat"])
+def test_other_search_structures_find_a_tile_by_itself(vectors: str, town: Town, tmp_path: Path) -> None:
+    index = build_index(town.path, tmp_path / "a.gmi", BuildOptions(stride_px=32, vectors=vectors))
+    assert index.manifest.tiles.vectors.endswith(vectors)
+    assert len(index.search(np.ones((2, 432), np.float32), 5).scores) == 2
+    assert index.check() == []
