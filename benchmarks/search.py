@@ -1,10 +1,10 @@
 """Which search structure for how many tiles: exact scan, 8-bit codes, fast-scan product quantisation, HNSW.
 
 Tile vectors are those of the validation block of Los Angeles first, then of the rest of its scene, then of the mirrored
-scene, fitted by geomatch's own code. Queries are SAR windows of the block, one at a time, for as many tiles as geomatch asks
-for. Prints CPU milliseconds per query, the share of the exact answer that is found, the share of windows whose true
-tile (within half a stride + 4 px; windows without one in the gallery do not count) is among them, and what fitting and
-adding take, on one thread. "4 x" re-ranks four times as many tiles as are asked for; without it re-ranking only sorts.
+scene, fitted by geomatch's own code. Queries are SAR windows of the block, one at a time, for as many tiles as geomatch
+asks for. Prints CPU milliseconds per query, the share of the exact answer that is found, the share of windows whose
+true tile (within half a stride + 4 px; windows without one in the gallery do not count) is among them, and what fitting
+and adding take, on one thread. "4 x" re-ranks four times as many tiles as are asked for; else re-ranking only sorts.
 This is what FLAT_UP_TO in index/plan.py stands on.
 
     python benchmarks/search.py [--windows 200] [--sizes 25000 50000 ...] [--hnsw-up-to 100000] [-o FILE]
@@ -12,9 +12,10 @@ This is what FLAT_UP_TO in index/plan.py stands on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import common
@@ -32,7 +33,6 @@ from geomatch.tiles import STRIDE_PX, TileGrid, TileVectors
 
 FLAT, HNSW = "Flat", "HNSW32"
 REFINED = "PQ64x4fs,Refine(SQ8)"
-KINDS = ((FLAT, 1), ("SQ8", 1), (REFINED, 1), (REFINED, 4), (REFINED, 10), ("PQ64x4fs", 1), (HNSW, 1))
 SIZES = (25_000, 50_000, 100_000, 200_000, 400_000)
 MIRRORS = ((False, False), (True, False), (False, True), (True, True))
 WITHIN_PX = STRIDE_PX / 2 + 4
@@ -43,12 +43,44 @@ Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A search structure: what FAISS calls it, and as how many times the tiles asked for it re-ranks."""
+
+    factory: str
+    factor: int = 1
+
+    def __str__(self) -> str:
+        return self.factory + (f", {self.factor} x" if self.factor > 1 else "")
+
+
+KINDS = (
+    Kind(FLAT),
+    Kind("SQ8"),
+    Kind(REFINED),
+    Kind(REFINED, 4),
+    Kind(REFINED, 10),
+    Kind("PQ64x4fs"),
+    Kind(HNSW),
+)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Vectors [N x D] and their corners in the block [N x 2]; of a gallery, or of queries."""
+
+    vectors: Vectors
+    corners: NDArray[Any]
+
+    def first(self, count: int) -> Tiles:
+        return Tiles(self.vectors[:count], self.corners[:count])
+
+
+@dataclass(frozen=True)
 class Measured:
     """One structure over one number of tiles."""
 
     tiles: int
-    kind: str
-    factor: int  # as many times the tiles asked for are re-ranked
+    kind: Kind
     cpu_ms: float
     exact_found: float
     true_found: float
@@ -59,22 +91,21 @@ class Measured:
 # ---- the gallery
 
 
-def collect(data: Path, count: int) -> tuple[Vectors, NDArray[np.int32]]:
-    """``count`` tile vectors and their corners in the block; tiles from elsewhere have a corner nowhere near."""
-    vectors, corners, have = [], [], 0
-    for part, where in parts(data):
-        vectors.append(part)
-        corners.append(where)
-        have += len(part)
-        if have >= count:
+def collect(data: Path, count: int) -> Tiles:
+    """``count`` tiles; those from elsewhere than the block have a corner nowhere near."""
+    found: list[Tiles] = []
+    for part in parts(data):
+        found.append(part)
+        if sum(len(tiles.vectors) for tiles in found) >= count:
             break
-    return np.concatenate(vectors)[:count], np.concatenate(corners)[:count]
+    vectors, corners = (np.concatenate(arrays) for arrays in zip(*(astuple(tiles) for tiles in found), strict=True))
+    return Tiles(vectors, corners).first(count)
 
 
-def parts(data: Path) -> Iterator[tuple[Vectors, NDArray[np.int32]]]:
+def parts(data: Path) -> Iterator[Tiles]:
     block = gallery.as_dense(gallery.field_of(data, LA_VAL))
     min_valid = BuildOptions().min_valid
-    yield gallery.gallery_vectors(block, TileGrid(LA_VAL.width, LA_VAL.height), min_valid)
+    yield Tiles(*gallery.gallery_vectors(block, TileGrid(LA_VAL.width, LA_VAL.height), min_valid))
     scene_file = data / LA_VAL.scene / "optical.tif"
     folder = common.BENCH / "gallery" / f"{LA_VAL.scene}.gmi"
     scene = build_index(scene_file, folder, overwrite=True)
@@ -82,7 +113,7 @@ def parts(data: Path) -> Iterator[tuple[Vectors, NDArray[np.int32]]]:
     for across, down in MIRRORS:
         found, corners = gallery.gallery_vectors(gallery.mirrored(dense, across=across, down=down), grid, min_valid)
         new = np.ones(len(found), bool) if across or down else ~touches(corners)
-        yield found[new], np.full((int(new.sum()), 2), NOWHERE, np.int32)
+        yield Tiles(found[new], np.full((int(new.sum()), 2), NOWHERE, np.int32))
 
 
 def touches(corners: NDArray[np.int32]) -> NDArray[np.bool_]:
@@ -96,59 +127,51 @@ def touches(corners: NDArray[np.int32]) -> NDArray[np.bool_]:
 # ---- measuring
 
 
-def fitted(vectors: Vectors, kind: str, factor: int) -> faiss.Index:
-    """The structure of that kind over the vectors, fitted as geomatch fits it, to as large a sample."""
+def fitted(vectors: Vectors, kind: Kind) -> faiss.Index:
+    """The structure over the vectors, fitted as geomatch fits it, to as large a sample."""
     rng = np.random.default_rng(0)
     sample = vectors[np.sort(rng.permutation(len(vectors))[: fitting.SAMPLE_TILES])]
     tiles = TileVectors(sample[None], np.ones((1, len(sample)), np.float32))
     row = [(0, 1, np.zeros(1, np.int32), tiles)]
     with patch.object(fitting, "vectors_by_rows", lambda *_: iter(row)):
         grid = TileGrid(LA_VAL.width, LA_VAL.height)
-        index, _ = fitting.fit_vectors(lambda *_: None, grid, 0, gallery.ENCODER, BuildOptions(vectors=kind))
+        index, _ = fitting.fit_vectors(lambda *_: None, grid, 0, gallery.ENCODER, BuildOptions(vectors=kind.factory))
     index.add(vectors)
-    if factor > 1:
-        faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", factor)
+    if kind.factor > 1:
+        faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", kind.factor)
     return index
 
 
-def measure(
-    vectors: Vectors, corners: NDArray[np.int32], kind: str, factor: int, queries: Vectors, truth: NDArray[np.int64]
-) -> tuple[Measured, NDArray[np.int64]]:
-    made = common.timed(fitted, vectors, kind, factor)
+def measure(tiles: Tiles, kind: Kind, queries: Tiles) -> tuple[Measured, NDArray[np.int64]]:
+    made = common.timed(fitted, tiles.vectors, kind)
     index = made.value
-    for query in queries[:WARM]:
+    for query in queries.vectors[:WARM]:
         index.search(query[None], RETRIEVED_TILES)
-    asked = [common.timed(index.search, query[None], RETRIEVED_TILES) for query in queries]
+    asked = [common.timed(index.search, query[None], RETRIEVED_TILES) for query in queries.vectors]
     ids = np.concatenate([answer.value[1] for answer in asked])
-    there = (np.abs(corners - truth[:, None]).max(axis=2) <= WITHIN_PX).any(axis=1)
-    hit = gallery.ranks(corners, ids, truth, WITHIN_PX)[there] > 0
+    there = (np.abs(tiles.corners - queries.corners[:, None]).max(axis=2) <= WITHIN_PX).any(axis=1)
+    hit = gallery.ranks(tiles.corners, ids, queries.corners, WITHIN_PX)[there] > 0
     size = len(faiss.serialize_index(index)) / 1e6
     cpu_ms = 1000 * float(np.mean([answer.cpu_s for answer in asked]))
-    return Measured(len(vectors), kind, factor, cpu_ms, 1.0, float(hit.mean()), made.cpu_s, size), ids
+    return Measured(len(tiles.vectors), kind, cpu_ms, 1.0, float(hit.mean()), made.cpu_s, size), ids
 
 
-def compare(
-    vectors: Vectors,
-    corners: NDArray[np.int32],
-    kinds: list[tuple[str, int]],
-    queries: Vectors,
-    truth: NDArray[np.int64],
-) -> list[Measured]:
-    """Every kind over the same vectors, the exact scan first."""
+def compare(tiles: Tiles, kinds: Sequence[Kind], queries: Tiles) -> list[Measured]:
+    """Every kind over the same tiles, the exact scan first."""
     results, exact = [], np.empty((0, 0), np.int64)
-    for kind, factor in kinds:
-        found, ids = measure(vectors, corners, kind, factor, queries, truth)
-        exact = ids if kind == FLAT else exact
-        common_share = np.mean([np.isin(ours, theirs).mean() for ours, theirs in zip(exact, ids, strict=True)])
-        results.append(Measured(**asdict(found) | {"exact_found": float(common_share)}))
+    for kind in kinds:
+        found, ids = measure(tiles, kind, queries)
+        exact = ids if kind.factory == FLAT else exact
+        same = np.mean([np.isin(ours, theirs).mean() for ours, theirs in zip(exact, ids, strict=True)])
+        results.append(replace(found, exact_found=float(same)))
     return results
 
 
 def row_of(found: Measured, dimensions: int) -> list[str]:
-    chosen = vector_factory(found.tiles, dimensions).split(",", 2)[-1] == found.kind and found.factor == 1
+    chosen = vector_factory(found.tiles, dimensions).split(",", 2)[-1] == str(found.kind)
     return [
         f"{found.tiles}",
-        found.kind + (f", {found.factor} x" if found.factor > 1 else "") + (" *" if chosen else ""),
+        f"{found.kind}" + (" *" if chosen else ""),
         f"{found.cpu_ms:.2f}",
         f"{found.exact_found:.3f}",
         f"{found.true_found:.3f}",
@@ -165,15 +188,15 @@ def main() -> None:
     data = common.data_or_skip(given.data)
     common.one_thread()
     truth = common.random_corners(LA_VAL, gallery.SIZE_PX, given.windows, given.seed)
-    queries = gallery.query_vectors(gallery.query_features(SarWindows(data, LA_VAL), truth))
-    vectors, corners = collect(data, max(given.sizes))
+    queries = Tiles(gallery.query_vectors(gallery.query_features(SarWindows(data, LA_VAL), truth)), truth)
+    tiles = collect(data, max(given.sizes))
     results: list[Measured] = []
-    for size in sorted(min(size, len(vectors)) for size in given.sizes):
-        kinds = [kind for kind in KINDS if kind[0] != HNSW or size <= given.hnsw_up_to]
-        results += compare(vectors[:size], corners[:size], kinds, queries, truth)
+    for size in sorted({min(size, len(tiles.vectors)) for size in given.sizes}):
+        kinds = [kind for kind in KINDS if kind.factory != HNSW or size <= given.hnsw_up_to]
+        results += compare(tiles.first(size), kinds, queries)
     columns = ["tiles", "structure", "CPU ms", "of the exact", "true tile found", "fit + add, CPU s", "MB"]
     title = f"Search for {RETRIEVED_TILES} tiles, one thread (* as geomatch chooses; exact up to {FLAT_UP_TO})"
-    common.show(title, columns, [row_of(found, vectors.shape[1]) for found in results])
+    common.show(title, columns, [row_of(found, tiles.vectors.shape[1]) for found in results])
     common.finish(given.output, [asdict(found) for found in results])
 
 

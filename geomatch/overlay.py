@@ -114,14 +114,13 @@ def checkerboard(
         InputError: the answer has no place, there are no pixels of the map, or the strip cannot be read.
         OutputError: the picture cannot be written.
     """
-    options = options or StripOptions()
     pixels = _pixels(locator)
     with open_raster(strip) as raster:
         placed = _placed(location, locator, raster)
         view = _View.around(locator.index.grid.to_pixel(placed.to_map(placed.corners_px)), margin_px, MAX_PICTURE_PX)
         picture = _map_picture(pixels, view)
         to_picture = view.from_map @ ~locator.index.grid.transform @ placed.transform
-        sar, valid = _sar_picture(raster, options, to_picture, picture.shape[:2])
+        sar, valid = _sar_picture(raster, options or StripOptions(), to_picture, picture.shape[:2])
     rows, cols = np.indices(valid.shape) // cell_px
     shown = valid & ((rows + cols) % 2 == 1)
     picture[shown] = sar[shown, None]

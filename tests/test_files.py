@@ -1,0 +1,174 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from geomatch.errors import OutputError
+from geomatch.files import published, sha256_of, writing
+
+FAILURES = [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(old=st.none() | st.binary(max_size=200), new=st.binary(max_size=200), fails=st.booleans())
+def test_file_is_the_old_or_the_new_and_nothing_else(old: bytes | None, new: bytes, fails: bool, tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+    target.unlink(missing_ok=True)
+    if old is not None:
+        target.write_bytes(old)
+    try:
+        with published(target) as draft:
+            draft.write_bytes(new)
+            assert (target.read_bytes() if target.exists() else None) == old
+            if fails:
+                raise RuntimeError("on purpose")
+    except RuntimeError:
+        pass
+    assert (target.read_bytes() if target.exists() else None) == (old if fails else new)
+    assert {file.name for file in tmp_path.iterdir()} <= {"a.bin"}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("old", [False, True])
+def test_failing_folder_leaves_the_old_one(failure: type[BaseException], old: bool, tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    if old:
+        target.mkdir()
+        (target / "x").write_text("old")
+    with pytest.raises(failure), published(target, directory=True) as draft:
+        (draft / "x").write_text("new")
+        raise failure("on purpose")
+    assert [file.name for file in tmp_path.iterdir()] == (["a"] if old else [])
+    assert not old or (target / "x").read_text() == "old"
+
+
+def test_folder_replaces_a_folder_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("old")
+    with published(tmp_path / "a", directory=True) as draft:
+        (draft / "new").write_text("new")
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["new"]
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("step", ["first", "second"])
+@pytest.mark.parametrize("failure", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
+def test_rename_that_fails_brings_the_old_folder_back(
+    step: str, failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt may come just after the old folder has stepped aside, before the new one takes its place."""
+    target, rename, calls = tmp_path / "a", Path.rename, 0
+    target.mkdir()
+    (target / "x").write_text("old")
+
+    def failing(self: Path, to: Path) -> Path:
+        nonlocal calls
+        calls += 1
+        if calls == 1 and step == "first":
+            rename(self, to)
+            raise failure
+        if calls == 2 and step == "second":
+            raise failure
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises((OutputError, KeyboardInterrupt)), published(target, directory=True) as draft:
+        (draft / "x").write_text("new")
+    assert (target / "x").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize(("directory", "there"), [(True, "file"), (False, "folder")])
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_file_and_folder_do_not_replace_each_other(
+    directory: bool, there: str, overwrite: bool, tmp_path: Path
+) -> None:
+    target = tmp_path / "a"
+    target.write_text("mine") if there == "file" else target.mkdir()
+    with (
+        pytest.raises(OutputError, match=r"a: is there already\. Choose another place\."),
+        published(target, directory=directory, overwrite=overwrite),
+    ):
+        pytest.fail("the block must not begin")
+    assert target.exists()
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_without_overwrite_what_is_there_stays(directory: bool, tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.mkdir() if directory else target.write_text("mine")
+    with pytest.raises(OutputError, match="--overwrite"), published(target, directory=directory, overwrite=False):
+        pytest.fail("the block must not begin")
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_without_overwrite_what_came_meanwhile_stays(directory: bool, tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    with (
+        pytest.raises(OutputError, match="is there already"),
+        published(target, directory=directory, overwrite=False) as draft,
+    ):
+        if not directory:
+            draft.write_text("late")
+        target.mkdir() if directory else target.write_text("early")
+    assert directory or target.read_text() == "early"
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_relative_place_is_one_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with published(Path("a.txt")) as draft:
+        draft.write_text("new")
+        os.chdir("/")  # whoever writes may go elsewhere
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"gone: the folder to write to does not exist\. Create it first"):
+        with published(tmp_path / "gone" / "a.txt"):
+            pytest.fail("the block must not begin")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "larger than this place allows"),
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "cannot be written"),
+        (errno.ENAMETOOLONG, "cannot be written"),
+    ],
+)
+def test_refusals_of_the_system_are_told(code: int, told: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=rf"a\.txt: .*{told}") as caught, published(tmp_path / "a.txt"):
+        raise OSError(code, os.strerror(code))
+    assert caught.value.hint
+    assert caught.value.exit_code == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_broken_pipe_of_the_watcher_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), writing(tmp_path / "a.txt"):
+        raise BrokenPipeError(errno.EPIPE, "broken pipe")
+
+
+def test_name_too_long_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError), published(tmp_path / ("a" * 300)):
+        pytest.fail("the block must not begin")
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_sha256_is_that_of_the_content(size: int, tmp_path: Path) -> None:
+    content = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "a").write_bytes(content[:size])
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content[:size]).hexdigest()
