@@ -5,7 +5,7 @@ scene, fitted by geomatch's own code. Queries are SAR windows of the block, one 
 asks for. Prints CPU milliseconds per query, the share of the exact answer that is found, the share of windows whose
 true tile (within half a stride + 4 px; windows without one in the gallery do not count) is among them, and what fitting
 and adding take, on one thread. "4 x" re-ranks four times as many tiles as are asked for; else re-ranking only sorts.
-This is what FLAT_UP_TO in index/plan.py stands on.
+This is what SCAN_UP_TO in index/plan.py stands on.
 
     python benchmarks/search.py [--windows 200] [--sizes 25000 50000 ...] [--hnsw-up-to 100000] [-o FILE]
 """
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from geomatch.index import vectors as fitting
 from geomatch.index.build import build_index
-from geomatch.index.plan import FLAT_UP_TO, BuildOptions, vector_factory
+from geomatch.index.plan import SCAN_UP_TO, BuildOptions, vector_factory
 from geomatch.locator import RETRIEVED_TILES
 from geomatch.tiles import STRIDE_PX, TileGrid, TileVectors
 
@@ -195,7 +195,7 @@ def main() -> None:
         kinds = [kind for kind in KINDS if kind.factory != HNSW or size <= given.hnsw_up_to]
         results += compare(tiles.first(size), kinds, queries)
     columns = ["tiles", "structure", "CPU ms", "of the exact", "true tile found", "fit + add, CPU s", "MB"]
-    title = f"Search for {RETRIEVED_TILES} tiles, one thread (* as geomatch chooses; exact up to {FLAT_UP_TO})"
+    title = f"Search for {RETRIEVED_TILES} tiles, one thread (* as geomatch chooses; scanned up to {SCAN_UP_TO})"
     common.show(title, columns, [row_of(found, tiles.vectors.shape[1]) for found in results])
     common.finish(given.output, [asdict(found) for found in results])
 

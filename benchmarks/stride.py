@@ -2,7 +2,7 @@
 
 SAR windows of 200 px at random places of the validation block of Los Angeles; recall@k counts a window when one of its
 first k tiles lies within half a stride + 4 px of it along both axes. Exact search, so that only the vectors count.
-Bytes per map pixel are those of the vectors as float32 and as 8-bit codes plus 32 bytes of fast-scan codes.
+Bytes per map pixel are those of the vectors as float32 and as 8-bit codes.
 
     python benchmarks/stride.py [--windows 500] [-o FILE]
 """
@@ -30,7 +30,6 @@ AT = (1, 10, 100, 1000)
 STRIDES = (16, 24, 32, 50)
 POOLS = (16, 20, 24)
 MARGIN_PX = 4
-PQ_BYTES = 32
 CHOSEN = {"stride": tiles.STRIDE_PX, "pool": tiles.POOL_PX, "pca": plan.PCA_DIMENSIONS, "power": plan.PCA_POWER}
 
 
@@ -88,7 +87,7 @@ def evaluate(choice: Choice, dense: Dense, queries: list[Dense], truth: NDArray[
     kept = faiss.downcast_index(index.index).d if isinstance(index, faiss.IndexPreTransform) else index.d
     per_px = len(vectors) / (LA_VAL.width * LA_VAL.height)
     recall = {k: float(np.mean((rank >= 1) & (rank <= k))) for k in AT}
-    return Found(choice, len(vectors), vectors.shape[1], kept, recall, 4 * kept * per_px, (kept + PQ_BYTES) * per_px)
+    return Found(choice, len(vectors), vectors.shape[1], kept, recall, 4 * kept * per_px, kept * per_px)
 
 
 def row_of(found: Found) -> list[str]:
@@ -114,7 +113,7 @@ def main() -> None:
     truth = common.random_corners(LA_VAL, gallery.SIZE_PX, given.windows, given.seed)
     queries = gallery.query_features(SarWindows(data, LA_VAL), truth)
     results = [evaluate(choice, dense, queries, truth) for choice in choices()]
-    columns = ["stride px", "pool px", "power", "components", "tiles", *(f"R@{k}" for k in AT), "bytes/px", "coded"]
+    columns = ["stride px", "pool px", "power", "components", "tiles", *(f"R@{k}" for k in AT), "bytes/px", "8-bit"]
     common.show(f"Vectors alone, {given.windows} windows (* as geomatch has it)", columns, map(row_of, results))
     common.finish(given.output, [asdict(found) for found in results])
 

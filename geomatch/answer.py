@@ -20,6 +20,7 @@ from geomatch.tile_index import TileIndex
 
 SHOWN_CANDIDATES = 5
 FINE_WEIGHT = 2.0  # of the pixels' correlation against the features'; a false place's spreads half as much
+CHANCE_PEAK = 4.2  # fine correlation of a wrong place times the square root of the cells; benchmarks/calibrate.py
 MIN_SPREAD = 0.05  # of the best score: few other places tell little of their spread
 INLIER_CELLS = 1.5
 _LOOK_AROUND_CELLS = 5
@@ -62,9 +63,12 @@ class Judged:
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
         if not looked.looks:
             return cls(looked.places, None, Signs(prominence, margin))
-        fine = np.array([look.peak for look in looked.looks])
-        total = scores[: len(fine)] + FINE_WEIGHT * fine
         refined = looked.looks[0]
+        chance = CHANCE_PEAK / float(np.sqrt(refined.cells))
+        fine = np.array([look.peak for look in looked.looks])
+        unseen = scores[len(fine) : len(fine) + 1]
+        fine = np.append(fine, np.full(len(unseen), chance))
+        total = scores[: len(fine)] + FINE_WEIGHT * fine
         pixels = PixelSigns(
             peak=refined.peak * float(np.sqrt(refined.cells)),
             lead=_log_ratio(float(fine[0]), fine[1:]),

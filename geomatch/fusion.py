@@ -21,7 +21,7 @@ MAX_POSES = 600  # correlated per strip, shared among its windows
 MIN_POSES = 100
 MAX_PEAKS = 64
 DISTINCT_CELLS = 4  # peaks nearer than this are one
-_MARGIN_CELLS = 1  # beyond half a stride: the retrieved tile is the nearest one, or its neighbour
+_LOOK_CELLS = 2  # around a pose that correlates well
 
 
 @dataclass(frozen=True)
@@ -101,17 +101,32 @@ def verify(poses: Poses, windows: Sequence[Window], field: Field, *, bin_px: int
     """
     tried = poses.best(max(MIN_POSES, MAX_POSES // len(windows)))
     cells = np.unique(np.rint(tried.corners_px / cell_px).astype(np.int64), axis=0)
-    radius = -(-bin_px // (2 * cell_px)) + _MARGIN_CELLS
+    near = -(-bin_px // (2 * cell_px))
+    surfaces = _mean_surfaces(windows, field, cells, near)
+    # The best offset of each, then a wider look around the best of those: the first look was narrow to be cheap.
+    flat = surfaces.reshape(len(cells), -1)
+    rows, cols = np.unravel_index(flat.argmax(axis=1), surfaces.shape[1:])
+    order = np.argsort(-flat.max(axis=1), kind="stable")[: 2 * MAX_PEAKS]
+    cells = np.unique((cells - near + np.stack([cols, rows], axis=1))[order], axis=0)
+    surfaces = _mean_surfaces(windows, field, cells, _LOOK_CELLS)
+    flat = surfaces.reshape(len(cells), -1)
+    rows, cols = np.unravel_index(flat.argmax(axis=1), surfaces.shape[1:])
+    # Where several look at one peak, the one that has it in its middle tells the fraction of a cell.
+    aside = np.maximum(np.abs(rows - _LOOK_CELLS), np.abs(cols - _LOOK_CELLS))
+    order = np.lexsort((aside, -flat.max(axis=1).round(5)))
+    summits = [Summit(surfaces[i], int(rows[i]), int(cols[i]), cells[i] - _LOOK_CELLS) for i in order]
+    return distinct(summits, cell_px)
+
+
+def _mean_surfaces(
+    windows: Sequence[Window], field: Field, cells: NDArray[np.int64], radius: int
+) -> NDArray[np.float64]:
+    """Mean correlation of the windows around poses: [N x 2] cells -> [N x 2 radius + 1 x 2 radius + 1]."""
     total = np.zeros((len(cells), 2 * radius + 1, 2 * radius + 1))
     for window in windows:
         cols, rows = (cells + window.cell).T
         total += around(window.template, field, cols, rows, radius)
-    total /= len(windows)
-    flat = total.reshape(len(cells), -1)
-    rows, cols = np.unravel_index(flat.argmax(axis=1), total.shape[1:])
-    order = np.argsort(-flat.max(axis=1), kind="stable")[: MAX_PEAKS * DISTINCT_CELLS]
-    summits = [Summit(total[i], int(rows[i]), int(cols[i]), cells[i] - radius) for i in order]
-    return distinct(summits, cell_px)
+    return total / len(windows)
 
 
 def scan(windows: Sequence[Window], field: Dense, rms: float, *, cell_px: int) -> Poses:

@@ -20,7 +20,7 @@ from geomatch.geo import Grid, as_crs
 GDAL_OPTIONS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecars
     "GDAL_PAM_ENABLED": "NO",
-    "GDAL_CACHEMAX": 64,  # MB for the whole process
+    "GDAL_CACHEMAX": 64 << 20,  # bytes, for the whole process
 }
 
 _WARNINGS_LOCK = threading.Lock()  # warnings.catch_warnings changes the state of the whole process

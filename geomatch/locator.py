@@ -23,9 +23,11 @@ from geomatch.texture import unusable
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import tile_vectors
 
-RETRIEVED_TILES = 600  # per window
+RETRIEVED_TILES = 600  # of a single window; the windows of a strip share them, but for a least number
+MIN_RETRIEVED_TILES = 200
 CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
 CONTENDERS = 8
+ALONE = 1.5  # peak ratio beyond which the next best place need not be looked at
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class Locator:
             tile_vectors(dense.crop(col, row, size, size), first, first, tile.size_px, cell).vectors[0]
             for col, row in (window.cell.tolist() for window in windows)
         ]
-        hits = self.index.search(np.concatenate(vectors), RETRIEVED_TILES)
+        count = max(MIN_RETRIEVED_TILES, RETRIEVED_TILES // len(windows))
+        hits = self.index.search(np.concatenate(vectors), count)
         return fusion.vote(hits, np.array([window.cell for window in windows]) * cell, tile.stride_px)
 
     def _correlate(self, retrieved: Poses, windows: Sequence[Window]) -> Poses:
@@ -188,7 +191,8 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
     if refiner is None:
         return Looked(found, ())
     contested = int((found.scores * CONTESTED >= found.scores[0]).sum())
-    looks = [refiner.at(corner) for corner in found.corners_px[: min(CONTENDERS, max(2, contested))]]
+    close = 2 if (found.scores * ALONE >= found.scores[0]).sum() > 1 else 1
+    looks = [refiner.at(corner) for corner in found.corners_px[: min(CONTENDERS, max(close, contested))]]
     total = found.scores[: len(looks)] + FINE_WEIGHT * np.array([look.peak for look in looks])
     best = int(total[: max(1, contested)].argmax())
     order = [best, *(i for i in range(len(found)) if i != best)]

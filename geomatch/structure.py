@@ -85,7 +85,7 @@ def _harmonics(image: NDArray[np.float32]) -> NDArray[np.float32]:
     gx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
     gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
     out = np.empty((CHANNELS, *image.shape), np.float32)
-    cv2.magnitude(gx, gy, out[0])
+    np.sqrt(gx * gx + gy * gy, out=out[0])  # OpenCV's magnitude varies in the last bit with where arrays lie in memory
     per = 1 / np.maximum(out[0], np.float32(1e-12))
     np.multiply(gx * gx - gy * gy, per, out=out[1])
     np.multiply(np.float32(2) * gx * gy, per, out=out[2])

@@ -29,9 +29,12 @@ from geomatch.files import sha256_of
 from geomatch.geo import Grid
 from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest
 from geomatch.raster import Raster, open_raster
+from geomatch.threads import one_faiss_thread
 
 if TYPE_CHECKING:
     import faiss
+
+RERANKED = 10  # coded vectors looked at again per tile asked for; benchmarks/search.py
 
 _REBUILD = "build the index again with geomatch index build"
 
@@ -126,7 +129,8 @@ class TileIndex:
             k: how many.
         """
         k = min(k, len(self))
-        scores, ids = self._vectors.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
+        with one_faiss_thread():
+            scores, ids = self._vectors.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
         return Hits(np.where(ids >= 0, scores, -np.inf), self._corners[np.maximum(ids, 0)])
 
     @cached_property
@@ -178,7 +182,11 @@ class TileIndex:
         import faiss
 
         with _reading(self.path / VECTORS) as file:
-            return faiss.read_index(str(file))
+            index = faiss.read_index(str(file))
+        inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+        if isinstance(inner, faiss.IndexRefine):
+            inner.k_factor = RERANKED
+        return index
 
 
 @contextmanager

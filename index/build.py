@@ -37,6 +37,7 @@ from geomatch.manifest import (
 )
 from geomatch.raster import Limits, Raster, open_raster
 from geomatch.structure import Dense
+from geomatch.threads import one_faiss_thread
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid
 
@@ -84,7 +85,7 @@ def build_index(
         raise OutputError("is there already and is no index", where=target, hint="choose another place")
     with open_raster(orthomosaic, limits=limits, need_grid=True) as raster:
         job = _Job.plan(raster, options, progress)
-        with published(target, directory=True, overwrite=overwrite) as folder, writing(target):
+        with published(target, directory=True, overwrite=overwrite) as folder, writing(target), one_faiss_thread():
             rms = job.write_features(folder / FEATURES)
             tiles = job.write_tiles(folder)
             manifest = job.manifest(folder, target, tiles, rms)

@@ -19,7 +19,9 @@ FAILURES = [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit]
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(old=st.none() | st.binary(max_size=200), new=st.binary(max_size=200), fails=st.booleans())
-def test_file_is_the_old_or_the_new_and_nothing_else(old: bytes | None, new: bytes, fails: bool, tmp_path: Path) -> None:
+def test_file_is_the_old_or_the_new_and_nothing_else(
+    old: bytes | None, new: bytes, fails: bool, tmp_path: Path
+) -> None:
     target = tmp_path / "a.bin"
     target.unlink(missing_ok=True)
     if old is not None:
@@ -132,9 +134,11 @@ def test_relative_place_is_one_from_here(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"gone: the folder to write to does not exist\. Create it first"):
-        with published(tmp_path / "gone" / "a.txt"):
-            pytest.fail("the block must not begin")
+    with (
+        pytest.raises(OutputError, match=r"gone: the folder to write to does not exist\. Create it first"),
+        published(tmp_path / "gone" / "a.txt"),
+    ):
+        pytest.fail("the block must not begin")
 
 
 @pytest.mark.parametrize(

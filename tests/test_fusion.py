@@ -69,7 +69,9 @@ def test_votes_are_the_plain_sum_over_windows() -> None:
                 best[place][window] = max(best[place].get(window, 0.0), gain)
     expected = {place: sum(votes.values()) for place, votes in best.items()}
     poses = vote(Hits(scores.astype(np.float32), corners.astype(np.int32)), offsets, 16)
-    found = {tuple((corner / 16).astype(int)): score for corner, score in zip(poses.corners_px, poses.scores, strict=True)}
+    found = {
+        tuple((corner / 16).astype(int)): score for corner, score in zip(poses.corners_px, poses.scores, strict=True)
+    }
     assert found.keys() == expected.keys()
     for place, total in expected.items():
         assert found[place] == pytest.approx(total, abs=1e-5)

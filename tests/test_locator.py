@@ -94,6 +94,7 @@ def test_answer_is_consistent_in_itself(town: Town, locator: Locator, tmp_path: 
     assert location.footprint.symmetric_difference(Polygon(outline)).area < 1e-3
     assert location.center == pytest.approx(outline.mean(axis=0), abs=1e-6)
     evidence = location.evidence
+    assert location.center is not None
     assert evidence.inliers == evidence.windows > 1
     assert evidence.candidates[0].score == evidence.peak
     assert np.hypot(*np.subtract(evidence.candidates[0].center, location.center)) < 4
@@ -112,6 +113,7 @@ def test_feature_is_geojson_at_the_true_place_on_the_globe(town: Town, locator: 
         Transformer.from_crs(town.crs, "OGC:CRS84", always_xy=True).transform(*moved(truth, corners(*size)).T), axis=-1
     )
     outline = shape(feature["geometry"])
+    assert isinstance(outline, Polygon)
     assert outline.exterior.is_ccw
     assert outline.intersection(Polygon(lonlat)).area / outline.union(Polygon(lonlat)).area > 0.99
 

@@ -1,4 +1,4 @@
-"""The manifest survives its own text, and whatever else stands there is refused with the file's name and a next step."""
+"""The manifest survives its own text; whatever else stands there is refused with the file's name and a next step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from affine import Affine
 from geomatch.errors import IndexFormatError
 from geomatch.geo import Grid, as_crs
 from geomatch.images import OpticalStretch
-from geomatch.manifest import FEATURES, FORMAT_VERSION, TILES, VECTORS, EncoderRecord, FileRecord, Manifest, SourceRecord, TileRecord
+from geomatch.manifest import (
+    FEATURES,
+    FORMAT_VERSION,
+    TILES,
+    VECTORS,
+    EncoderRecord,
+    FileRecord,
+    Manifest,
+    SourceRecord,
+    TileRecord,
+)
 
 Spoil = Callable[[dict[str, Any]], object]
 
@@ -67,7 +77,9 @@ def test_newer_formats_ask_for_a_newer_geomatch(version: int, tmp_path: Path) ->
         Manifest.read(written(tmp_path, json.dumps({"format_version": version, "anything": "else"})))
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "null", "3", '"x"', '{"format_version": "1"}', '{"format_version": null}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "null", "3", '"x"', '{"format_version": "1"}', '{"format_version": null}']
+)
 def test_other_json_asks_for_a_new_index(text: str, tmp_path: Path) -> None:
     with pytest.raises(IndexFormatError, match=r"manifest\.json: has format version.*build the index again|Build the"):
         Manifest.read(written(tmp_path, text))
@@ -124,4 +136,3 @@ def test_damaged_values_are_told(name: str, tmp_path: Path) -> None:
     SPOILT[name](values)
     with pytest.raises(IndexFormatError, match=r"manifest\.json: is damaged.*Build the index again"):
         Manifest.read(written(tmp_path, json.dumps(values)))
-

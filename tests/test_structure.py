@@ -28,7 +28,7 @@ def stripes(angle_deg: float, size: int = 160) -> NDArray[np.float32]:
     """Bright and dark lines whose brightness changes along ``angle_deg`` from the columns towards the rows."""
     row, col = np.mgrid[:size, :size]
     phase = col * np.cos(np.radians(angle_deg)) + row * np.sin(np.radians(angle_deg))
-    return np.sin(phase * 0.6).astype("float32")
+    return np.asarray(np.sin(phase * 0.6), np.float32)
 
 
 def smooth_blobs(size: int) -> NDArray[np.float32]:
@@ -38,7 +38,7 @@ def smooth_blobs(size: int) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("cell_px", CELLS)
 @pytest.mark.parametrize("holes", [False, True])
-def test_block_with_its_margin_is_bit_identical_to_the_whole(cell_px: int, holes: bool) -> None:
+def test_block_with_its_margin_is_the_whole(cell_px: int, holes: bool) -> None:
     image = scene()
     valid = everywhere(image)
     if holes:
@@ -57,7 +57,20 @@ def test_block_with_its_margin_is_bit_identical_to_the_whole(cell_px: int, holes
             )
             expected = whole.crop(left // cell_px, top // cell_px, block // cell_px, block // cell_px)
             np.testing.assert_array_equal(inner.valid, expected.valid)
-            np.testing.assert_array_equal(inner.values, expected.values)
+            # Only the last bit may differ: OpenCV adds up the end of a row in another way than its middle.
+            np.testing.assert_allclose(inner.values, expected.values, rtol=0, atol=1.2e-7)
+
+
+def test_same_image_gives_the_same_bits_wherever_it_lies_in_memory() -> None:
+    image = smooth_blobs(512)
+    first = structure(image, everywhere(image)).values
+    kept = []
+    for offset in range(0, 64, 4):
+        kept.append(np.empty(offset * 37 + 11, np.uint8))  # so that later arrays lie elsewhere
+        memory = np.empty(image.nbytes + 64, np.uint8)[offset : offset + image.nbytes]
+        copy = memory.view(np.float32).reshape(image.shape)
+        copy[:] = image
+        np.testing.assert_array_equal(structure(copy, everywhere(copy)).values, first)
 
 
 @pytest.mark.parametrize("cell_px", CELLS)

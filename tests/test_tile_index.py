@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -16,6 +17,7 @@ from towns import Town, optical, write_town
 
 from geomatch.errors import IndexFormatError, InputError
 from geomatch.index.build import build_index
+from geomatch.index.plan import BuildOptions
 from geomatch.manifest import FEATURES, MANIFEST, TILES, VECTORS
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import tile_vectors
@@ -48,7 +50,9 @@ def test_search_is_brute_force_over_all_tiles(opened: TileIndex) -> None:
     """The vectors are pooled anew from the features on disk and compared one by one in the reduced space."""
     queries = random_queries(opened)
     stored = faiss.read_index(str(opened.path / VECTORS))
-    reduce = faiss.downcast_VectorTransform(stored.chain.at(0))
+    assert isinstance(stored, faiss.IndexPreTransform)
+    chain: Any = stored.chain
+    reduce = faiss.downcast_VectorTransform(chain.at(0))
     tiles = opened.manifest.tiles
     corners = np.array([opened.corner(tile) for tile in range(len(opened))])
     cols, rows = np.unique(corners[:, 0]), np.unique(corners[:, 1])
@@ -64,9 +68,9 @@ def test_search_is_brute_force_over_all_tiles(opened: TileIndex) -> None:
     assert hits.scores.shape == (12, 10)
     assert hits.corners_px.shape == (12, 10, 2)
     for row, found, places in zip(scores, hits.scores, hits.corners_px, strict=True):
-        np.testing.assert_allclose(found, np.sort(row)[::-1][:10], atol=1e-3)
+        np.testing.assert_allclose(found, np.sort(row)[::-1][:10], atol=5e-3)  # stored in eight bits
         at = [int(np.nonzero((corners == place).all(axis=1))[0][0]) for place in places]
-        np.testing.assert_allclose(row[at], found, atol=1e-3)
+        np.testing.assert_allclose(row[at], found, atol=5e-3)
         assert len(set(at)) == 10
 
 
@@ -77,7 +81,7 @@ def test_tile_finds_itself(opened: TileIndex) -> None:
         vector = tile_vectors(opened.features.whole(), corner[:1], corner[1:], size, cell).vectors[0]
         hits = opened.search(vector, 3)
         assert hits.corners_px[0, 0].tolist() == corner.tolist()
-        assert hits.scores[0, 0] == pytest.approx(1, abs=2e-3)
+        assert hits.scores[0, 0] == pytest.approx(1, abs=5e-3)
         assert (np.diff(hits.scores[0]) <= 0).all()
 
 
@@ -133,7 +137,7 @@ def test_garbage_of_the_right_size_is_an_index_error_that_names_the_file(name: s
 def test_check_of_garbage_tells_and_does_not_raise(copy: Path) -> None:
     for name in OTHERS:
         (copy / name).write_bytes(bytes((copy / name).stat().st_size))
-    assert [fault.split(":")[0] for fault in TileIndex.open(copy).check()] == list(sorted(OTHERS))
+    assert [fault.split(":")[0] for fault in TileIndex.open(copy).check()] == sorted(OTHERS)
 
 
 def edit(folder: Path, change: dict[str, object]) -> None:
@@ -199,7 +203,7 @@ def pair(town: Town, town_index: Path, tmp_path: Path) -> Path:
 
 def _here(index: Path, path: Path) -> dict[str, object]:
     (source,) = json.loads((index / MANIFEST).read_text())["sources"]
-    return source | {"path": str(path)}
+    return dict(source, path=str(path))
 
 
 def test_index_moved_with_its_map_finds_it(pair: Path, tmp_path: Path) -> None:
@@ -258,7 +262,7 @@ def test_another_map_at_the_relative_path_does_not_hide_the_true_one(pair: Path,
 
 def test_map_reached_through_a_link_is_found(pair: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(pair, target_is_directory=True)
-    built = build_index(tmp_path / "link" / "town.tif", tmp_path / "link" / "new.gmi")
+    built = build_index(tmp_path / "link" / "town.tif", tmp_path / "link" / "new.gmi", BuildOptions(stride_px=64))
     assert built.find_map() == (pair / "town.tif").resolve()
     pair.rename(tmp_path / "moved")
     assert TileIndex.open(tmp_path / "moved" / "new.gmi").find_map() == (tmp_path / "moved" / "town.tif").resolve()

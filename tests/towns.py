@@ -1,4 +1,4 @@
-"""A town as an optical map, and radar views of it through transforms made by hand, at whatever georeference a test asks."""
+"""A town as an optical map, and radar views of it through transforms made by hand."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def corners(width: int, height: int) -> NDArray[np.float64]:
 
 
 def view(centre_px: tuple[float, float], turn_deg: float, scale: float, width: int, height: int) -> Affine:
-    """Strip pixel -> map pixel: its centre lies at ``centre_px``, it is turned clockwise, its pixels are ``scale`` wide."""
+    """Strip pixel -> map pixel: its centre at ``centre_px``, turned clockwise, its pixels ``scale`` wide."""
     turned = Affine.translation(*centre_px) @ Affine.rotation(turn_deg) @ Affine.scale(scale)
     return turned @ Affine.translation(-width / 2, -height / 2)
 
@@ -87,12 +87,12 @@ class Town:
         """Write a strip that claims to lie ``drift`` map units off; returns its true transform, strip pixel -> CRS."""
         truth = self.transform @ to_map
         pixels = radar_at(self.bands, moved(to_map, pixel_centres(*size)), looks=looks)
-        georeference = {"transform": Affine.translation(*drift) @ truth, "crs": self.crs} if located else {}
-        write_tiff(path, pixels, **{"transform": None, "crs": None} | georeference | profile)
+        place = Affine.translation(*drift) @ truth if located else None
+        write_tiff(path, pixels, transform=place, crs=self.crs if located else None, **profile)
         return truth
 
 
 def write_town(path: Path, bands: NDArray[np.uint8], transform: Affine = PLACE, crs: str = UTM33, **more: Any) -> Town:
     """Write a map of these bands."""
-    options = {"photometric": "RGB", "tiled": True, "blockxsize": 256, "blockysize": 256} | more
+    options: dict[str, Any] = {"photometric": "RGB", "tiled": True, "blockxsize": 256, "blockysize": 256} | more
     return Town(bands, write_tiff(path, bands, transform=transform, crs=crs, **options), transform, crs)

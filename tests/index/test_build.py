@@ -70,9 +70,7 @@ def test_same_map_twice_is_the_same_bytes(small: Town, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transform", [PLACE, PLACE @ Affine.scale(1, -1), ROTATED], ids=["north", "south", "rotated"])
-def test_cells_of_the_feature_file_lie_where_their_pixels_lie(
-    transform: Affine, small: Town, tmp_path: Path
-) -> None:
+def test_cells_of_the_feature_file_lie_where_their_pixels_lie(transform: Affine, small: Town, tmp_path: Path) -> None:
     town = write_town(tmp_path / "map.tif", small.bands, transform)
     build_index(town.path, tmp_path / "a.gmi", QUICK)
     with rasterio.open(tmp_path / "a.gmi" / FEATURES) as file:
@@ -88,9 +86,7 @@ def test_cells_of_the_feature_file_lie_where_their_pixels_lie(
 def test_bounding_box_cuts_features_and_tiles_alike(small: Town, tmp_path: Path) -> None:
     left, top = moved(PLACE, [101, 83])
     right, bottom = moved(PLACE, [361, 343])
-    index = build_index(
-        small.path, tmp_path / "a.gmi", BuildOptions(stride_px=64, bbox=(left, bottom, right, top))
-    )
+    index = build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=64, bbox=(left, bottom, right, top)))
     assert (index.grid.width, index.grid.height) == (260, 260)
     assert (index.manifest.source.col0, index.manifest.source.row0) == (101, 83)
     with rasterio.open(index.path / FEATURES) as file:
@@ -104,9 +100,7 @@ def test_box_gives_the_features_of_a_map_cut_there(small: Town, tmp_path: Path) 
     left, top = moved(PLACE, [104, 80])
     right, bottom = moved(PLACE, [364, 340])
     part = build_index(small.path, tmp_path / "part.gmi", BuildOptions(bbox=(left, bottom, right, top))).features
-    alone = write_town(
-        tmp_path / "alone.tif", small.bands[:, 80:340, 104:364], PLACE @ Affine.translation(104, 80)
-    )
+    alone = write_town(tmp_path / "alone.tif", small.bands[:, 80:340, 104:364], PLACE @ Affine.translation(104, 80))
     whole = build_index(alone.path, tmp_path / "alone.gmi").features
     difference = np.abs(part.values.astype(int) - whole.values)
     assert np.median(difference) <= 2
@@ -169,7 +163,9 @@ def test_maps_of_other_bands_and_types_are_indexed(band_count: int, dtype: str, 
 
 @pytest.mark.parametrize(("width", "height"), [(199, 387), (411, 100), (1, 1)])
 def test_map_smaller_than_a_tile_is_refused(width: int, height: int, small: Town, tmp_path: Path) -> None:
-    town = write_town(tmp_path / "map.tif", small.bands[:, :height, :width], tiled=False, blockxsize=None, blockysize=None)
+    town = write_town(
+        tmp_path / "map.tif", small.bands[:, :height, :width], tiled=False, blockxsize=None, blockysize=None
+    )
     with pytest.raises(UsageError, match="smaller than a tile"):
         build_index(town.path, tmp_path / "a.gmi")
     assert list(tmp_path.glob("*.gmi")) == []

@@ -59,7 +59,8 @@ def test_box_without_area_is_a_usage_error(bbox: tuple[float, float, float, floa
 
 def test_box_in_degrees_covers_what_it_outlines() -> None:
     to_map = Transformer.from_crs("OGC:CRS84", UTM, always_xy=True)
-    lonlat = np.array(to_map.transform(*NORTH_UP.to_map([[200, 200], [600, 500]]).T, direction="INVERSE")).T
+    x, y = NORTH_UP.to_map([[200, 200], [600, 500]]).T
+    lonlat = np.array(to_map.transform(x, y, direction="INVERSE")).T
     (left, bottom), (right, top) = lonlat.min(axis=0), lonlat.max(axis=0)
     found = window_of(NORTH_UP, BuildOptions(bbox=(left, bottom, right, top), bbox_crs="EPSG:4326"))
     rng = np.random.default_rng(0)
@@ -76,11 +77,11 @@ def test_blocks_cover_every_pixel_once(width: int, height: int) -> None:
     found = list(blocks(Window(7, 9, width, height)))
     assert sum(block.width * block.height for block in found) == width * height
     for block in found:
-        assert 0 <= block.col0
+        assert block.col0 >= 0
         assert block.col0 + block.width <= width
-        assert 0 <= block.row0
+        assert block.row0 >= 0
         assert block.row0 + block.height <= height
-        assert 1 <= min(block.width, block.height)
+        assert min(block.width, block.height) >= 1
         assert max(block.width, block.height) <= plan.BLOCK_PX
     assert len({(block.col0, block.row0) for block in found}) == len(found)
 

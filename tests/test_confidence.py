@@ -1,0 +1,51 @@
+"""The confidence is a probability that more evidence does not lower, whatever its weights are fitted to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geomatch.confidence import PixelSigns, Signs, error_radius_px, probability, status_of
+
+ORDER = ("absent", "ambiguous", "located")
+number = st.floats(-1e6, 1e6)
+pixel_signs = st.none() | st.builds(PixelSigns, peak=number, lead=number, total_lead=number)
+signs = st.builds(Signs, prominence=number, margin=number, pixels=pixel_signs)
+
+
+@given(signs)
+def test_any_evidence_gives_a_probability(evidence: Signs) -> None:
+    assert 0 <= probability(evidence) <= 1
+
+
+@given(signs, st.floats(0, 1e6))
+def test_standing_out_more_is_never_less_sure(evidence: Signs, more: float) -> None:
+    better = replace(evidence, prominence=evidence.prominence + more)
+    assert probability(better) >= probability(evidence)
+    if evidence.pixels is not None:
+        sharper = replace(evidence, pixels=replace(evidence.pixels, peak=evidence.pixels.peak + more))
+        assert probability(sharper) >= probability(evidence)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_status_rises_with_confidence(one: float, two: float) -> None:
+    low, high = sorted((one, two))
+    assert ORDER.index(status_of(low)) <= ORDER.index(status_of(high))
+
+
+def test_certainty_is_located_and_its_opposite_absent() -> None:
+    assert [status_of(value) for value in (0.0, 1.0)] == ["absent", "located"]
+
+
+def test_radius_of_a_cell_grows_with_it_and_that_of_pixels_does_not() -> None:
+    assert error_radius_px("cell", 16) == 2 * error_radius_px("cell", 8)
+    assert error_radius_px("pixel", 16) == error_radius_px("pixel", 8) > 0
+
+
+@pytest.mark.parametrize("strong", [True, False])
+def test_overwhelming_evidence_decides(strong: bool) -> None:
+    size = 1e6 if strong else -1e6
+    assert (probability(Signs(size, 0.0)) > 0.9) == strong

@@ -1,0 +1,87 @@
+"""The pixels bring a place back from anywhere within reach, and say when it is beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from affine import Affine
+from numpy.typing import NDArray
+from towns import Town, moved, pixel_centres, radar_at, write_town
+
+from geomatch.images import OpticalStretch
+from geomatch.raster import open_raster
+from geomatch.refine import SEARCH_PX, MapPixels, Refiner
+from geomatch.strips import Strip
+
+SIZE = 200
+WINDOWS = np.array([[0, 0], [100, 60]])
+
+
+@pytest.fixture
+def pixels(town: Town) -> Iterator[MapPixels]:
+    with open_raster(town.path) as raster:
+        yield MapPixels(raster, (0, 0), OpticalStretch.fit(raster))
+
+
+def strip_at(town: Town, corner: tuple[float, float], width: int = 300, height: int = 260) -> Strip:
+    places = moved(Affine.translation(*corner), pixel_centres(width, height))
+    image = np.log(radar_at(town.bands, places) + 0.1).astype("float32")
+    return Strip(image, np.ones((height, width), bool), Affine.identity(), (width, height))
+
+
+@pytest.mark.parametrize("truth", [(200.0, 210.0), (200.5, 210.0), (231.3, 187.8)])
+@pytest.mark.parametrize("off", [(0, 0), (5.3, -7.1), (-13, 13)])
+def test_place_is_found_to_a_fraction_of_a_pixel(
+    truth: tuple[float, float], off: tuple[float, float], town: Town, pixels: MapPixels
+) -> None:
+    found = Refiner(strip_at(town, truth), WINDOWS, SIZE, pixels).at(np.add(truth, off))
+    assert found.fixed
+    assert found.corner_px == pytest.approx(truth, abs=0.5)
+    assert found.peak > 0.2
+    assert found.cells > SIZE**2 / 4
+
+
+@pytest.mark.parametrize("off", [(3 * SEARCH_PX, 0), (0, -200)])
+def test_place_beyond_reach_is_never_fixed_on_the_truth(
+    off: tuple[float, float], town: Town, pixels: MapPixels
+) -> None:
+    refiner = Refiner(strip_at(town, (300, 300)), WINDOWS, SIZE, pixels)
+    there, elsewhere = refiner.at(np.array([300.0, 300.0])), refiner.at(np.add((300.0, 300.0), off))
+    assert elsewhere.peak < there.peak / 2
+    if not elsewhere.fixed:
+        assert elsewhere.corner_px.tolist() == [300 + off[0], 300 + off[1]]
+
+
+@pytest.mark.parametrize("place", [(-5000.0, 40.0), (40.0, 90_000.0)])
+def test_place_off_the_map_is_not_fixed(place: tuple[float, float], town: Town, pixels: MapPixels) -> None:
+    found = Refiner(strip_at(town, (300, 300)), WINDOWS, SIZE, pixels).at(np.array(place))
+    assert not found.fixed
+    assert found.peak == 0
+    assert found.corner_px.tolist() == list(place)
+
+
+def test_origin_of_the_indexed_window_counts(town: Town) -> None:
+    with open_raster(town.path) as raster:
+        pixels = MapPixels(raster, (101, 83), OpticalStretch.fit(raster))
+        found = Refiner(strip_at(town, (300, 300)), WINDOWS, SIZE, pixels).at(np.array([201.0, 215.0]))
+    assert found.corner_px == pytest.approx([199, 217], abs=0.5)
+
+
+def test_flat_strip_has_no_peak(town: Town, pixels: MapPixels) -> None:
+    flat: NDArray[np.float32] = np.zeros((260, 300), np.float32)
+    strip = Strip(flat, np.ones(flat.shape, bool), Affine.identity(), (300, 260))
+    found = Refiner(strip, WINDOWS, SIZE, pixels).at(np.array([200.0, 200.0]))
+    assert (found.fixed, found.peak, found.cells) == (False, 0, 0)
+
+
+def test_nodata_on_the_map_is_stepped_over(town: Town, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bands = np.maximum(town.bands, 1)
+    bands[:, 300:360, 200:500] = 0
+    holed = write_town(tmp_path_factory.mktemp("holed") / "map.tif", bands, nodata=0)
+    with open_raster(holed.path) as raster:
+        pixels = MapPixels(raster, (0, 0), OpticalStretch.fit(raster))
+        found = Refiner(strip_at(town, (250, 210)), WINDOWS, SIZE, pixels).at(np.array([244.0, 215.0]))
+    assert found.fixed
+    assert found.corner_px == pytest.approx([250, 210], abs=0.5)

@@ -1,0 +1,203 @@
+"""Strips resampled as a hand-made transform says, and windows that cover what there is to cover."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from drawing import write_tiff
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from towns import PLACE, UTM33, corners, moved, pixel_centres
+
+from geomatch.errors import InputError, LimitError, UsageError
+from geomatch.geo import Grid, as_crs
+from geomatch.strips import (
+    MAX_WINDOWS,
+    MIN_WINDOW_VALID,
+    StripOptions,
+    cut_windows,
+    load_strip,
+    resample,
+)
+
+MAP = Grid(as_crs(UTM33), PLACE, 1000, 800)
+
+
+def matrix(turn_deg: float, scale: float, mirror: bool = False) -> NDArray[np.float64]:
+    turned = Affine.rotation(turn_deg) @ Affine.scale(scale, -scale if mirror else scale)
+    return np.array([[turned.a, turned.b], [turned.d, turned.e]])
+
+
+def wave(points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A smooth picture whose value at any place is known: [... x 2] -> [...]."""
+    x, y = points[..., 0], points[..., 1]
+    return np.asarray(np.sin(x / 17) + np.cos(y / 23 + x / 51), np.float32)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7, 0.8, 0.45, 0.3])
+@pytest.mark.parametrize("turn", [0, 30, 90, 180, -75])
+@pytest.mark.parametrize("mirror", [False, True])
+def test_resampled_pixels_are_where_the_transform_says(scale: float, turn: float, mirror: bool) -> None:
+    width, height = 210, 170
+    image, valid = wave(pixel_centres(width, height)), np.ones((height, width), bool)
+    out, known, from_file = resample(image, valid, matrix(turn, scale, mirror))
+    there = moved(~from_file, pixel_centres(out.shape[1], out.shape[0]))
+    inner = known & (there > 6).all(axis=-1) & (there < (width - 6, height - 6)).all(axis=-1)
+    assert inner.sum() > 0.8 * (width - 12) * (height - 12) * scale**2
+    step = 1 / scale  # a pixel of the result in pixels of the image; half of it would show as an error of 0.05 and more
+    np.testing.assert_allclose(out[inner], wave(there)[inner], atol=0.006 * max(1, step**2))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.7, 0.4])
+@pytest.mark.parametrize("turn", [0, 30, 90, 200])
+def test_result_is_the_bounding_box_and_all_of_the_image_is_known(scale: float, turn: float) -> None:
+    width, height = 120, 80
+    out, known, from_file = resample(
+        np.zeros((height, width), np.float32), np.ones((height, width), bool), matrix(turn, scale)
+    )
+    box = moved(from_file, corners(width, height))
+    assert np.abs(box.min(axis=0)).max() < 1
+    assert (np.array(out.shape[::-1]) - box.max(axis=0) < 1 + 1e-6).all()
+    assert (np.array(out.shape[::-1]) - box.max(axis=0) > -1e-6).all()
+    area = width * height * scale**2
+    assert known.sum() <= area + 1
+    assert known.sum() > area - 2 * (width + height) * max(scale, 1) - 4
+
+
+def test_same_grid_is_the_same_image() -> None:
+    image, valid = wave(pixel_centres(50, 40)), np.ones((40, 50), bool)
+    out, known, from_file = resample(image, valid, np.eye(2))
+    np.testing.assert_array_equal(out, image)
+    np.testing.assert_array_equal(known, valid)
+    assert from_file == Affine.identity()
+
+
+def test_holes_are_turned_along_and_do_not_leak() -> None:
+    image, valid = wave(pixel_centres(200, 160)), np.ones((160, 200), bool)
+    valid[60:90, 50:120] = False
+    image[~valid] = 1e6
+    out, known, from_file = resample(image, valid, matrix(25, 0.4))
+    there = moved(~from_file, pixel_centres(out.shape[1], out.shape[0]))
+    hole = (there > (50, 60)).all(axis=-1) & (there < (120, 90)).all(axis=-1)
+    assert not known[hole].any()
+    assert np.abs(out[known]).max() < 2.01
+
+
+boxes = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+
+
+@settings(deadline=None)
+@given(boxes, st.integers(1, 12))
+def test_windows_lie_inside_and_hold_enough(valid: NDArray[np.bool_], size: int) -> None:
+    places = cut_windows(valid, size)
+    assert len(places) <= MAX_WINDOWS
+    for col, row in places:
+        part = valid[row : row + size, col : col + size]
+        assert col >= 0
+        assert row >= 0
+        assert part.shape == (size, size)
+        assert part.mean() >= MIN_WINDOW_VALID
+    assert len({tuple(place) for place in places.tolist()}) == len(places)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(5, 20))
+def test_windows_cover_a_full_strip(width: int, height: int, size: int) -> None:
+    places = cut_windows(np.ones((height, width), bool), size)
+    if min(width, height) < size:
+        assert len(places) == 0
+        return
+    covered = np.zeros((height, width), bool)
+    for col, row in places:
+        covered[row : row + size, col : col + size] = True
+    assert covered.all() or len(places) == MAX_WINDOWS
+
+
+def test_slanting_strip_gets_windows_along_its_length() -> None:
+    row, col = np.mgrid[:120, :120]
+    valid = np.abs(row - col) < 20
+    places = cut_windows(valid, 25)
+    assert len(places) >= 4
+    along = np.sort(places.sum(axis=1))
+    assert along[0] < 40
+    assert along[-1] > 150
+    assert np.diff(along).max() < 60
+
+
+def test_long_strip_keeps_windows_from_end_to_end() -> None:
+    places = cut_windows(np.ones((25, 25 * 200), bool), 25)
+    assert len(places) == MAX_WINDOWS
+    assert places[0].tolist() == [0, 0]
+    assert places[-1].tolist() == [25 * 199, 0]
+
+
+def test_strip_is_read_with_its_size_and_notes(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "s.tif", np.ones((100, 140), "float32"), crs=UTM33, transform=PLACE @ Affine.rotation(30))
+    strip = load_strip(tmp_path / "s.tif", MAP)
+    assert strip.file_size == (140, 100)
+    assert strip.image.shape == strip.valid.shape
+    assert strip.image.shape[1] == pytest.approx(140 * np.cos(np.pi / 6) + 50, abs=2)
+    linear = np.array([[strip.from_file.a, strip.from_file.b], [strip.from_file.d, strip.from_file.e]])
+    np.testing.assert_allclose(linear, matrix(30, 1), atol=1e-9)
+    assert all(note.startswith("s.tif: ") for note in strip.notes)
+
+
+@pytest.mark.parametrize("gsd_m", [0, -1, float("nan"), float("inf")])
+def test_pixels_of_no_size_are_usage_errors(gsd_m: float) -> None:
+    with pytest.raises(UsageError, match="--gsd"):
+        StripOptions(gsd_m=gsd_m)
+
+
+@pytest.mark.parametrize("heading", [361, -400, float("nan"), float("inf")])
+def test_headings_beyond_a_turn_are_usage_errors(heading: float) -> None:
+    with pytest.raises(UsageError, match="--heading"):
+        StripOptions(heading_deg=heading)
+
+
+def test_file_with_points_only_is_taken_as_it_is_told(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "s.tif", np.ones((100, 100), "float32"), crs=None, transform=None)
+    strip = load_strip(tmp_path / "s.tif", MAP, StripOptions(gsd_m=1.0))
+    assert strip.image.shape[0] == pytest.approx(200, abs=6)
+    assert any("taken as 1 m per pixel, heading 0°" in note for note in strip.notes)
+
+
+@pytest.mark.parametrize(("width", "height"), [(40_000, 32), (14_000, 9_000)])
+def test_strip_too_large_is_refused_before_it_is_read(width: int, height: int, tmp_path: Path) -> None:
+    write_tiff(
+        tmp_path / "s.tif",
+        np.zeros((32, 32), "uint8"),
+        crs=UTM33,
+        transform=PLACE,
+    )
+    path = tmp_path / "large.tif"
+    import rasterio
+
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        width=width,
+        height=height,
+        count=1,
+        dtype="uint8",
+        crs=UTM33,
+        transform=PLACE,
+        sparse_ok=True,
+        tiled=True,
+        compress="deflate",
+    ):
+        pass
+    with pytest.raises(LimitError, match=r"too large for a strip.*gdal_translate"):
+        load_strip(path, MAP)
+
+
+def test_strip_that_has_no_place_in_the_maps_crs_is_an_input_error(tmp_path: Path) -> None:
+    write_tiff(
+        tmp_path / "s.tif", np.ones((64, 64), "float32"), crs="EPSG:4326", transform=Affine(1, 0, 400, 0, -1, 300)
+    )
+    with pytest.raises(InputError, match=r"s\.tif"):
+        load_strip(tmp_path / "s.tif", MAP)
