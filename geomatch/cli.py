@@ -7,14 +7,16 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import click
 import typer
 
 from geomatch.console import INTERRUPTED, Quiet, Verbose, box, complain, friendly, log, progress, set_verbosity
-from geomatch.errors import InputError, UsageError
+from geomatch.errors import GeomatchError, InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from geomatch.location import Location
     from geomatch.locator import Locator
+    from geomatch.pictures import Pictures
     from geomatch.strips import StripOptions
 
 app = typer.Typer(
@@ -27,6 +29,9 @@ app = typer.Typer(
 
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory that `geomatch index build` wrote.")]
 MapOption = Annotated[Path | None, typer.Option("--map", help="The index's orthomosaic, if it was moved.")]
+KINDS = ("auto", "power", "amplitude", "db", "complex")
+KindOption = Annotated[str, typer.Option(click_type=click.Choice(KINDS), help="What the numbers are.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same city or the same windows.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ExhaustiveFlag = Annotated[bool, typer.Option("--exhaustive", help="Correlate with the whole map; slower.")]
 
@@ -68,7 +73,7 @@ def locate(
         float | None,
         typer.Option(help="Where the strips' up points, degrees clockwise from north; default theirs, or 0."),
     ] = None,
-    kind: Annotated[str, typer.Option(help="What the numbers are: auto, power, amplitude, db, complex.")] = "auto",
+    kind: KindOption = "auto",
     band: Annotated[list[int] | None, typer.Option(help="Band to use, from 1; may be repeated. Default all.")] = None,
     map_path: MapOption = None,
     as_json: JsonFlag = False,
@@ -76,10 +81,10 @@ def locate(
         Path | None, typer.Option("--output", "-o", help="Write the answers: .geojson, .gpkg or .parquet.")
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="Checkerboard picture on the map (PNG); a folder for several strips.")
+        Path | None, typer.Option(help="Checkerboard on the map (.png); a folder for several strips.")
     ] = None,
     warp: Annotated[
-        Path | None, typer.Option(help="The strip on the map's grid (COG); a folder for several strips.")
+        Path | None, typer.Option(help="The strip on the map's grid (.tif, a COG); a folder for several strips.")
     ] = None,
     exhaustive: ExhaustiveFlag = False,
     verbose: Verbose = 0,
@@ -90,52 +95,80 @@ def locate(
     Scale and heading come from a strip's georeferencing, its position is not used. A file without georeferencing is
     taken as north up at the map's resolution unless --gsd and --heading say otherwise.
     """
-    from geomatch.locator import Locator
     from geomatch.outputs import check_locations_path, feature_collection, write_locations
+    from geomatch.pictures import Pictures
     from geomatch.strips import StripOptions
 
     set_verbosity(verbose, quiet)
     options = StripOptions(gsd_m=gsd, heading_deg=heading, kind=kind, bands=tuple(band) if band else None)
     if output is not None:
         check_locations_path(output)
-    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive)
-    pictures = _Pictures(locator, options, overlay, warp, several=len(strips) > 1)
+    locator = _open(index, map_path, exhaustive)
+    pictures = Pictures(locator, options, strips, overlay=overlay, warp=warp)
     answers: list[tuple[str, Location]] = []
-    failed = 0
+    failures: list[GeomatchError] = []
     with progress(quiet) as step:
         for done, strip in enumerate(strips):
             step("locating", done, len(strips))
-            location, failure = _locate_one(locator, strip, options)
-            failed = failed or failure
+            location, failure = _locate_one(locator, strip, options, pictures)
             answers.append((str(strip), location))
-            pictures.draw(strip, location)
+            if failure is not None:
+                complain(failure)
+                failures.append(failure)
             _describe(strip, location, quiet=quiet or as_json)
         step("locating", len(strips), len(strips))
     if output is not None:
-        write_locations(answers, output)
+        try:
+            write_locations(answers, output)
+        except OutputError as error:
+            complain(error)
+            failures.append(error)
     if as_json:
         typer.echo(json.dumps(feature_collection(answers), allow_nan=False))
-    if failed:
-        raise typer.Exit(failed)
+    if failures:
+        raise typer.Exit(failures[0].exit_code)
 
 
-def _locate_one(locator: Locator, strip: Path, options: StripOptions) -> tuple[Location, int]:
-    """The answer to one file, and the exit code that it asks for; a bad file does not stop the others."""
+def _open(index: Path, map_path: Path | None, exhaustive: bool) -> Locator:
+    """The locator of an index; says when there is no map beside it."""
+    from geomatch.locator import Locator
+
+    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive)
+    if locator.pixels is None:
+        log.warning(
+            "%s: its map is gone or has changed, answers stand at the accuracy of a cell; say where it is with --map",
+            index,
+        )
+    return locator
+
+
+def _locate_one(
+    locator: Locator, strip: Path, options: StripOptions, pictures: Pictures
+) -> tuple[Location, GeomatchError | None]:
+    """The answer to one file, and what went wrong; that does not stop the others."""
     from geomatch.location import Evidence, Location, crs_name
 
     try:
-        return locator.locate(strip, options), 0
-    except InputError as error:
-        complain(error)
+        location = locator.locate(strip, options)
+    except (InputError, UsageError) as error:
         evidence = Evidence(notes=(str(error),))
-        return Location("unusable", crs_name(locator.index.grid.crs), evidence=evidence), error.exit_code
+        return Location("unusable", crs_name(locator.index.grid.crs), evidence=evidence), error
+    try:
+        pictures.draw(strip, location)
+    except OutputError as error:
+        return location, error
+    return location, None
 
 
 def _describe(strip: Path, location: Location, *, quiet: bool) -> None:
     """One line on stdout for people, the notes on stderr with -v."""
-    for note in location.evidence.notes:
+    notes = location.evidence.notes
+    for note in notes:
         log.info("%s", note)
     if quiet:
+        return
+    if location.status == "unusable":
+        typer.echo(f"{strip}: unusable, {notes[-1]}" if notes else f"{strip}: unusable")
         return
     if location.center is None:
         typer.echo(f"{strip}: {location.status} (confidence {location.confidence:.2f})")
@@ -147,41 +180,6 @@ def _describe(strip: Path, location: Location, *, quiet: bool) -> None:
     )
 
 
-class _Pictures:
-    """Where --overlay and --warp write: the path itself for one strip, NAME.png and NAME.tif in it for several."""
-
-    def __init__(
-        self, locator: Locator, options: StripOptions, overlay: Path | None, warp: Path | None, *, several: bool
-    ) -> None:
-        self._locator, self._options = locator, options
-        self._overlay, self._warp, self._several = overlay, warp, several
-        for folder in (overlay, warp):
-            if folder is not None and several:
-                if folder.exists() and not folder.is_dir():
-                    raise UsageError("is a file", where=folder, hint="name a folder when there are several strips")
-                folder.mkdir(exist_ok=True)
-        if overlay is not None and locator.pixels is None:
-            locator.index.open_map()
-
-    def draw(self, strip: Path, location: Location) -> None:
-        """Write what was asked for; a strip without a place has no picture."""
-        from geomatch.overlay import checkerboard, warp_strip
-
-        if location.transform is None:
-            if self._overlay or self._warp:
-                log.warning("%s: %s, so there is no picture of it", strip, location.status)
-            return
-        if self._overlay is not None:
-            checkerboard(
-                strip, location, self._locator, self._target(self._overlay, strip, ".png"), options=self._options
-            )
-        if self._warp is not None:
-            warp_strip(strip, location, self._locator, self._target(self._warp, strip, ".tif"))
-
-    def _target(self, path: Path, strip: Path, suffix: str) -> Path:
-        return path / f"{strip.stem}{suffix}" if self._several else path
-
-
 @app.command()
 @friendly
 def evaluate(
@@ -189,7 +187,7 @@ def evaluate(
     sar: Annotated[Path, typer.Option(help="A georeferenced SAR scene that shows the map.")],
     windows: Annotated[int, typer.Option(help="How many windows are cut at random places.")] = 500,
     size: Annotated[int, typer.Option(help="Side of a window, pixels of the scene.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the random places.")] = 0,
+    seed: Seed = 0,
     bbox: Annotated[
         str | None, typer.Option(help="left,bottom,right,top in the map's CRS that windows must lie in.")
     ] = None,
@@ -214,12 +212,11 @@ def evaluate(
     open water or nothing (a quarter of the 8 px cells must have a gradient of 0.01 per pixel) are reported apart.
     """
     from geomatch.evaluation import evaluate as run
-    from geomatch.locator import Locator
     from geomatch.sampling import WindowOptions
 
     set_verbosity(verbose, quiet)
     options = WindowOptions(windows=windows, size_px=size, seed=seed, bbox=box(bbox), aligned=aligned)
-    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive)
+    locator = _open(index, map_path, exhaustive)
     with progress(quiet) as step:
         scores = run(locator, sar, options, absent=absent, output=output, progress=step)
     if as_json:
@@ -237,7 +234,7 @@ def evaluate(
 def simulate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to appear.")],
     size: Annotated[int, typer.Option(help="Side of the city, pixels.")] = 4096,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same city.")] = 1,
+    seed: Seed = 1,
     strips: Annotated[int, typer.Option(help="How many UAV strips.")] = 6,
     gsd: Annotated[float, typer.Option(help="Metres per pixel.")] = 0.5,
     no_georeference: Annotated[
@@ -269,7 +266,7 @@ def demo(
         Path, typer.Option("--output", "-o", help="Folder to write; what a demo wrote is replaced.")
     ] = Path("demo"),
     size: Annotated[int, typer.Option(help="Side of the city, pixels.")] = 3000,
-    seed: Annotated[int, typer.Option(help="Of the city.")] = 1,
+    seed: Seed = 1,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -278,7 +275,8 @@ def demo(
 
     set_verbosity(verbose, quiet)
     report = run_demo(output, size_px=size, seed=seed, quiet=quiet)
-    typer.echo(f"report: {report}")
+    if not quiet:
+        typer.echo(f"report: {report}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,13 +83,15 @@ def box(text: str | None, option: str = "--bbox") -> tuple[float, float, float, 
     """Four numbers ``left,bottom,right,top`` from the command line.
 
     Raises:
-        UsageError: they are not four numbers.
+        UsageError: they are not four finite numbers, or enclose no area.
     """
     if text is None:
         return None
     try:
         left, bottom, right, top = (float(part) for part in text.replace(",", " ").split())
     except ValueError:
+        left = bottom = right = top = math.nan
+    if not (-math.inf < left < right < math.inf and -math.inf < bottom < top < math.inf):
         hint = "give left,bottom,right,top in units of the map's CRS"
-        raise UsageError(f"{text!r} is no bounding box", where=option, hint=hint) from None
+        raise UsageError(f"{text!r} is no bounding box", where=option, hint=hint)
     return left, bottom, right, top

@@ -21,12 +21,13 @@ from geomatch.files import published
 from geomatch.geo import Grid, footprint
 from geomatch.location import Location
 from geomatch.locator import Locator
+from geomatch.manifest import MANIFEST
 from geomatch.overlay import ORANGE, SKY_BLUE, Outline, checkerboard, footprints
 from geomatch.raster import open_raster
 from geomatch.report import ReportPicture, ReportTable, Section, write_report
 from geomatch.simulation import SimulatedCity, StripTruth, simulate_city
 
-CITY, INDEX, REPORT = "city", "city.gmi", "report.html"
+CITY, INDEX, REPORT, MAP = "city", "city.gmi", "report.html", "map.png"
 PRINTED_WIDTH = 120  # of the table where there is no terminal
 COLUMNS = ("strip", "status", "found x, y", "true x, y", "error m", "error px", "confidence", "seconds")
 
@@ -78,7 +79,7 @@ def run_demo(output: Path, *, size_px: int, seed: int, quiet: bool) -> Path:
     """
     with needs_extra("report", "the demo's report"):
         import jinja2  # noqa: F401
-    if output.exists() and not (output / REPORT).is_file():
+    if output.exists() and not _is_demo(output):
         raise OutputError("is there and no demo wrote it", where=output, hint="choose another folder with -o")
     with published(output, directory=True) as folder, progress(quiet) as step:
         step("simulating", 0, 1)
@@ -98,6 +99,14 @@ def run_demo(output: Path, *, size_px: int, seed: int, quiet: bool) -> Path:
     return output / REPORT
 
 
+def _is_demo(folder: Path) -> bool:
+    """Whether a folder holds a demo and nothing else, so that replacing it loses nothing."""
+    if not (folder / REPORT).is_file() or not (folder / INDEX / MANIFEST).is_file():
+        return False
+    own = {CITY, INDEX, REPORT, MAP}
+    return all(file.name in own or file.match("strip_*.png") for file in folder.iterdir())
+
+
 def _intro(city: SimulatedCity, seed: int) -> str:
     drift = max(np.hypot(*truth.drift_m) for truth in city.truth if truth.drift_m is not None)
     return (
@@ -114,9 +123,9 @@ def _sections(folder: Path, locator: Locator, answers: list[Answer]) -> list[Sec
         outlines.append(Outline(_true_footprint(answer, locator), SKY_BLUE))
         if answer.location.footprint is not None:
             outlines.append(Outline(answer.location.footprint, ORANGE, answer.strip.stem[-2:]))
-    footprints(locator, outlines, folder / "map.png")
+    footprints(locator, outlines, folder / MAP)
     caption = "Found footprints in orange over the true ones in blue."
-    sections.append(ReportPicture("Map", caption, folder / "map.png", alt=caption, wide=True))
+    sections.append(ReportPicture("Map", caption, folder / MAP, alt=caption, wide=True))
     for answer in answers:
         if answer.location.transform is None:
             continue

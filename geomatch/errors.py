@@ -42,6 +42,12 @@ class InputError(GeomatchError):
     exit_code, http_status = 3, 422
 
 
+class UnrectifiedError(InputError):
+    """A raster that is located by ground control points or an RPC model, not by an affine transform."""
+
+    exit_code, http_status = 3, 422
+
+
 class LimitError(InputError):
     """A raster that asks for more memory than the limits allow."""
 

@@ -17,10 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.errors import InputError
+from geomatch.errors import InputError, OutputError
 from geomatch.extras import needs_extra
 from geomatch.files import writing
-from geomatch.geo import apply_affine, ground_resolution_m, linear_between, pixel_between
+from geomatch.geo import (
+    Grid,
+    apply_affine,
+    ground_jacobian,
+    ground_resolution_m,
+    linear_between,
+    pixel_between,
+)
 from geomatch.images import SarRadiometry
 from geomatch.locator import Clock, Locator, Trace
 from geomatch.metrics import auroc, first_hit, recall_at, wilson
@@ -111,7 +118,7 @@ def predict(
             patch = raster.read(col, row, options.size_px, options.size_px, bands=radiometry.bands)
             window = raster.grid.window(col, row, options.size_px, options.size_px)
             wall, cpu = time.perf_counter(), time.process_time()
-            linear = linear_between(window, locator.index.grid)
+            linear = _linear(window, locator.index.grid, on_map=on_map)
             strip = strip_of(patch, linear, radiometry.relative_to(patch))
             trace = locator.trace(strip, Clock())
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -122,6 +129,17 @@ def predict(
             )
             yield _prediction(locator, trace, cut, (wall, cpu))
         progress(len(corners), len(corners))
+
+
+def _linear(window: Grid, map_grid: Grid, *, on_map: bool) -> NDArray[np.float64]:
+    """Pixel of a window -> pixel of the map: [2 x 2].
+
+    A place far from the map has no sensible coordinates in the map's CRS, so windows off the map are brought to the
+    map's scale and to its direction of true north on the ground.
+    """
+    if on_map:
+        return linear_between(window, map_grid)
+    return np.asarray(np.linalg.solve(ground_jacobian(map_grid), ground_jacobian(window)))
 
 
 def evaluate(
@@ -149,11 +167,7 @@ def evaluate(
         UsageError: what draws the report is not installed.
     """
     if output is not None:
-        with writing(output), needs_extra("report", "evaluate with a folder for its report"):
-            import jinja2  # noqa: F401
-            import matplotlib  # noqa: F401
-
-            output.mkdir(exist_ok=True)
+        _check_output(output)
     made = list(predict(locator, sar, options, progress=partial(progress, "windows")))
     if absent is not None:
         made += predict(locator, absent, options, on_map=False, progress=partial(progress, "off the map"))
@@ -161,12 +175,29 @@ def evaluate(
         return score(made)
     from geomatch.summary import PREDICTIONS, write_summary
 
+    with writing(output):
+        output.mkdir(exist_ok=True)
     with output_file(output / PREDICTIONS) as file:
         write_predictions(made, file)
     predictions = read_predictions(output / PREDICTIONS)
     scores = score(predictions)
     write_summary(output, predictions, scores, f"{Path(sar).name} on {locator.index.path.name}")
     return scores
+
+
+def _check_output(folder: Path) -> None:
+    """Find out before the work whether a report could be written there."""
+    with needs_extra("report", "evaluate with a folder for its report"):
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("this is a file", where=folder, hint="name a folder")
+    place = folder if folder.exists() else folder.absolute().parent
+    if not place.is_dir():
+        raise OutputError("the folder to write to does not exist", where=place, hint="create it first")
+    if not os.access(place, os.W_OK):
+        hint = "choose another place or change its permissions"
+        raise OutputError("no permission to write", where=place, hint=hint)
 
 
 def write_predictions(predictions: Sequence[Prediction], file: Path) -> None:

@@ -14,7 +14,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from geomatch.errors import InputError
+from geomatch.errors import InputError, UnrectifiedError
 from geomatch.geo import Grid, as_crs
 
 GDAL_OPTIONS = {
@@ -96,9 +96,9 @@ def georeference(dataset: Any, path: Path) -> tuple[Grid | None, InputError | No
         except InputError as error:
             return None, InputError(error.what, where=path, hint=error.hint)
     if gcps:
-        return None, InputError("located by ground control points only", where=path, hint=rectify)
+        return None, UnrectifiedError("located by ground control points only", where=path, hint=rectify)
     if dataset.rpcs is not None:
-        return None, InputError(
+        return None, UnrectifiedError(
             "located by an RPC model only", where=path, hint=rectify.replace("-t_srs", "-rpc -t_srs")
         )
     if located:

@@ -26,6 +26,7 @@ COLOR_BANDS = 3
 POWER_TAIL = 10.0
 DB_RANGE = 150.0  # beyond any sensor; keeps a fill value that was not declared from overflowing
 DEFAULT_FLOOR = 0.1
+DARK_BORDER_PX = 9
 PICTURE_WHITE = 3.0  # amplitude over its median that is drawn white
 
 _AMPLITUDE: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -184,6 +185,19 @@ class SarRadiometry:
         if not all(band.size for band in lit):
             return self
         return replace(self, reference=tuple(float(np.median(band)) for band in lit))
+
+    def lit(self, patch: Patch) -> NDArray[np.bool_]:
+        """Where a patch holds data, taking wide areas of exact zeros for the borders of a swath: [H x W].
+
+        Ground range products fill what lies outside the swath with zeros and often declare no nodata value; inside it
+        a zero stands alone. An area is wide from DARK_BORDER_PX × DARK_BORDER_PX px on. dB have no such value.
+        """
+        _check_bands(patch, self.bands)
+        if self.kind == "db" or not (dark := (patch.data == 0).all(axis=0)).any():
+            return patch.valid
+        square = np.ones((DARK_BORDER_PX, DARK_BORDER_PX), np.uint8)
+        wide = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, square) > 0
+        return np.asarray(patch.valid & ~wide)
 
     def log_amplitude(self, patch: Patch, *, floor: float = DEFAULT_FLOOR) -> NDArray[np.float32]:
         """Mean over the bands of ln(amplitude / reference + floor): [H x W]; invalid pixels get the median's value.

@@ -10,7 +10,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from geomatch.errors import GeomatchError, InputError, LimitError, UsageError
+from geomatch.errors import GeomatchError, InputError, LimitError, UnrectifiedError, UsageError
 from geomatch.geo import Grid, ground_resolution_m, linear_between, local_grid
 from geomatch.images import SarRadiometry
 from geomatch.raster import Patch, Raster, open_raster
@@ -79,6 +79,7 @@ def load_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptio
 
     Raises:
         InputError: the file cannot be used, or its scale is too far from the map's.
+        UnrectifiedError: it is located by ground control points or an RPC model, whose scale and heading vary.
         LimitError: it is too large.
         UsageError: options that the file contradicts.
     """
@@ -114,7 +115,7 @@ def strip_of(
         radiometry: of the file.
         notes: to keep with it.
     """
-    image, valid, from_file = resample(radiometry.log_amplitude(patch), patch.valid, linear)
+    image, valid, from_file = resample(radiometry.log_amplitude(patch), radiometry.lit(patch), linear)
     height, width = patch.valid.shape
     return Strip(image, valid, from_file, (width, height), notes)
 
@@ -200,6 +201,10 @@ def _grid(raster: Raster, map_grid: Grid, options: StripOptions, notes: list[str
     """Where the strip says it lies, or where it is assumed to lie for want of anything better."""
     if raster.grid is not None and options.gsd_m is None and options.heading_deg is None:
         return raster.grid
+    told = options.gsd_m is not None and options.heading_deg is not None
+    if isinstance(raster.no_grid, UnrectifiedError) and not told:
+        hint = f"{raster.no_grid.hint}; or give both --gsd and --heading"
+        raise UnrectifiedError(raster.no_grid.what, where=raster.path, hint=hint)
     if raster.grid is not None:
         notes.append(f"{raster.path.name}: its own georeferencing is set aside for what was told")
         gsd = options.gsd_m or ground_resolution_m(raster.grid)

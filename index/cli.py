@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geomatch.console import Quiet, Verbose, box, friendly, progress, set_verbosity
-from geomatch.errors import IndexFormatError
+from geomatch.errors import IndexFormatError, InputError
+
+if TYPE_CHECKING:
+    from geomatch.tile_index import TileIndex
 
 app = typer.Typer(help="Build and look after indexes of orthomosaics.", no_args_is_help=True)
 
@@ -66,8 +69,7 @@ def info(
     left, bottom, right, top = footprint(grid).bounds
     size = sum(entry.size_bytes for entry in manifest.files.values())
     facts = {
-        "map": manifest.source.path,
-        "map there": _map_state(opened),
+        "map": _map_state(opened),
         "part": f"{grid.width} × {grid.height} px of {ground_resolution_m(grid):.4g} m on the ground",
         "CRS": f"{grid.crs.name} ({crs_name(grid.crs)[:20]})",
         "extent": f"{left:.10g},{bottom:.10g},{right:.10g},{top:.10g}",
@@ -82,17 +84,12 @@ def info(
         typer.echo(f"{name + ':':<12}{fact}")
 
 
-def _map_state(opened: object) -> str:
-    """Whether the orthomosaic is where the index expects it."""
-    from geomatch.errors import InputError
-    from geomatch.tile_index import TileIndex
-
-    assert isinstance(opened, TileIndex)
+def _map_state(opened: TileIndex) -> str:
+    """Where the orthomosaic is, or what is wrong with it."""
     try:
-        opened.find_map()
+        return str(opened.find_map())
     except InputError as error:
-        return f"no, {error.what}"
-    return "yes"
+        return f"{error.where}: {error.what}"
 
 
 @app.command()

@@ -157,3 +157,12 @@ def test_crop_is_a_view_of_the_right_cells() -> None:
     assert part.values.shape == (3, 2, 3)
     assert part.values[0, 0, 0] == dense.values[0, 2, 1]
     assert np.shares_memory(part.values, dense.values)
+
+
+def test_partly_known_cells_count_as_much_as_whole_ones() -> None:
+    image = stripes(0)
+    valid = everywhere(image)
+    valid[83:] = False  # the gradients of row 78 on stand on unknown pixels, so cell row 9 is known for three quarters
+    cut, whole = structure(image, valid), structure(image, everywhere(image))
+    assert cut.valid[9].all()
+    np.testing.assert_allclose(cut.values[:2, 9, 4:16], whole.values[:2, 9, 4:16], atol=0.03)

@@ -1,0 +1,107 @@
+"""Where ``geomatch locate --overlay --warp`` write, found out before the work, and what they draw there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from geomatch.console import log
+from geomatch.errors import OutputError, UsageError
+from geomatch.location import Location
+from geomatch.locator import Locator
+from geomatch.overlay import checkerboard, warp_strip
+from geomatch.strips import StripOptions
+
+
+class Pictures:
+    """Draws answers on the map.
+
+    Args:
+        locator: that answers.
+        options: how the strips' numbers are read.
+        strips: the files that will be located.
+        overlay: PNG of a checkerboard, or a folder for NAME.png of each strip; None draws none.
+        warp: GeoTIFF of the strip on the map's grid, or a folder for NAME.tif; None writes none.
+
+    Raises:
+        UsageError: a path of another kind of file, several strips but one file, strips of one name, or a target that
+            is a strip or the map itself.
+        OutputError: a folder that is missing or cannot be written to.
+        InputError: checkerboards are asked for and the map is not there.
+    """
+
+    def __init__(
+        self,
+        locator: Locator,
+        options: StripOptions,
+        strips: Sequence[Path],
+        *,
+        overlay: Path | None = None,
+        warp: Path | None = None,
+    ) -> None:
+        if overlay is not None and locator.pixels is None:
+            locator.index.open_map().close()  # raises, saying why there are no pixels
+        self._locator, self._options = locator, options
+        inputs = [*strips, *([] if locator.pixels is None else [locator.pixels.raster.path])]
+        self._overlays = _targets(strips, overlay, (".png",), "--overlay", inputs)
+        self._warps = _targets(strips, warp, (".tif", ".tiff"), "--warp", inputs)
+
+    def draw(self, strip: Path, location: Location) -> None:
+        """Write what was asked for; a strip without a place has no picture.
+
+        Raises:
+            OutputError: a picture cannot be written.
+        """
+        overlay, warp = self._overlays.get(strip), self._warps.get(strip)
+        if location.transform is None:
+            if overlay or warp:
+                log.warning("%s: %s, so there is no picture of it", strip, location.status)
+            return
+        for target in filter(None, (overlay, warp)):
+            if not target.parent.exists():
+                target.parent.mkdir(exist_ok=True)
+        if overlay is not None:
+            checkerboard(strip, location, self._locator, overlay, options=self._options)
+        if warp is not None:
+            warp_strip(strip, location, self._locator, warp)
+
+
+def _targets(
+    strips: Sequence[Path], path: Path | None, suffixes: tuple[str, ...], option: str, inputs: Sequence[Path]
+) -> dict[Path, Path]:
+    """The file to write for each strip."""
+    if path is None:
+        return {}
+    several = len(set(strips)) > 1
+    if several and path.exists() and not path.is_dir():
+        raise UsageError("is a file", where=f"{option} {path}", hint="name a folder when there are several strips")
+    in_folder = several or path.is_dir()
+    if not in_folder and path.suffix.lower() not in suffixes:
+        hint = f"end its name in {' or '.join(suffixes)}, or name a folder"
+        raise UsageError(f"unknown kind of file {path.suffix!r}", where=f"{option} {path}", hint=hint)
+    targets = {strip: path / f"{strip.stem}{suffixes[0]}" if in_folder else path for strip in strips}
+    _check_apart(targets, option, inputs)
+    _check_folder(path if path.is_dir() else path.absolute().parent)
+    return targets
+
+
+def _check_apart(targets: dict[Path, Path], option: str, inputs: Sequence[Path]) -> None:
+    """Raise unless every strip has a target of its own, and none is a file that is read."""
+    read = {file.resolve() for file in inputs}
+    writers: dict[Path, Path] = {}
+    for strip, target in targets.items():
+        if target.resolve() in read:
+            raise UsageError("would overwrite a file that is read", where=f"{option} {target}", hint="name another")
+        other = writers.setdefault(target, strip)
+        if other.resolve() != strip.resolve():
+            hint = "rename one, or locate them one at a time"
+            raise UsageError(f"is where both {other} and {strip} would go", where=f"{option} {target}", hint=hint)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise OutputError("the folder to write to does not exist", where=folder, hint="create it first")
+    if not os.access(folder, os.W_OK):
+        hint = "choose another place or change its permissions"
+        raise OutputError("no permission to write", where=folder, hint=hint)
