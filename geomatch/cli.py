@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from geomatch.console import INTERRUPTED, Quiet, Verbose, box, complain, friendly, log, progress, set_verbosity
@@ -27,10 +27,19 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad index, 5 cannot write, 130 interrupted.",
 )
 
+
+class Kind(StrEnum):
+    """What the numbers of a SAR file are, see ``SarRadiometry.detect``."""
+
+    AUTO = "auto"
+    POWER = "power"
+    AMPLITUDE = "amplitude"
+    DB = "db"
+    COMPLEX = "complex"
+
+
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory that `geomatch index build` wrote.")]
 MapOption = Annotated[Path | None, typer.Option("--map", help="The index's orthomosaic, if it was moved.")]
-KINDS = ("auto", "power", "amplitude", "db", "complex")
-KindOption = Annotated[str, typer.Option(click_type=click.Choice(KINDS), help="What the numbers are.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same city or the same windows.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ExhaustiveFlag = Annotated[bool, typer.Option("--exhaustive", help="Correlate with the whole map; slower.")]
@@ -73,7 +82,7 @@ def locate(
         float | None,
         typer.Option(help="Where the strips' up points, degrees clockwise from north; default theirs, or 0."),
     ] = None,
-    kind: KindOption = "auto",
+    kind: Annotated[Kind, typer.Option(help="What the numbers are.")] = Kind.AUTO,
     band: Annotated[list[int] | None, typer.Option(help="Band to use, from 1; may be repeated. Default all.")] = None,
     map_path: MapOption = None,
     as_json: JsonFlag = False,
@@ -100,7 +109,7 @@ def locate(
     from geomatch.strips import StripOptions
 
     set_verbosity(verbose, quiet)
-    options = StripOptions(gsd_m=gsd, heading_deg=heading, kind=kind, bands=tuple(band) if band else None)
+    options = StripOptions(gsd_m=gsd, heading_deg=heading, kind=kind.value, bands=tuple(band) if band else None)
     if output is not None:
         check_locations_path(output)
     locator = _open(index, map_path, exhaustive)
@@ -155,7 +164,7 @@ def _locate_one(
         return Location("unusable", crs_name(locator.index.grid.crs), evidence=evidence), error
     try:
         pictures.draw(strip, location)
-    except OutputError as error:
+    except GeomatchError as error:
         return location, error
     return location, None
 

@@ -6,7 +6,7 @@ A new encoder is one class with the members of ``Encoder`` and one line in ``ENC
 from __future__ import annotations
 
 import hashlib
-import inspect
+import json
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -66,8 +66,9 @@ class StructuralEncoder:
     halo_px = -(-structure.reach_px(8) // 8) * 8
 
     def fingerprint(self) -> str:
-        """The sha256 of the code that computes the features."""
-        return hashlib.sha256(inspect.getsource(structure).encode()).hexdigest()
+        """The sha256 of the recipe: its version, which changes with the code's results, and its constants."""
+        recipe = {name: value for name, value in vars(structure).items() if name.isupper() and name[0] != "_"}
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
     def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
         """Features of the mean of the bands: [B x H x W] -> [3 x ceil(H / 8) x ceil(W / 8)]."""

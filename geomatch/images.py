@@ -27,6 +27,7 @@ POWER_TAIL = 10.0
 DB_RANGE = 150.0  # beyond any sensor; keeps a fill value that was not declared from overflowing
 DEFAULT_FLOOR = 0.1
 DARK_BORDER_PX = 9
+LOOKS_PX = 3
 PICTURE_WHITE = 3.0  # amplitude over its median that is drawn white
 
 _AMPLITUDE: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
@@ -202,17 +203,20 @@ class SarRadiometry:
     def log_amplitude(self, patch: Patch, *, floor: float = DEFAULT_FLOOR) -> NDArray[np.float32]:
         """Mean over the bands of ln(amplitude / reference + floor): [H x W]; invalid pixels get the median's value.
 
+        The amplitude is that of the mean power of 3 × 3 px (``multilook``).
+
         Args:
             patch: read with ``bands`` of this radiometry.
             floor: added to the relative amplitude, so that black is ln(floor) and not minus infinity.
         """
         _check_bands(patch, self.bands)
-        fill = np.float32(np.log1p(floor))
         data = np.where(patch.valid, patch.data, 0)
-        amplitude = _AMPLITUDE[self.kind](_as_float(data))
-        relative = amplitude / np.array(self.reference, dtype=amplitude.dtype)[:, None, None]
-        logs = np.log(relative + amplitude.dtype.type(floor)).mean(axis=0, dtype=np.float32)
-        return np.where(patch.valid, logs, fill)
+        relative = [
+            multilook(amplitude / reference, patch.valid)
+            for amplitude, reference in zip(_AMPLITUDE[self.kind](_as_float(data)), self.reference, strict=True)
+        ]
+        logs = np.log(np.stack(relative) + np.float32(floor)).mean(axis=0, dtype=np.float32)
+        return np.where(patch.valid, logs, np.float32(np.log1p(floor)))
 
     def picture(self, patch: Patch) -> NDArray[np.uint8]:
         """Amplitude for the eye: [H x W], three times the median is white, invalid pixels are black."""
@@ -220,39 +224,18 @@ class SarRadiometry:
         return _as_bytes(relative / PICTURE_WHITE * patch.valid)
 
 
-def despeckle(log_amplitude: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
-    """Gaussian smoothing of a log amplitude [H x W], in which speckle is additive, as CFOG's authors do.
+def multilook(amplitude: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Amplitude of the mean power of the valid pixels among 3 × 3: [H x W]; zero where there is none.
 
-    Source: Ye, Bruzzone, Shan, Bovolo, Zhu 2019, "Fast and robust matching for multimodal remote sensing images".
-
-    Args:
-        log_amplitude: [H x W].
-        sigma_px: standard deviation of the Gaussian, pixels; 0 leaves the image as it is.
+    Incoherent averaging, as in Lee & Pottier 2009, "Polarimetric Radar Imaging", section 4.2, at the full grid. It has
+    to come before the logarithm, whose mean a few dark pixels pull down: ``benchmarks/speckle.py`` compares filters.
     """
-    if sigma_px <= 0:
-        return log_amplitude
-    smooth = cv2.GaussianBlur(log_amplitude, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(smooth, dtype=np.float32)
-
-
-def lee_filter(power: NDArray[Any], looks: float, size_px: int = 7) -> NDArray[np.float32]:
-    """Speckle filter for power with a known number of looks: [H x W] -> [H x W].
-
-    Source: Lee 1980, "Digital image enhancement and noise filtering by use of local statistics", the multiplicative
-    noise model: the local mean, plus the share of the deviation from it that speckle of variance 1/looks leaves over.
-
-    Args:
-        power: [H x W], linear.
-        looks: equivalent number of looks.
-        size_px: odd side of the window for local statistics.
-    """
-    image = np.asarray(power, dtype=np.float64)
-    box = (size_px, size_px)
-    mean = cv2.blur(image, box, borderType=cv2.BORDER_REFLECT)
-    variance = np.maximum(cv2.blur(image**2, box, borderType=cv2.BORDER_REFLECT) - mean**2, 0)
-    signal = np.maximum(variance - mean**2 / looks, 0) / (1 + 1 / looks)
-    gain = np.divide(signal, variance, out=np.zeros_like(signal), where=variance > 0)
-    return np.asarray(mean + gain * (image - mean), dtype=np.float32)
+    side = (LOOKS_PX, LOOKS_PX)
+    weight = valid.astype(np.float32)
+    power = np.square(np.where(valid, amplitude, 0), dtype=np.float32)
+    share = cv2.blur(weight, side, borderType=cv2.BORDER_REFLECT_101)
+    mean = cv2.blur(power, side, borderType=cv2.BORDER_REFLECT_101) / np.maximum(share, np.float32(1e-6))
+    return np.asarray(np.sqrt(np.maximum(mean, 0)), dtype=np.float32)
 
 
 def _sar_kind(values: NDArray[Any]) -> tuple[str, str]:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+VERSION = 1  # raised whenever the same image gives other features; indexes remember it
 CHANNELS = 3
 
 SMOOTH_PX = 1.2  # Gaussian on the image before its gradients: tames speckle, costs optical nothing

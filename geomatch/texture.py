@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 CELL_PX = 8
 MIN_VALID = 0.25  # share of a strip's pixels
-WHITE_NOISE = 1.5  # spread of cell means over what independent pixels of the same spread would give; speckle gives 1
+WHITE_NOISE = 3.5  # spread of cell means over what independent pixels of that spread give; multilooked speckle: 2.7
 FLAT_SPREAD = 1e-4  # natural logarithm of amplitude
 TEXTURED_GRADIENT = 0.01  # of optical grey in [0, 1], per pixel
 TEXTURED_SHARE = 0.25  # of a window's cells
@@ -21,7 +21,7 @@ def unusable(log_amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> st
     averaging independent speckle leaves. Open water with swell or a coast in it passes; the correlation judges it.
 
     Args:
-        log_amplitude: [H x W].
+        log_amplitude: [H x W], as ``SarRadiometry.log_amplitude`` gives it, so multilooked.
         valid: [H x W].
     """
     share = float(valid.mean())

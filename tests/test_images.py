@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from geomatch.errors import IndexFormatError, InputError, UsageError
-from geomatch.images import OpticalStretch, SarRadiometry, despeckle, lee_filter
+from geomatch.images import OpticalStretch, SarRadiometry, multilook
 from geomatch.raster import Patch, open_raster
 
 
@@ -224,38 +224,41 @@ def test_impossible_kinds_are_usage_errors(kind: str, dtype: str, tmp_path: Path
         detect(write_tiff(tmp_path / "a.tif", ramp(5, 5, dtype)), kind=kind)
 
 
-def test_gaussian_despeckling_is_a_weighted_mean() -> None:
-    impulse = np.zeros((21, 21), "float32")
-    impulse[10, 10] = 1
-    smooth = despeckle(impulse, 2.0)
-    offsets = np.arange(-10, 11)
-    bell = np.exp(-(offsets**2) / 8.0)
-    np.testing.assert_allclose(smooth, np.outer(bell, bell) / bell.sum() ** 2, atol=2e-4)
-    assert despeckle(impulse, 0) is impulse
-
-
-def test_lee_filter_calms_speckle_and_keeps_edges() -> None:
+def test_multilooking_is_the_mean_power_of_the_valid_neighbours() -> None:
     rng = np.random.default_rng(3)
-    scene = np.ones((120, 120))
-    scene[:, 60:] = 20
-    noisy = scene * rng.gamma(4, 1 / 4, scene.shape)
-    calm = lee_filter(noisy, looks=4, size_px=7)
-    for side, level in [(np.s_[:, :50], 1.0), (np.s_[:, 70:], 20.0)]:
-        assert calm[side].mean() == pytest.approx(level, rel=0.03)
-        assert calm[side].var() < noisy[side].var() / 6
-    assert calm[:, 61].mean() - calm[:, 58].mean() > 0.75 * 19
+    amplitude = np.sqrt(rng.gamma(1.0, 1.0, (24, 20)))
+    valid = rng.random((24, 20)) > 0.3
+    looks = multilook(amplitude, valid)
+    for row, col in [(10, 10), (5, 3), (20, 17)]:
+        near = np.s_[row - 1 : row + 2, col - 1 : col + 2]
+        power = (amplitude[near] ** 2)[valid[near]]
+        assert looks[row, col] == pytest.approx(np.sqrt(power.mean()), rel=1e-5)
 
 
-def test_lee_filter_is_its_formula() -> None:
-    noisy = speckled_city((24, 24), looks=2)
-    calm = lee_filter(noisy, looks=2, size_px=5)
-    for row, col in [(10, 10), (12, 7), (17, 15)]:
-        window = noisy[row - 2 : row + 3, col - 2 : col + 3].astype(float)
-        mean, variance = window.mean(), window.var()
-        signal = max(variance - mean**2 / 2, 0) / 1.5
-        gain = signal / variance
-        assert calm[row, col] == pytest.approx(mean + gain * (noisy[row, col] - mean), rel=1e-4)
+def test_multilooking_calms_speckle_by_its_looks_and_leaves_a_constant_alone() -> None:
+    power = np.random.default_rng(4).gamma(1.0, 1.0, (200, 200))
+    calm = multilook(np.sqrt(power), np.ones((200, 200), dtype=bool)) ** 2
+    assert calm.var() == pytest.approx(1 / 9, rel=0.1)
+    np.testing.assert_allclose(multilook(np.full((9, 9), 3.0), np.ones((9, 9), dtype=bool)), 3.0, rtol=1e-6)
 
 
-def test_lee_filter_leaves_a_constant_alone() -> None:
-    np.testing.assert_allclose(lee_filter(np.full((9, 9), 3.0), looks=1), 3.0)
+def test_nothing_known_around_is_zero() -> None:
+    assert not multilook(np.ones((5, 5)), np.zeros((5, 5), dtype=bool)).any()
+
+
+def test_wide_zeros_are_no_data_and_single_ones_are(tmp_path: Path) -> None:
+    data = np.full((60, 80), 7, "uint8")
+    data[:, :12] = 0
+    data[30, 40] = 0
+    radiometry, patch = detect(write_tiff(tmp_path / "a.tif", data))
+    expected = np.ones((60, 80), dtype=bool)
+    expected[:, :12] = False
+    np.testing.assert_array_equal(radiometry.lit(patch), expected)
+
+
+def test_a_patch_becomes_its_own_reference(tmp_path: Path) -> None:
+    scene = speckled_city()
+    radiometry, patch = detect(write_tiff(tmp_path / "a.tif", scene), kind="power")
+    part = Patch(patch.data[:, :40, :40], patch.valid[:40, :40])
+    own, _ = detect(write_tiff(tmp_path / "b.tif", scene[:40, :40]), kind="power")
+    assert radiometry.relative_to(part).reference == pytest.approx(own.reference)
