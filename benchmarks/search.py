@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 
 from geomatch.index import vectors as fitting
 from geomatch.index.build import build_index
-from geomatch.index.plan import SCAN_UP_TO, BuildOptions, vector_factory
+from geomatch.index.plan import SCAN_UP_TO, BuildOptions, plan_vectors
 from geomatch.locator import RETRIEVED_TILES
+from geomatch.structure import CHANNELS
 from geomatch.tiles import STRIDE_PX, TileGrid, TileVectors
 
 FLAT, HNSW = "Flat", "HNSW32"
@@ -168,7 +169,7 @@ def compare(tiles: Tiles, kinds: Sequence[Kind], queries: Tiles) -> list[Measure
 
 
 def row_of(found: Measured, dimensions: int) -> list[str]:
-    chosen = vector_factory(found.tiles, dimensions).split(",", 2)[-1] == str(found.kind)
+    chosen = plan_vectors(found.tiles, dimensions, CHANNELS).coded == str(found.kind)
     return [
         f"{found.tiles}",
         f"{found.kind}" + (" *" if chosen else ""),

@@ -265,7 +265,7 @@ def simulate(
         georeference="none" if no_georeference else "drifted",
     )
     if not quiet:
-        typer.echo(f"{city.ortho}\n{city.sar}\n" + "\n".join(map(str, city.strips)) + f"\n{city.truth_file}")
+        typer.echo("\n".join(map(str, (city.ortho, city.sar, *city.strips, city.truth_file))))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from geomatch.correlate import NO_MATCH, Field, Template, around, over
 from geomatch.structure import Dense
 from geomatch.tile_index import Hits
 
-MAX_POSES = 600  # correlated per strip, shared among its windows
+MAX_POSES = 400  # correlated per strip, shared among its windows
 MIN_POSES = 100
 MAX_PEAKS = 64
 DISTINCT_CELLS = 4  # peaks nearer than this are one
@@ -64,7 +64,10 @@ def vote(hits: Hits, offsets_px: NDArray[np.int64], bin_px: int) -> Poses:
     gain = np.where(found, hits.scores - worst, 0.0)
     around_bin = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1]), axis=-1).reshape(-1, 2)
     bins = (np.rint(poses / bin_px).astype(np.int64)[:, :, None] + around_bin).reshape(-1, 2)
-    places, at = np.unique(bins, axis=0, return_inverse=True)
+    low = bins.min(axis=0)
+    wide = int(bins[:, 0].max() - low[0]) + 1
+    keys, at = np.unique((bins[:, 1] - low[1]) * wide + bins[:, 0] - low[0], return_inverse=True)
+    places = np.stack([keys % wide, keys // wide], axis=1) + low
     votes = np.zeros((len(places), len(poses)))
     window = np.repeat(np.arange(len(poses)), poses.shape[1] * len(around_bin))
     np.maximum.at(votes, (at, window), np.repeat(gain.ravel(), len(around_bin)))

@@ -209,19 +209,23 @@ class SarRadiometry:
             patch: read with ``bands`` of this radiometry.
             floor: added to the relative amplitude, so that black is ln(floor) and not minus infinity.
         """
-        _check_bands(patch, self.bands)
-        data = np.where(patch.valid, patch.data, 0)
-        relative = [
-            multilook(amplitude / reference, patch.valid)
-            for amplitude, reference in zip(_AMPLITUDE[self.kind](_as_float(data)), self.reference, strict=True)
-        ]
-        logs = np.log(np.stack(relative) + np.float32(floor)).mean(axis=0, dtype=np.float32)
+        looks = [multilook(amplitude, patch.valid) for amplitude in self._relative(patch)]
+        logs = np.log(np.stack(looks) + np.float32(floor)).mean(axis=0, dtype=np.float32)
         return np.where(patch.valid, logs, np.float32(np.log1p(floor)))
 
     def picture(self, patch: Patch) -> NDArray[np.uint8]:
         """Amplitude for the eye: [H x W], three times the median is white, invalid pixels are black."""
-        relative = np.exp(self.log_amplitude(patch)) - DEFAULT_FLOOR
-        return _as_bytes(relative / PICTURE_WHITE * patch.valid)
+        brightness = np.mean(self._relative(patch), axis=0) / PICTURE_WHITE
+        return _as_bytes(np.where(patch.valid, brightness, 0))
+
+    def _relative(self, patch: Patch) -> list[NDArray[Any]]:
+        """Amplitude over its reference, per band [H x W]; zero where invalid."""
+        _check_bands(patch, self.bands)
+        amplitudes = _AMPLITUDE[self.kind](_as_float(np.where(patch.valid, patch.data, 0)))
+        return [
+            np.where(patch.valid, amplitude / reference, 0)
+            for amplitude, reference in zip(amplitudes, self.reference, strict=True)
+        ]
 
 
 def multilook(amplitude: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

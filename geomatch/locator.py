@@ -23,10 +23,10 @@ from geomatch.texture import unusable
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import tile_vectors
 
-RETRIEVED_TILES = 600  # of a single window; the windows of a strip share them, but for a least number
+RETRIEVED_TILES = 400  # of a single window; the windows of a strip share them, but for a least number
 MIN_RETRIEVED_TILES = 200
 CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
-CONTENDERS = 8
+CONTENDERS = 5
 ALONE = 1.5  # peak ratio beyond which the next best place need not be looked at
 
 

@@ -17,7 +17,7 @@ from geomatch.errors import UsageError
 from geomatch.structure import Dense
 
 TILE_PX = 200
-STRIDE_PX = 16  # benchmarks/stride.py: wider strides lose recall at once, narrower ones cost memory and win little
+STRIDE_PX = 16  # benchmarks/stride.py: wider strides lose recall at once
 POOL_PX = 16
 MIN_POOL_VALID = 0.25  # share of a pool's cells that must be valid for it to count
 MIN_TILE_VALID = 0.5  # share of a tile's cells that must be valid for it to be kept

@@ -15,6 +15,7 @@ BLOCK_PX = 2048  # a multiple of any cell; one block and its working copies take
 PCA_DIMENSIONS = 256
 PQ_PIECES = 64  # of four bits
 PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
+PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
 MIN_SAMPLES_PER_DIMENSION = 4
 SCAN_UP_TO = 500_000  # vectors; benchmarks/search.py: coded vectors lose places on larger maps, but less time
 RERANK_UP_TO = 2_000_000  # vectors; beyond it their bytes for re-ranking pass half a gigabyte
@@ -93,21 +94,38 @@ def blocks(window: Window) -> Iterator[Window]:
             yield Window(col0, row0, min(BLOCK_PX, window.width - col0), min(BLOCK_PX, window.height - row0))
 
 
-def vector_factory(count: int, dimensions: int, vectors: str = "auto") -> str:
-    """FAISS factory string for ``count`` pooled vectors of ``dimensions`` components.
+@dataclass(frozen=True)
+class VectorPlan:
+    """How pooled vectors are kept.
+
+    Attributes:
+        components: of the PCA that they go through first, 0 for none.
+        coded: FAISS factory string for what comes out.
+    """
+
+    components: int
+    coded: str
+
+    def __str__(self) -> str:
+        return f"PCA{self.components},L2norm,{self.coded}" if self.components else self.coded
+
+
+def plan_vectors(count: int, dimensions: int, channels: int, vectors: str = "auto") -> VectorPlan:
+    """How ``count`` pooled vectors of ``dimensions`` components, ``channels`` of whose means are removed, are kept.
 
     PCA is fitted on the map with half whitening. Few vectors are all scanned, with 8 bits a component, which takes
     half the time of floats and a quarter of the bytes, and finds the same places. Many are scanned by fast-scan product
     quantisation (André et al. 2017) with re-ranking by 8-bit vectors, and very many without it: then the correlation
     of features, which follows anyway, is the re-ranking.
     """
-    kept = min(PCA_DIMENSIONS, dimensions)
-    scanned = "SQ8" if count <= SCAN_UP_TO else ""
+    kept = min(PCA_DIMENSIONS, dimensions - channels)  # the removed means leave as many components of no extent
+    scanned = count <= SCAN_UP_TO
     pieces = min(PQ_PIECES, kept)
     if vectors == "auto" and not scanned:
         kept -= kept % pieces  # the quantiser's pieces are of one size
-    reduce = f"PCA{kept},L2norm," if count >= MIN_SAMPLES_PER_DIMENSION * kept else ""
+    components = kept if count >= MIN_SAMPLES_PER_DIMENSION * kept else 0
     if vectors != "auto":
-        return reduce + vectors
-    quantised = f"PQ{pieces}x4fs"
-    return reduce + (scanned or (f"{quantised},Refine(SQ8)" if count <= RERANK_UP_TO else quantised))
+        return VectorPlan(components, vectors)
+    if scanned:
+        return VectorPlan(components, "SQ8")
+    return VectorPlan(components, f"PQ{pieces}x4fs" + (",Refine(SQ8)" if count <= RERANK_UP_TO else ""))

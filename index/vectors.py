@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from geomatch.errors import InputError, UsageError
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 
-from .plan import PCA_POWER, BuildOptions, vector_factory
+from .plan import PCA_EPSILON, PCA_POWER, BuildOptions, VectorPlan, plan_vectors
 
 if TYPE_CHECKING:
     import faiss
@@ -56,10 +56,10 @@ def fit_vectors(
         InputError: no tile has enough valid pixels.
         UsageError: FAISS does not understand ``options.vectors``, or it cannot be trained on so few tiles.
     """
-    import faiss
 
     total = len(tiles.col_starts) * len(tiles.row_starts)
-    factory = vector_factory(total, vector_size(encoder.channels, tiles.size_px), options.vectors)
+    dimensions = vector_size(encoder.channels, tiles.size_px)
+    plan = plan_vectors(total, dimensions, encoder.channels, options.vectors)
     sparse = replace(tiles, stride_px=tiles.stride_px * max(1, round(np.sqrt(total / SAMPLE_TILES))))
     sample = np.concatenate(
         [
@@ -72,19 +72,30 @@ def fit_vectors(
             f"no tile of the map has {options.min_valid:.0%} valid pixels",
             hint="check its nodata value and mask with gdalinfo, or lower --min-valid",
         )
-    dimensions = sample.shape[1]
     try:
-        index = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
-        if isinstance(index, faiss.IndexPreTransform):
-            pca: Any = faiss.downcast_VectorTransform(cast(Any, index.chain).at(0))
-            pca.eigen_power = PCA_POWER
+        index = _index(plan, dimensions)
         index.train(sample)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise UsageError(
-            f"FAISS cannot make {factory!r} of {len(sample)} tiles ({reason})", hint="leave --vectors at auto"
+            f"FAISS cannot make {str(plan)!r} of {len(sample)} tiles ({reason})", hint="leave --vectors at auto"
         ) from error
-    return index, factory
+    return index, str(plan)
+
+
+def _index(plan: VectorPlan, dimensions: int) -> faiss.Index:
+    """An untrained FAISS index: PCA with half whitening, length one, then the coded vectors."""
+    import faiss
+
+    coded = faiss.index_factory(plan.components or dimensions, plan.coded, faiss.METRIC_INNER_PRODUCT)
+    if not plan.components:
+        return coded
+    pca = faiss.PCAMatrix(dimensions, plan.components, PCA_POWER, False)
+    pca.epsilon = PCA_EPSILON
+    index = faiss.IndexPreTransform(coded)
+    index.prepend_transform(faiss.NormalizationTransform(plan.components, 2.0))
+    index.prepend_transform(pca)
+    return index
 
 
 def write_vectors(index: faiss.Index, file: Path) -> None:

@@ -13,7 +13,7 @@ from pyproj import Transformer
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.index import plan
-from geomatch.index.plan import BuildOptions, Window, blocks, vector_factory, window_of
+from geomatch.index.plan import BuildOptions, Window, blocks, plan_vectors, window_of
 
 UTM = "EPSG:32633"
 NORTH_UP = Grid(as_crs(UTM), Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000), 1000, 800)
@@ -94,11 +94,13 @@ def test_valid_share_out_of_range_is_refused(share: float) -> None:
 
 @pytest.mark.parametrize("count", [1, 500, 99_999, 200_000, 10_000_000])
 @pytest.mark.parametrize("dimensions", [12, 48, 108, 243, 432])
-def test_every_factory_is_one_that_faiss_understands(count: int, dimensions: int) -> None:
-    index = faiss.index_factory(dimensions, vector_factory(count, dimensions), faiss.METRIC_INNER_PRODUCT)
-    assert index.d == dimensions
+def test_every_plan_is_one_that_faiss_understands(count: int, dimensions: int) -> None:
+    found = plan_vectors(count, dimensions, 3)
+    assert found.components <= dimensions - 3
+    index = faiss.index_factory(found.components or dimensions, found.coded, faiss.METRIC_INNER_PRODUCT)
+    assert index.d == (found.components or dimensions)
 
 
-def test_factory_that_is_told_stands_after_the_reduction() -> None:
-    assert vector_factory(10_000, 432, "HNSW32").endswith("L2norm,HNSW32")
-    assert vector_factory(10, 432, "HNSW32") == "HNSW32"  # too few to fit a reduction to
+def test_what_is_told_stands_after_the_reduction() -> None:
+    assert str(plan_vectors(10_000, 432, 3, "HNSW32")) == "PCA256,L2norm,HNSW32"
+    assert str(plan_vectors(10, 432, 3, "HNSW32")) == "HNSW32"  # too few to fit a reduction to

@@ -1,0 +1,61 @@
+"""Runs geomatch as users do, and looks at what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from typer.testing import CliRunner, Result
+
+from geomatch.cli import app
+from geomatch.files import sha256_of
+
+SCHEMAS = Path(__file__).parent / "schemas"
+
+
+def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``python -m geomatch`` in a process of its own, where warnings are errors."""
+    command = [sys.executable, "-W", "error", "-m", "geomatch", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def geomatch(*arguments: object, program: Any = app) -> Result:
+    """A command in this process; an exception that is not the program's own way out fails the test."""
+    result = CliRunner().invoke(program, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def checked_json(text: str, schema: str) -> Any:
+    """Strict JSON (no NaN) that keeps to ``tests/schemas/SCHEMA.json``."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    value = json.loads(text, parse_constant=refuse)
+    rules = json.loads((SCHEMAS / f"{schema}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(rules)
+    jsonschema.validate(value, rules, jsonschema.Draft202012Validator)
+    return value
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Everything below a folder, hidden files too, with the sha256 of its content."""
+    return {
+        str(path.relative_to(folder)): sha256_of(path) if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def complaint(stderr: str) -> str:
+    """The one message of a command that failed: cause, and next step."""
+    lines = stderr.splitlines()
+    assert len(lines) == 1, stderr
+    assert re.fullmatch(r"geomatch: .+\. [A-Z/0-9].+\.", lines[0]), stderr
+    return lines[0]

@@ -1,0 +1,125 @@
+"""Where evaluation cuts its windows, against transforms made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from affine import Affine
+from drawing import write_tiff
+from numpy.typing import NDArray
+from towns import PLACE, UTM33, Town, corners, moved, view
+
+from geomatch.errors import InputError, UsageError
+from geomatch.raster import open_raster
+from geomatch.sampling import WindowOptions, window_corners
+from geomatch.tile_index import TileIndex
+
+SIZE = 100
+SKEWED = view((384, 384), 33, 0.7, 900, 800)  # scene pixel -> map pixel; its corners reach beyond the map
+
+
+@pytest.fixture(scope="module")
+def index(town_index: Path) -> TileIndex:
+    return TileIndex.open(town_index)
+
+
+def scene(path: Path, to_map: Affine, size: tuple[int, int] = (900, 800), valid: NDArray[np.bool_] | None = None) -> Path:
+    return write_tiff(path, np.ones(size[::-1], "uint8"), crs=UTM33, transform=PLACE @ to_map, mask=valid)
+
+
+def cut(path: Path, index: TileIndex, options: WindowOptions, *, on_map: bool = True) -> list[tuple[int, int]]:
+    with open_raster(path) as raster:
+        assert raster.grid is not None
+        return list(window_corners(raster, raster.grid, index, options, on_map=on_map))
+
+
+def outlines(found: list[tuple[int, int]], to_map: Affine, size: int = SIZE) -> NDArray[np.float64]:
+    """[N x 4 x 2] corners of windows in map pixels."""
+    return moved(to_map, np.array(found)[:, None] + corners(size, size))
+
+
+def test_windows_lie_in_the_map_whatever_the_scenes_grid(town: Town, index: TileIndex, tmp_path: Path) -> None:
+    found = cut(scene(tmp_path / "a.tif", SKEWED), index, WindowOptions(60, SIZE))
+    assert len(found) == 60
+    places = outlines(found, SKEWED)
+    assert places.min() >= -0.5
+    assert places.max() <= 768.5
+    assert np.ptp(places.mean(axis=1), axis=0).min() > 300  # all over it
+
+
+def test_one_seed_one_choice(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", SKEWED)
+    one, again, other = (cut(path, index, WindowOptions(20, SIZE, seed=seed)) for seed in (4, 4, 5))
+    assert one == again
+    assert one != other
+    assert cut(path, index, WindowOptions(10, SIZE, seed=4)) == one[:10]
+
+
+def test_random_windows_do_not_lie_on_the_tile_grid(index: TileIndex, tmp_path: Path) -> None:
+    found = cut(scene(tmp_path / "a.tif", Affine.identity(), (768, 768)), index, WindowOptions(60, 200))
+    assert len({col % 16 for col, _ in found}) > 8
+    assert len({row % 16 for _, row in found}) > 8
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_aligned_windows_start_where_tiles_start(scale: float, index: TileIndex, tmp_path: Path) -> None:
+    to_map = Affine.scale(scale)
+    side = round(768 / scale)
+    found = cut(scene(tmp_path / "a.tif", to_map, (side, side)), index, WindowOptions(40, round(200 / scale), aligned=True))
+    tiles = {tuple(index.corner(tile).tolist()) for tile in range(len(index))}
+    assert {tuple(corner) for corner in moved(to_map, found).tolist()} <= tiles
+    assert len(set(found)) > 30
+
+
+def test_box_holds_every_window(index: TileIndex, tmp_path: Path) -> None:
+    (left, top), (right, bottom) = moved(PLACE, [300, 100]), moved(PLACE, [560, 330])
+    options = WindowOptions(40, SIZE, bbox=(left, bottom, right, top))
+    places = outlines(cut(scene(tmp_path / "a.tif", SKEWED), index, options), SKEWED)
+    np.testing.assert_array_less([299.4, 99.4], places.min(axis=(0, 1)))
+    np.testing.assert_array_less(places.max(axis=(0, 1)), [560.6, 330.6])
+
+
+def test_windows_hold_data(index: TileIndex, tmp_path: Path) -> None:
+    valid = np.zeros((800, 900), bool)
+    valid[300:520, 350:700] = True
+    for col, row in cut(scene(tmp_path / "a.tif", SKEWED, valid=valid), index, WindowOptions(30, SIZE)):
+        assert valid[row : row + SIZE, col : col + SIZE].mean() >= 0.99
+
+
+def test_windows_off_the_map_come_from_all_of_the_scene(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", Affine.translation(1e5, 0), (300, 260))
+    found = np.array(cut(path, index, WindowOptions(400, SIZE, aligned=True), on_map=False))
+    assert found.min(axis=0).tolist() == [0, 0]
+    assert found.max(axis=0).tolist() == [200, 160]
+
+
+def test_scene_of_one_window_gives_that_one(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", Affine.translation(40, 50), (SIZE, SIZE))
+    assert cut(path, index, WindowOptions(3, SIZE)) == [(0, 0)] * 3
+
+
+def test_scene_elsewhere_and_windows_too_large_are_told(index: TileIndex, tmp_path: Path) -> None:
+    elsewhere = scene(tmp_path / "elsewhere.tif", Affine.translation(1e5, 0))
+    with pytest.raises(InputError, match=r"elsewhere\.tif: no window.* Look whether the two overlap"):
+        cut(elsewhere, index, WindowOptions(3, SIZE))
+    with pytest.raises(InputError, match="no window of 801 px"):
+        cut(scene(tmp_path / "a.tif", SKEWED), index, WindowOptions(3, 801))
+
+
+def test_scene_without_data_is_told_and_not_searched_for_ever(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "empty.tif", SKEWED, valid=np.zeros((800, 900), bool))
+    with pytest.raises(InputError, match=r"empty\.tif: only 0 of 2 windows.*fewer or smaller"):
+        cut(path, index, WindowOptions(2, SIZE))
+
+
+def test_box_off_the_index_is_told(index: TileIndex, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not touch the index"):
+        cut(scene(tmp_path / "a.tif", SKEWED), index, WindowOptions(2, SIZE, bbox=(0, 0, 10, 10)))
+
+
+@pytest.mark.parametrize(("windows", "size"), [(0, 200), (-3, 200), (5, 31), (5, 0), (5, -200)])
+def test_windows_that_cannot_be_are_refused(windows: int, size: int) -> None:
+    with pytest.raises(UsageError, match="not possible"):
+        WindowOptions(windows, size)
