@@ -66,9 +66,13 @@ class Exhaustive:
         channels: [C x H x W] of the map.
         window: rows and columns of the windows to come.
         piece: side of the pieces that the map is transformed in (overlap-save), or None for one transform of it all.
+        plain: pad and transform the window as one would write it down, without leaving out what is known to be zero.
     """
 
-    def __init__(self, channels: Array, window: tuple[int, int], piece: int | None = None) -> None:
+    def __init__(
+        self, channels: Array, window: tuple[int, int], piece: int | None = None, *, plain: bool = False
+    ) -> None:
+        self._transform = _plain_spectrum if plain else _spectrum
         _, height, width = channels.shape
         self._window = window
         self._places = (height - window[0] + 1, width - window[1] + 1)
@@ -85,7 +89,7 @@ class Exhaustive:
         """Zero-mean normalised correlation of a window [C x h x w] at every place: [H - h + 1 x W - w + 1]."""
         values = channels - channels.mean(axis=(1, 2), keepdims=True)
         values /= max(float(np.linalg.norm(values)), TINY)
-        query = np.conj(_spectrum(values, self._fft))
+        query = np.conj(self._transform(values, self._fft))
         out = np.empty(self._places, np.float32)
         reach = (self._fft[0] - self._window[0] + 1, self._fft[1] - self._window[1] + 1)
         for piece in self._pieces:
@@ -115,6 +119,11 @@ def _product(spectrum: NDArray[np.complex64], query: NDArray[np.complex64]) -> N
             total += spectrum[channel, part] * query[channel, part]
         out[part] = total
     return out
+
+
+def _plain_spectrum(channels: Array, size: tuple[int, int]) -> NDArray[np.complex64]:
+    """Transform of the channels padded with zeros to ``size``."""
+    return np.asarray(scipy.fft.rfft2(channels, s=size, workers=1), dtype=np.complex64)
 
 
 def _spectrum(channels: Array, size: tuple[int, int]) -> NDArray[np.complex64]:

@@ -163,6 +163,8 @@ class Answers:
 
     def _inliers(self, windows: Sequence[Window], corner_px: NDArray[np.float64]) -> int:
         """Windows whose own best offset in the surroundings agrees with the strip's."""
+        if len(windows) == 1:
+            return 1
         cell = corner_px / self._index.encoder.cell_px
         nearest = np.rint(cell).astype(np.int64)
         agreeing = 0

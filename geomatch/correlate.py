@@ -7,6 +7,7 @@ places, by one matrix product over all places, and over every offset within a fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -128,7 +129,7 @@ def around(
     side = 2 * radius + 1
     tall, wide = height + 2 * radius, width + 2 * radius
     filters = _placed(window.values, radius).reshape(-1, side * side)
-    masks = _placed(window.mask[None], radius).reshape(-1, side * side)
+    under = _sums_under(window.mask, radius)
     cells = float(window.mask.sum())
     floor = _energy_floor(features.rms, cells)
     out = np.empty((len(cols), side * side), np.float32)
@@ -137,12 +138,37 @@ def around(
         part = slice(first, first + step)
         values, valid = features.patches(cols[part] - radius, rows[part] - radius, wide, tall)
         count = len(values)
-        overlap = valid.reshape(count, -1) @ masks
-        sums = values.reshape(count, len(window.values), -1) @ masks
-        energy = np.square(values).sum(axis=1).reshape(count, -1) @ masks
+        overlap, energy = under(valid), under(np.einsum("nchw,nchw->nhw", values, values))
+        sums = under(values)
         cross = values.reshape(count, -1) @ filters
         out[part] = _normalise(cross, energy, sums.transpose(1, 0, 2), overlap, cells=cells, floor=floor)
     return out.reshape(-1, side, side)
+
+
+def _sums_under(mask: NDArray[np.float32], radius: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """A function from patches [... x h + 2r x w + 2r] to their sums under the mask at every offset [... x offsets].
+
+    Under a whole mask the sums are over boxes: those of all rows, less the rows and columns that an offset leaves out.
+    """
+    side = 2 * radius + 1
+    if not mask.all():
+        masks = _placed(mask[None], radius).reshape(-1, side * side)
+        return lambda patches: patches.reshape(*patches.shape[:-2], -1) @ masks
+
+    def slide(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Sums over a sliding interval along an axis, one for each of its ``side`` positions."""
+        length = values.shape[axis] - 2 * radius
+        sums = [values.take(range(length), axis=axis).sum(axis=axis)]
+        for first in range(2 * radius):
+            sums.append(sums[-1] + values.take(first + length, axis=axis) - values.take(first, axis=axis))
+        return np.stack(sums, axis=-1)
+
+    def boxes(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        by_row = slide(patches, -2)  # [... x w + 2r x side]
+        by_both = slide(by_row.swapaxes(-1, -2), -1)  # [... x side x side]
+        return by_both.reshape(*by_both.shape[:-2], side * side)
+
+    return boxes
 
 
 def over(window: Template, dense: Dense, rms: float) -> NDArray[np.float32]:

@@ -109,7 +109,7 @@ def verify(poses: Poses, windows: Sequence[Window], field: Field, *, bin_px: int
     # The best offset of each, then a wider look around the best of those: the first look was narrow to be cheap.
     flat = surfaces.reshape(len(cells), -1)
     rows, cols = np.unravel_index(flat.argmax(axis=1), surfaces.shape[1:])
-    order = np.argsort(-flat.max(axis=1), kind="stable")[: 2 * MAX_PEAKS]
+    order = np.argsort(-flat.max(axis=1), kind="stable")[:MAX_PEAKS]
     cells = np.unique((cells - near + np.stack([cols, rows], axis=1))[order], axis=0)
     surfaces = _mean_surfaces(windows, field, cells, _LOOK_CELLS)
     flat = surfaces.reshape(len(cells), -1)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from geomatch.cli import app
 from geomatch.files import sha256_of
+from geomatch.index.cli import app as index_app
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -24,9 +25,10 @@ def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
-def geomatch(*arguments: object, program: Any = app) -> Result:
+def geomatch(*arguments: object) -> Result:
     """A command in this process; an exception that is not the program's own way out fails the test."""
-    result = CliRunner().invoke(program, [str(argument) for argument in arguments])
+    words = [str(argument) for argument in arguments]
+    result = CliRunner().invoke(index_app, words[1:]) if words[0] == "index" else CliRunner().invoke(app, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
