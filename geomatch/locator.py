@@ -127,7 +127,7 @@ class Locator:
         """Find a strip that is already on the map's pixel grid, and keep what led to the answer."""
         clock = clock or Clock()
         answers = Answers(self.index, strip, self._notes, clock.seconds)
-        if reason := unusable(strip.image, strip.valid):
+        if reason := unusable(strip.image, strip.valid, strip.area_px):
             return Trace(answers.nowhere("unusable", reason), NO_POSES)
         with clock.stage("encode"):
             dense, windows = self._encode(strip)
@@ -150,12 +150,13 @@ class Locator:
         return self.index.manifest.tiles.size_px // self.index.encoder.cell_px
 
     def _encode(self, strip: Strip) -> tuple[Dense, list[Window]]:
-        """The strip's features, and its windows that show anything: as large as tiles, or else the strip as one."""
+        """The strip's features, and its windows that show anything; a strip smaller than a tile is one window."""
         dense = self.index.encoder.dense(strip.image[None], strip.valid, "sar")
         size = self._tile_cells
         places = cut_windows(dense.valid, size)
         parts = [(place, dense.crop(int(place[0]), int(place[1]), size, size)) for place in places]
-        parts = parts or [(np.zeros(2, np.int64), dense)]
+        if min(dense.valid.shape) < size:
+            parts = [(np.zeros(2, np.int64), dense)]
         made = [(place, template(part)) for place, part in parts]
         return dense, [Window(place, ready) for place, ready in made if ready is not None]
 

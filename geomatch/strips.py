@@ -21,6 +21,7 @@ MAX_SIDE_PX = 32_000  # OpenCV's warp counts coordinates in 16 bits
 MAX_SCALE = 4.0  # beyond this ratio of pixel sizes the two images show different things
 RESAMPLED_FROM = 0.02  # a scale that differs by more is told to the user
 MIN_WINDOW_VALID = 0.6
+MIN_HOLED_VALID, NEARLY = 0.25, 0.9  # where no window is that full, those nearly as full as the fullest will do
 MAX_WINDOWS = 48
 MIN_STRIP_PX = 32  # four cells: less has no structure to correlate
 
@@ -69,6 +70,11 @@ class Strip:
     from_file: Affine
     file_size: tuple[int, int]
     notes: tuple[str, ...] = ()
+
+    @property
+    def area_px(self) -> float:
+        """Pixels of ``image`` that the file covers; the others are the corners of its bounding box."""
+        return abs(self.from_file.determinant) * self.file_size[0] * self.file_size[1]
 
 
 def load_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptions | None = None) -> Strip:
@@ -178,7 +184,8 @@ def cut_windows(valid: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
     place, share = lattice(size)
     if share.min() < MIN_WINDOW_VALID:
         place, share = lattice(max(1, size // 3))
-        place, share = _spread(place[share >= MIN_WINDOW_VALID], share[share >= MIN_WINDOW_VALID], size // 2)
+        full = share >= max(MIN_HOLED_VALID, min(MIN_WINDOW_VALID, float(share.max()) * NEARLY))
+        place, share = _spread(place[full], share[full], size // 2)
     if len(place) > MAX_WINDOWS:
         place = place[np.linspace(0, len(place) - 1, MAX_WINDOWS).astype(int)]
     return place

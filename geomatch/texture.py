@@ -14,7 +14,7 @@ TEXTURED_GRADIENT = 0.01  # of optical grey in [0, 1], per pixel
 TEXTURED_SHARE = 0.25  # of a window's cells
 
 
-def unusable(log_amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> str | None:
+def unusable(log_amplitude: NDArray[np.float32], valid: NDArray[np.bool_], area_px: float | None = None) -> str | None:
     """Why a SAR image shows nothing to match, or None.
 
     Nothing to match is: hardly any valid pixel, no spread at all, or no more spread from cell to cell of 8 × 8 px than
@@ -23,8 +23,9 @@ def unusable(log_amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> st
     Args:
         log_amplitude: [H x W], as ``SarRadiometry.log_amplitude`` gives it, so multilooked.
         valid: [H x W].
+        area_px: pixels that the strip itself covers, where it lies aslant in the image; default all.
     """
-    share = float(valid.mean())
+    share = float(valid.sum() / (area_px or valid.size))
     if share < MIN_VALID:
         return f"only {share:.0%} of the strip holds data"
     spread = float(log_amplitude[valid].std())

@@ -92,7 +92,11 @@ def test_shells_can_complete(shell: str) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("geomatch lo", {"locate"}), ("geomatch index ", {"build", "info", "check"}), ("geomatch locate --kind p", {"power"})],
+    [
+        ("geomatch lo", {"locate"}),
+        ("geomatch index ", {"build", "info", "check"}),
+        ("geomatch locate --kind p", {"power"}),
+    ],
 )
 def test_completion_knows_commands_of_plugins_and_choices(typed: str, offered: set[str]) -> None:
     words = typed.split(" ")
@@ -190,9 +194,7 @@ def test_verbose_says_more_on_stderr_and_quiet_nothing(files: Path, town_index: 
 @pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".parquet"])
 def test_answers_are_written_for_a_gis(suffix: str, files: Path, town_index: Path, tmp_path: Path) -> None:
     out = tmp_path / f"out{suffix}"
-    result = geomatch(
-        "locate", files / "here.tif", files / "flat.tif", "--index", town_index, "--json", "-o", out
-    )
+    result = geomatch("locate", files / "here.tif", files / "flat.tif", "--index", town_index, "--json", "-o", out)
     assert (result.exit_code, result.stderr) == (0, "")
     features = checked_json(result.stdout, "locate")["features"]
     frame = geopandas.read_parquet(out) if suffix == ".parquet" else geopandas.read_file(out)
@@ -333,7 +335,8 @@ def test_simulated_city_is_there_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["locate"], ["evaluate"], ["simulate"], ["demo"], ["index", "build"], ["index", "info"], ["index", "check"]]
+    "command",
+    [["locate"], ["evaluate"], ["simulate"], ["demo"], ["index", "build"], ["index", "info"], ["index", "check"]],
 )
 def test_every_option_says_what_it_is_for(command: list[str]) -> None:
     result = geomatch(*command, "--help")

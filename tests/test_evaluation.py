@@ -246,9 +246,7 @@ def test_scores_come_from_the_file_and_from_nothing_else(
 ) -> None:
     town.write_strip(tmp_path / "scene.tif", Affine.identity(), (768, 768), drift=(0, 0))
     replaced = some_predictions(3)
-    monkeypatch.setattr(
-        evaluation, "write_predictions", lambda made, file: write_predictions(replaced, file)
-    )
+    monkeypatch.setattr(evaluation, "write_predictions", lambda made, file: write_predictions(replaced, file))
     told: list[tuple[str, int, int]] = []
     scores = evaluate(
         locator,

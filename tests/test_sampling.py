@@ -25,7 +25,9 @@ def index(town_index: Path) -> TileIndex:
     return TileIndex.open(town_index)
 
 
-def scene(path: Path, to_map: Affine, size: tuple[int, int] = (900, 800), valid: NDArray[np.bool_] | None = None) -> Path:
+def scene(
+    path: Path, to_map: Affine, size: tuple[int, int] = (900, 800), valid: NDArray[np.bool_] | None = None
+) -> Path:
     return write_tiff(path, np.ones(size[::-1], "uint8"), crs=UTM33, transform=PLACE @ to_map, mask=valid)
 
 
@@ -67,7 +69,9 @@ def test_random_windows_do_not_lie_on_the_tile_grid(index: TileIndex, tmp_path: 
 def test_aligned_windows_start_where_tiles_start(scale: float, index: TileIndex, tmp_path: Path) -> None:
     to_map = Affine.scale(scale)
     side = round(768 / scale)
-    found = cut(scene(tmp_path / "a.tif", to_map, (side, side)), index, WindowOptions(40, round(200 / scale), aligned=True))
+    found = cut(
+        scene(tmp_path / "a.tif", to_map, (side, side)), index, WindowOptions(40, round(200 / scale), aligned=True)
+    )
     tiles = {tuple(index.corner(tile).tolist()) for tile in range(len(index))}
     assert {tuple(corner) for corner in moved(to_map, found).tolist()} <= tiles
     assert len(set(found)) > 30

@@ -18,7 +18,8 @@ from geomatch.errors import InputError, LimitError, UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.strips import (
     MAX_WINDOWS,
-    MIN_WINDOW_VALID,
+    MIN_HOLED_VALID,
+    Strip,
     StripOptions,
     cut_windows,
     load_strip,
@@ -101,7 +102,7 @@ def test_windows_lie_inside_and_hold_enough(valid: NDArray[np.bool_], size: int)
         assert col >= 0
         assert row >= 0
         assert part.shape == (size, size)
-        assert part.mean() >= MIN_WINDOW_VALID
+        assert part.mean() >= MIN_HOLED_VALID
     assert len({tuple(place) for place in places.tolist()}) == len(places)
 
 
@@ -115,6 +116,23 @@ def test_windows_cover_a_full_strip(width: int, height: int, size: int) -> None:
     for col, row in places:
         covered[row : row + size, col : col + size] = True
     assert covered.all() or len(places) == MAX_WINDOWS
+
+
+def test_narrow_slanting_strip_gets_its_fullest_windows() -> None:
+    row, col = np.mgrid[:160, :160]
+    valid = np.abs(row - col) < 5  # no square of 25 cells is more than 0.36 full
+    places = cut_windows(valid, 25)
+    assert len(places) >= 5
+    assert all(valid[row : row + 25, col : col + 25].mean() > 0.3 for col, row in places)
+
+
+def test_area_is_that_of_the_file_and_not_of_its_bounding_box() -> None:
+    turn = np.array([[1, -1], [1, 1]]) * 0.75
+    image, valid, from_file = resample(np.zeros((40, 400), np.float32), np.ones((40, 400), bool), turn)
+    strip = Strip(image, valid, from_file, (400, 40))
+    assert strip.area_px == pytest.approx(400 * 40 * 1.125)
+    assert strip.area_px == pytest.approx(valid.sum(), rel=0.05)
+    assert valid.mean() < 0.25
 
 
 def test_slanting_strip_gets_windows_along_its_length() -> None:

@@ -71,7 +71,15 @@ def test_box_cuts_the_map(town: Town, tmp_path: Path) -> None:
     assert facts(tmp_path / "a.gmi")["part"].startswith("300 × 270 px of 0.5")
     assert [float(number) for number in facts(tmp_path / "a.gmi")["extent"].split(",")] == [left, bottom, right, top]
     again = geomatch(
-        "index", "build", town.path, "-o", tmp_path / "b.gmi", "--stride", 64, "--bbox", facts(tmp_path / "a.gmi")["extent"]
+        "index",
+        "build",
+        town.path,
+        "-o",
+        tmp_path / "b.gmi",
+        "--stride",
+        64,
+        "--bbox",
+        facts(tmp_path / "a.gmi")["extent"],
     )
     assert again.exit_code == 0  # what info prints is what --bbox takes
     assert TileIndex.open(tmp_path / "b.gmi").grid == TileIndex.open(tmp_path / "a.gmi").grid
