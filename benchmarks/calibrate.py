@@ -4,9 +4,9 @@
 
 Fit: windows of Los Angeles east on its own map, windows of Los Angeles west as queries off that map, and windows of
 a simulated city with those of another off its map. Check: the validation block of Los Angeles west, with windows of
-Los Angeles east off the map. Windows of 104, 200 and 400 px. Prints the weights and radii that stand in
-``geomatch/confidence.py``, and on the check the expected calibration error, the area under the ROC curve and how
-many answers called "located" are wrong. Without the real imagery it fits and checks on simulated cities alone.
+Los Angeles east off the map. Windows of 104, 200 and 400 px, once with the map's pixels and once without. Prints
+the weights and radii that stand in ``geomatch/confidence.py``, and on the check the expected calibration error, area
+under the ROC curve, and how many answers called "located" are wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -71,18 +72,21 @@ def main() -> None:
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         fitted, checked = _scenes(data, Path(folder))
-        fit = [query for scene in fitted for query in _queries(scene, Path(folder), options.windows, FITTED_SEED)]
-        check = [query for scene in checked for query in _queries(scene, Path(folder), options.windows, CHECKED_SEED)]
-    results = {"fit": len(fit), "check": len(check)}
-    for name, model, columns in (
-        ("PIXELS_MODEL", confidence.PIXELS_MODEL, None),
-        ("FEATURES_MODEL", confidence.FEATURES_MODEL, len(confidence.FEATURES_MODEL)),
-    ):
-        weights = _fit(*_table(fit, columns))
-        results[name] = weights.tolist()
-        print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {model}")
-        _report(name, check, weights, columns)
-    results["radius_px"] = _radii(fit, check)
+        for scene in fitted + checked:
+            build_index(scene.optical, _index(scene, Path(folder)), BuildOptions(bbox=scene.bbox))
+        results: dict[str, object] = {}
+        for name, model, pixels in (
+            ("PIXELS_MODEL", confidence.PIXELS_MODEL, True),
+            ("FEATURES_MODEL", confidence.FEATURES_MODEL, False),
+        ):
+            cut = partial(_queries, folder=Path(folder), windows=options.windows, pixels=pixels)
+            fit = [query for scene in fitted for query in cut(scene, seed=FITTED_SEED)]
+            check = [query for scene in checked for query in cut(scene, seed=CHECKED_SEED)]
+            weights = _fit(*_table(fit))
+            print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {model}")
+            results[name] = weights.tolist()
+            results[f"{name} on the check"] = _report(name, check, weights)
+            results[f"{name}, radius in px"] = _radii(fit, check)
     finish(options.output, results)
 
 
@@ -100,10 +104,15 @@ def _scenes(data: Path, folder: Path) -> tuple[list[Scene], list[Scene]]:
     return fitted, [Scene("los angeles block", west / "optical.tif", west / "sar.tif", east / "sar.tif", bbox)]
 
 
-def _queries(scene: Scene, folder: Path, windows: int, seed: int) -> list[Query]:
-    index = folder / f"{scene.name}.gmi"
-    build_index(scene.optical, index, BuildOptions(bbox=scene.bbox))
-    locator = Locator.open(index)
+def _index(scene: Scene, folder: Path) -> Path:
+    return folder / f"{scene.name}.gmi"
+
+
+def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, pixels: bool) -> list[Query]:
+    """Answers to windows of the map and to as many off it, with the map's pixels at hand or without."""
+    locator = Locator.open(_index(scene, folder))
+    if not pixels:
+        locator = Locator(locator.index, None)
     found = []
     for size in SIZES_PX:
         cut = WindowOptions(windows=windows, size_px=size, seed=seed)
@@ -112,9 +121,8 @@ def _queries(scene: Scene, folder: Path, windows: int, seed: int) -> list[Query]
     return [query for query in found if query.prediction.signs is not None]
 
 
-def _table(queries: Sequence[Query], columns: int | None) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    signs = np.array([query.prediction.signs for query in queries])[:, :columns]
-    return signs, np.array([query.right for query in queries])
+def _table(queries: Sequence[Query]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    return np.array([query.prediction.signs for query in queries]), np.array([query.right for query in queries])
 
 
 def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -127,32 +135,28 @@ def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.flo
     return np.asarray(minimize(loss, np.zeros(signs.shape[1])).x)
 
 
-def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64], columns: int | None) -> None:
+def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> list[dict[str, object]]:
     rows = []
     for size in (*SIZES_PX, None):
         part = [query for query in check if size in (None, query.size_px)]
-        signs, right = _table(part, columns)
+        signs, right = _table(part)
         sure = 1 / (1 + np.exp(-signs @ weights))
         on_map = np.array([query.prediction.on_map for query in part])
-        located = sure >= confidence.LOCATED_FROM
+        located, placed = sure >= confidence.LOCATED_FROM, sure >= confidence.AMBIGUOUS_FROM
         rows.append(
-            (
-                size or "all",
-                len(part),
-                f"{_calibration_error(sure, right):.3f}",
-                f"{auroc(sure[right], sure[~right]):.3f}",
-                f"{auroc(sure[on_map], sure[~on_map]):.3f}",
-                f"{(located & ~right).sum()} of {located.sum()}",
-                f"{(located & right).sum()} of {right.sum()}",
-                f"{((sure >= confidence.AMBIGUOUS_FROM) & right).sum()} of {right.sum()}",
-            )
+            {
+                "window px": size or "all",
+                "queries": len(part),
+                "ECE": f"{_calibration_error(sure, right):.3f}",
+                "AUROC right": f"{auroc(sure[right], sure[~right]):.3f}",
+                "AUROC on map": f"{auroc(sure[on_map], sure[~on_map]):.3f}",
+                "wrong among located": f"{(located & ~right).sum()} of {located.sum()}",
+                "right that are located": f"{(located & right).sum()} of {right.sum()}",
+                "right that get a place": f"{(placed & right).sum()} of {right.sum()}",
+            }
         )
-    columns_shown = ("window px", "queries", "ECE", "AUROC right", "AUROC on map")
-    show(
-        f"{name} on the check",
-        (*columns_shown, "wrong among located", "right that are located", "right that get a place"),
-        rows,
-    )
+    show(f"{name} on the check", tuple(rows[0]), [tuple(row.values()) for row in rows])
+    return rows
 
 
 def _calibration_error(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
@@ -163,7 +167,7 @@ def _calibration_error(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> f
 
 
 def _radii(fit: Sequence[Query], check: Sequence[Query]) -> dict[str, float]:
-    """95th percentile of the error of right answers of 200 px or more, pixels of the map."""
+    """95th percentile of the error of right answers, pixels of the map."""
 
     def percentile(queries: Sequence[Query]) -> float:
         errors = [replace(query.prediction, status="located").error_px for query in queries if query.right]

@@ -11,16 +11,16 @@ from dataclasses import astuple, dataclass
 from geomatch.location import Accuracy, Status
 
 # bias, prominence, margin
-FEATURES_MODEL = (-5.33, 0.944, 0.08)
+FEATURES_MODEL = (-6.31, 1.07, 0.277)
 # bias, prominence, margin, pixels' peak, lead, total lead
-PIXELS_MODEL = (-7.04, 0.669, -0.984, 0.326, 2.35, 0.377)
+PIXELS_MODEL = (-6.27, 0.74, -1.14, 0.142, 2.42, 0.366)
 
 MAX_PROMINENCE = 20.0
 
 LOCATED_FROM = 0.5
 AMBIGUOUS_FROM = 0.02
-PIXEL_RADIUS_PX = 6.5
-CELL_RADIUS_CELLS = 1.0
+PIXEL_RADIUS_PX = 6.4
+CELL_RADIUS_CELLS = 0.9
 
 
 @dataclass(frozen=True)

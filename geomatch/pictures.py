@@ -81,8 +81,8 @@ def _targets(
         hint = f"end its name in {' or '.join(suffixes)}, or name a folder"
         raise UsageError(f"unknown kind of file {path.suffix!r}", where=f"{option} {path}", hint=hint)
     targets = {strip: path / f"{strip.stem}{suffixes[0]}" if in_folder else path for strip in strips}
-    _check_apart(targets, option, inputs)
     _check_folder(path if path.is_dir() else path.absolute().parent)
+    _check_apart(targets, option, inputs)
     return targets
 
 

@@ -35,7 +35,8 @@ def town_part(path: Path, town: Town, **changes: Any) -> None:
     """A strip of 250 × 250 px north up, with another georeference or mask."""
     to_map = Affine.translation(200, 220)
     pixels = radar_at(town.bands, moved(to_map, pixel_centres(250, 250)))
-    write_tiff(path, pixels, **{"crs": UTM33, "transform": PLACE @ to_map} | changes)
+    place: dict[str, Any] = {"crs": UTM33, "transform": PLACE @ to_map}
+    write_tiff(path, pixels, **place | changes)
 
 
 def truncated(path: Path, town: Town) -> None:
@@ -232,7 +233,7 @@ def test_strip_smaller_than_a_tile_and_of_another_scale_is_located_and_says_so(
 
 
 def test_map_smaller_than_a_tile_is_told(town: Town, tmp_path: Path) -> None:
-    options = {"tiled": False, "blockxsize": None, "blockysize": None}
+    options: dict[str, Any] = {"tiled": False, "blockxsize": None, "blockysize": None}
     write_town(tmp_path / "small.tif", town.bands[:, :150, :400], **options)
     before = listing(tmp_path)
     result = geomatch("index", "build", tmp_path / "small.tif", "-o", tmp_path / "a.gmi")
@@ -283,14 +284,16 @@ def test_truncated_index_is_refused(command: str, name: str, index: Path, town: 
     assert listing(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", [TILES, VECTORS, FEATURES])
-def test_overwritten_head_of_a_file_is_told_when_it_is_read(name: str, index: Path, town: Town, tmp_path: Path) -> None:
-    content = (index / name).read_bytes()
-    (index / name).write_bytes(b"????" + content[4:])
+@pytest.mark.parametrize(("name", "at"), [(TILES, -4), (VECTORS, 0), (FEATURES, 0)])
+def test_file_of_another_kind_is_told_when_it_is_read(
+    name: str, at: int, index: Path, town: Town, tmp_path: Path
+) -> None:
+    """The four letters that say what a file is are its first, those of Parquet its last."""
+    content = bytearray((index / name).read_bytes())
+    content[slice(at, at + 4 or None)] = b"????"
+    (index / name).write_bytes(content)
     town_part(tmp_path / "s.tif", town)
     result = geomatch("locate", tmp_path / "s.tif", "--index", index, "--json")
-    if name == TILES and result.exit_code == 0:
-        pytest.skip("parquet does not look at its first bytes")
     assert result.exit_code == 4
     assert_says(result.stderr, str(index / name), "cannot be read")
     assert result.stdout == ""
@@ -338,6 +341,7 @@ def test_without_the_map_answers_stand_at_a_cell_and_say_so(
     before = listing(tmp_path)
     drawn = geomatch("locate", tmp_path / "s.tif", "--index", index, "--overlay", tmp_path / "o.png")
     assert drawn.exit_code == 3  # a picture of the map needs the map
+    assert drawn.stdout == ""  # and is missed before the work
     assert "--map" in drawn.stderr
     assert listing(tmp_path) == before
 
@@ -493,7 +497,9 @@ def test_full_disk_while_drawing_does_not_stop_the_others(
     with small_disk(1000):
         result = geomatch("locate", "one.tif", "two.tif", "--index", town_index, "--json", *words)
     assert result.exit_code == 5
-    assert [line.split(".")[0] for line in result.stderr.splitlines()] == ["geomatch: p/one", "geomatch: p/two"]
+    one, two = result.stderr.splitlines()
+    assert "p/one." in complaint(one)
+    assert "p/two." in complaint(two)
     features = checked_json(result.stdout, "locate")["features"]
     assert [feature["properties"]["status"] for feature in features] == ["located", "located"]
     assert list((tmp_path / "p").iterdir()) == []
@@ -527,7 +533,7 @@ def test_interrupted_build_leaves_the_old_index_and_nothing_else(
     """A real SIGINT, once while features are encoded and once while tiles are pooled."""
     large = write_town(tmp_path / "large.tif", np.tile(town.bands, (1, 5, 5)))
     before = listing(tmp_path)
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "geomatch",

@@ -41,7 +41,8 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
 
     def spy(orthomosaic: Path, output: Path, options: BuildOptions, *, overwrite: bool, progress: Any) -> TileIndex:
         seen.append((options, overwrite))
-        return real(orthomosaic, output, BuildOptions(stride_px=200), overwrite=overwrite, progress=progress)
+        made: TileIndex = real(orthomosaic, output, BuildOptions(stride_px=200), overwrite=overwrite, progress=progress)
+        return made
 
     real = build.build_index
     monkeypatch.setattr(build, "build_index", spy)
