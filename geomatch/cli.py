@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from enum import StrEnum
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -49,10 +50,17 @@ def main() -> None:
     """Entry point of the ``geomatch`` program."""
     for plugin in sorted(entry_points(group="geomatch.commands"), key=lambda entry: entry.name):
         app.add_typer(plugin.load(), name=plugin.name)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
+
+
+def _terminate(number: int, frame: object) -> None:
+    """End as an interrupt does, so that what is half-written goes; shells expect 128 and the signal's number."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 def _print_version(wanted: bool) -> None:

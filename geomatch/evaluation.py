@@ -21,11 +21,9 @@ from geomatch.errors import InputError, OutputError
 from geomatch.extras import needs_extra
 from geomatch.files import writing
 from geomatch.geo import (
-    Grid,
     apply_affine,
-    ground_jacobian,
     ground_resolution_m,
-    linear_between,
+    linear_to_map,
     pixel_between,
 )
 from geomatch.images import SarRadiometry
@@ -118,7 +116,7 @@ def predict(
             patch = raster.read(col, row, options.size_px, options.size_px, bands=radiometry.bands)
             window = raster.grid.window(col, row, options.size_px, options.size_px)
             wall, cpu = time.perf_counter(), time.process_time()
-            linear = _linear(window, locator.index.grid, on_map=on_map)
+            linear = linear_to_map(window, locator.index.grid)
             strip = strip_of(patch, linear, radiometry.relative_to(patch))
             trace = locator.trace(strip, Clock())
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -129,17 +127,6 @@ def predict(
             )
             yield _prediction(locator, trace, cut, (wall, cpu))
         progress(len(corners), len(corners))
-
-
-def _linear(window: Grid, map_grid: Grid, *, on_map: bool) -> NDArray[np.float64]:
-    """Pixel of a window -> pixel of the map: [2 x 2].
-
-    A place far from the map has no sensible coordinates in the map's CRS, so windows off the map are brought to the
-    map's scale and to its direction of true north on the ground.
-    """
-    if on_map:
-        return linear_between(window, map_grid)
-    return np.asarray(np.linalg.solve(ground_jacobian(map_grid), ground_jacobian(window)))
 
 
 def evaluate(

@@ -36,6 +36,8 @@ def local_file(path: str | os.PathLike[str]) -> Path:
     hint = "give the path of a GeoTIFF on this machine"
     try:
         resolved = given.resolve()
+        if not is_text(resolved):
+            raise InputError("its name is not UTF-8", where=given, hint="rename it")
         if resolved.is_dir():
             raise InputError("this is a folder", where=given, hint=hint)
         if str(resolved).startswith("/vsi"):
@@ -50,6 +52,15 @@ def local_file(path: str | os.PathLike[str]) -> Path:
         raise InputError("permission denied", where=given, hint="check who may read it with ls -l") from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be opened ({error})", where=given, hint=hint) from error
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path can be written as UTF-8, as GDAL wants it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def open_dataset(path: Path, **options: int) -> Any:

@@ -29,6 +29,7 @@ CRS84 = CRS.from_user_input("OGC:CRS84")
 MAX_EDGE_POINTS = 64  # a footprint's side is bent by at most this many points on the way to CRS84
 STRAIGHT_DEG = 1e-6  # and by no more than it takes to keep this close to the true curve, 0.1 m
 FULL_TURN = 360.0
+FAR_M = 300_000.0  # a UTM zone is that wide; within it the map's projection holds
 _HALF_STEPS = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
 
 
@@ -213,6 +214,22 @@ def linear_between(source: Grid, target: Grid, at_px: ArrayLike | None = None) -
     here = source.center_px if at_px is None else np.asarray(at_px, dtype=np.float64)
     px = pixel_between(source, target, here + _HALF_STEPS)
     return np.stack([px[0] - px[1], px[2] - px[3]], axis=1)
+
+
+def linear_to_map(source: Grid, map_grid: Grid) -> NDArray[np.float64]:
+    """How an image that claims a place has to be turned and scaled for a map that may lie elsewhere: [2 x 2].
+
+    ``linear_between`` where the claimed place is within FAR_M of the map's centre. Farther away a projection turns and
+    stretches what it shows; then metres on the ground and true north are compared.
+
+    Raises:
+        InputError: the claimed place has no longitude and latitude.
+    """
+    here, there = (transform_points(grid.to_map(grid.center_px), grid.crs, CRS84) for grid in (source, map_grid))
+    _, _, metres = WGS84.inv(here[0], here[1], there[0], there[1])
+    if metres <= FAR_M:
+        return linear_between(source, map_grid)
+    return np.asarray(np.linalg.solve(ground_jacobian(map_grid), ground_jacobian(source)))
 
 
 def footprint(grid: Grid) -> Polygon:

@@ -11,7 +11,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geomatch.errors import GeomatchError, InputError, LimitError, UnrectifiedError, UsageError
-from geomatch.geo import Grid, ground_resolution_m, linear_between, local_grid
+from geomatch.geo import Grid, ground_resolution_m, linear_to_map, local_grid
 from geomatch.images import SarRadiometry
 from geomatch.raster import Patch, Raster, open_raster
 from geomatch.tiles import starts
@@ -100,7 +100,7 @@ def load_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptio
                 hint=f"give a strip of at least {MIN_STRIP_PX} × {MIN_STRIP_PX} px",
             )
         try:
-            linear = linear_between(grid, map_grid)
+            linear = linear_to_map(grid, map_grid)
         except GeomatchError as error:
             raise InputError(error.what, where=raster.path, hint=error.hint) from error
         _check_scale(linear, raster, map_grid, notes)

@@ -20,7 +20,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geomatch.correlate import QUANTUM
 from geomatch.encoder import Encoder, load_encoder
-from geomatch.errors import InputError, OutputError
+from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import published, sha256_of, writing
 from geomatch.geo import Grid
 from geomatch.images import OpticalStretch
@@ -122,11 +122,15 @@ class _Job:
     def plan(cls, raster: Raster, options: BuildOptions, progress: Progress) -> _Job:
         assert raster.grid is not None, "opened with need_grid"
         window = window_of(raster.grid, options)
+        try:
+            tiles = TileGrid(window.width, window.height, options.tile_px, options.stride_px)
+        except UsageError as error:
+            raise UsageError(error.what, where=raster.path, hint=error.hint) from error
         return cls(
             raster=raster,
             window=window,
             grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
-            tiles=TileGrid(window.width, window.height, options.tile_px, options.stride_px),
+            tiles=tiles,
             encoder=load_encoder(options.encoder),
             stretch=OpticalStretch.fit(raster),
             options=options,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geomatch.errors import InputError, UsageError
+from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs, transform_points
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
 
@@ -62,8 +62,7 @@ def window_of(grid: Grid, options: BuildOptions) -> Window:
     """The pixels of the map that the options ask for: those that the bounding box touches.
 
     Raises:
-        InputError: the box does not touch the map.
-        UsageError: the box has no area.
+        UsageError: the box has no area, or does not touch the map.
     """
     if options.bbox is None:
         return Window(0, 0, grid.width, grid.height)
@@ -83,7 +82,7 @@ def window_of(grid: Grid, options: BuildOptions) -> Window:
     low = np.clip(np.floor(px.min(axis=0) + 1e-6), 0, grid.center_px * 2).astype(int)
     high = np.clip(np.ceil(px.max(axis=0) - 1e-6), 0, grid.center_px * 2).astype(int)
     if (high <= low).any():
-        raise InputError(f"the box {options.bbox} does not touch the map", hint="gdalinfo prints the map's extent")
+        raise UsageError(f"the box {options.bbox} does not touch the map", hint="gdalinfo prints the map's extent")
     return Window(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
 
 

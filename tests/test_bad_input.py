@@ -238,7 +238,7 @@ def test_map_smaller_than_a_tile_is_told(town: Town, tmp_path: Path) -> None:
     before = listing(tmp_path)
     result = geomatch("index", "build", tmp_path / "small.tif", "-o", tmp_path / "a.gmi")
     assert result.exit_code == 2
-    assert_says(result.stderr, "400 × 150 px is smaller than a tile of 200 × 200 px. ", "--tile")
+    assert_says(result.stderr, ".tif: 400 × 150 px is smaller than a tile of 200 × 200 px. ", "--tile")
     assert listing(tmp_path) == before
     assert geomatch("index", "build", tmp_path / "small.tif", "-o", tmp_path / "a.gmi", "--tile", 100).exit_code == 0
 

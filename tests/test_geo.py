@@ -17,12 +17,14 @@ from shapely.geometry import MultiPolygon, Point, Polygon
 
 from geomatch.errors import InputError
 from geomatch.geo import (
+    CRS84,
     Grid,
     as_crs,
     footprint,
     ground_jacobian,
     ground_resolution_m,
     linear_between,
+    linear_to_map,
     local_grid,
     to_crs84,
     transform_points,
@@ -137,6 +139,23 @@ def test_linear_between_shared_crs_is_affine_algebra(angle: float, fine: float, 
     turn = np.radians(-angle)
     by_hand = fine / coarse * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     np.testing.assert_allclose(linear_between(source, target), by_hand, atol=1e-9 * (1 + fine / coarse))
+
+
+def test_a_claim_near_the_map_is_taken_through_its_projection() -> None:
+    near = Grid(as_crs("EPSG:32611"), Affine(0.5, 0.1, 400_000.0, 0.1, -0.5, 3_760_000.0), 300, 200)
+    map_grid = Grid(as_crs("EPSG:32611"), Affine(1.0, 0.0, 410_000.0, 0.0, -1.0, 3_770_000.0), 4000, 3000)
+    np.testing.assert_allclose(linear_to_map(near, map_grid), [[0.5, 0.1], [-0.1, 0.5]], atol=1e-9)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:3395"])
+def test_a_claim_on_another_continent_gives_scale_and_heading_on_the_ground(crs: str) -> None:
+    """A strip of 2 m pixels, up to the north, flown in California; the map is in Europe."""
+    strip = local_grid(Grid(as_crs("EPSG:4326"), Affine(1e-4, 0, -118.0, 0, -1e-4, 34.0), 100, 100), 2.0, 0.0, 500, 300)
+    lonlat = transform_points([[14.5, 50.0]], CRS84, as_crs(crs))[0]
+    map_grid = Grid(as_crs(crs), Affine(1.0, 0.0, lonlat[0] - 500, 0.0, -1.0, lonlat[1] + 500), 1000, 1000)
+    linear = linear_to_map(strip, map_grid)
+    ground = ground_jacobian(map_grid) @ linear
+    np.testing.assert_allclose(ground, [[2.0, 0.0], [0.0, -2.0]], atol=0.01)
 
 
 def test_linear_between_two_crs_matches_moved_pixels() -> None:

@@ -47,7 +47,7 @@ def test_box_is_clipped_to_the_map() -> None:
 
 @pytest.mark.parametrize("points", [((1000, 0), (1100, 50)), ((-50, 0), (0, 50)), ((0, 900), (50, 950))])
 def test_box_beside_the_map_is_an_input_error(points: tuple[tuple[float, float], ...]) -> None:
-    with pytest.raises(InputError, match=r"does not touch the map.*[Gg]dalinfo"):
+    with pytest.raises(UsageError, match=r"does not touch the map.*[Gg]dalinfo"):
         window_of(NORTH_UP, boxed(NORTH_UP, *points))
 
 
