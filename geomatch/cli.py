@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from enum import StrEnum
 from importlib.metadata import entry_points, version
@@ -132,7 +133,8 @@ def locate(
             if failure is not None:
                 complain(failure)
                 failures.append(failure)
-            _describe(strip, location, quiet=quiet or as_json)
+            if failure is None or location.status != "unusable":  # its failure is told already
+                _describe(strip, location, options, quiet=quiet or as_json)
         step("locating", len(strips), len(strips))
     if output is not None:
         try:
@@ -177,11 +179,13 @@ def _locate_one(
     return location, None
 
 
-def _describe(strip: Path, location: Location, *, quiet: bool) -> None:
-    """One line on stdout for people, the notes on stderr with -v."""
+def _describe(strip: Path, location: Location, options: StripOptions, *, quiet: bool) -> None:
+    """One line on stdout for people, the notes on stderr with -v; what was assumed, without being told, always."""
     notes = location.evidence.notes
+    told = options.gsd_m is not None and options.heading_deg is not None
     for note in notes:
-        log.info("%s", note)
+        assumed = "no georeferencing" in note and not told
+        log.log(logging.WARNING if assumed else logging.INFO, "%s", note)
     if quiet:
         return
     if location.status == "unusable":

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, ParamSpec
 
 import typer
 
-from geomatch.errors import GeomatchError, UsageError
+from geomatch.errors import GeomatchError, OutputError, UsageError
 
 INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
 
@@ -32,6 +33,7 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
+            sys.stdout.flush()
         except GeomatchError as error:
             complain(error)
             raise typer.Exit(error.exit_code) from None
@@ -41,8 +43,29 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             sys.stderr.close()  # whoever read our output has gone; Python would complain while it closes stdout
             raise typer.Exit(0) from None
+        except OSError:
+            refused = _refusal_of_stdout()
+            if refused is None:
+                raise
+            complain(refused)
+            raise typer.Exit(refused.exit_code) from None
 
     return wrapped
+
+
+def _refusal_of_stdout() -> OutputError | None:
+    """Why stdout, which keeps what it could not write, refuses it again; what it keeps is dropped. None if it does not."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError):  # Python would complain while it closes stdout; one in memory has no fileno
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        reason = error.strerror or str(error)
+        hint = "free some space or send it elsewhere"
+        return OutputError(f"standard output cannot be written ({reason})", hint=hint)
+    return None
 
 
 def complain(error: GeomatchError) -> None:

@@ -5,6 +5,8 @@ One line per kind. ``exit_code`` is what the command line returns, ``http_status
 
 from __future__ import annotations
 
+_COMMANDS = ("gdal", "geomatch ", "ls ", "rio ")  # how hints begin that name a program first
+
 
 class GeomatchError(Exception):
     """Base of all errors that a user can act on.
@@ -26,8 +28,9 @@ class GeomatchError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        step = f". {self.hint[:1].upper()}{self.hint[1:]}" if self.hint else ""
-        return f"{place}{self.what}{step}."
+        # A sentence, but a program keeps its name as it is typed.
+        hint = self.hint if self.hint.startswith(_COMMANDS) else self.hint[:1].upper() + self.hint[1:]
+        return f"{place}{self.what}. {hint}." if hint else f"{place}{self.what}."
 
 
 class UsageError(GeomatchError):

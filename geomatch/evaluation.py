@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from geomatch.geo import (
     pixel_between,
 )
 from geomatch.images import SarRadiometry
+from geomatch.location import Status
 from geomatch.locator import Clock, Locator, Trace
 from geomatch.metrics import auroc, first_hit, recall_at, wilson
 from geomatch.outputs import output_file
@@ -51,7 +52,8 @@ class Prediction:
         truth_px: [2] its centre, pixels of the index's map; None off the map.
         found_px: [2] centre of the best place, or None when the answer gives none.
         metres_per_px: of the map there.
-        rank: of the first retrieved place that overlaps the true one by OVERLAP, from 1; 0 for none.
+        rank: of the first retrieved place that overlaps the true one by OVERLAP, from 1; 0 for none. Where the vector
+            search is not used (windows smaller than a tile, exhaustive search), of the places by their correlation.
         textured: whether the map shows anything there (``geomatch.texture.is_textured``).
         status, confidence: of the answer.
         signs: what the confidence was read from (``Signs.values``), or None.
@@ -228,14 +230,17 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "answered": int(placed.size),
         "located": len(located),
         "located_wrong": sum(prediction.error_px > SUCCESS_PX[2] for prediction in located),
-        "status": {
-            name: sum(p.status == name for p in seen) for name in ("located", "ambiguous", "absent", "unusable")
-        },
+        "status": _statuses(seen),
         "absent_windows": len(absent),
+        "absent_status": _statuses([prediction for prediction in predictions if not prediction.on_map]),
         "absent_auroc": auroc([prediction.confidence for prediction in seen], absent),
         "wall_s_per_query": float(np.mean([prediction.wall_s for prediction in predictions])) if predictions else None,
         "cpu_s_per_query": float(np.mean([prediction.cpu_s for prediction in predictions])) if predictions else None,
     }
+
+
+def _statuses(predictions: Sequence[Prediction]) -> dict[str, int]:
+    return {name: sum(p.status == name for p in predictions) for name in get_args(Status)}
 
 
 def _success(name: str, predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
@@ -257,7 +262,7 @@ def _prediction(locator: Locator, trace: Trace, window: _Window, seconds: tuple[
         truth_px=None if truth is None else (float(truth[0]), float(truth[1])),
         found_px=None if found is None else (float(found[0]), float(found[1])),
         metres_per_px=ground_resolution_m(locator.index.grid, truth),
-        rank=0 if corner is None else first_hit(trace.retrieved.corners_px, corner, window.size_px, OVERLAP),
+        rank=0 if corner is None else first_hit(_ranked(trace), corner, window.size_px, OVERLAP),
         textured=corner is not None and _textured(locator, corner, window.size_px),
         status=trace.location.status,
         confidence=trace.location.confidence,
@@ -265,6 +270,13 @@ def _prediction(locator: Locator, trace: Trace, window: _Window, seconds: tuple[
         wall_s=seconds[0],
         cpu_s=seconds[1],
     )
+
+
+def _ranked(trace: Trace) -> NDArray[np.float64]:
+    """Places in the order of the vector search; where it was not used, in that of their correlation."""
+    if len(trace.retrieved) or trace.judged is None:
+        return trace.retrieved.corners_px
+    return trace.judged.places.corners_px
 
 
 def _textured(locator: Locator, corner_px: NDArray[np.float64], size_px: tuple[int, int]) -> bool:

@@ -20,6 +20,41 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_target(target: Path, *, directory: bool = False) -> None:
+    """Find out before the work whether ``target`` could be written.
+
+    Args:
+        target: a file, or a folder to hold files; either may be there or appear in a folder that is.
+        directory: whether it is a folder.
+
+    Raises:
+        OutputError: a file where a folder is meant or the other way round, no folder to write to, no permission, or a
+            place inside an index.
+    """
+    if directory and target.exists() and not target.is_dir():
+        raise OutputError("this is a file", where=target, hint="name a folder")
+    if not directory and target.is_dir():
+        raise OutputError("this is a folder", where=target, hint="name a file in it")
+    folder = target if directory and target.exists() else target.absolute().parent
+    if not folder.is_dir():
+        raise OutputError("the folder to write to does not exist", where=folder, hint="create it first")
+    _check_no_index(folder, target)
+    if not os.access(folder, os.W_OK):
+        hint = "choose another place or change its permissions"
+        raise OutputError("no permission to write", where=folder, hint=hint)
+
+
+def _check_no_index(folder: Path, target: Path) -> None:
+    """Raise if ``folder``, where ``target`` is to appear, is an index or lies inside one."""
+    from geomatch.manifest import MANIFEST, VECTORS  # which itself hashes files
+
+    resolved = folder.resolve()
+    for place in (resolved, *resolved.parents):
+        if (place / MANIFEST).is_file() and (place / VECTORS).is_file():
+            hint = "choose another place, an index holds nothing but its own files"
+            raise OutputError(f"lies inside the index {place}", where=target, hint=hint)
+
+
 @contextmanager
 def published(target: Path, *, directory: bool = False, overwrite: bool = True) -> Iterator[Path]:
     """A temporary sibling to write to, which becomes ``target`` by one rename when the block ends well.
@@ -32,12 +67,13 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
         overwrite: whether it may replace what is there.
 
     Raises:
-        OutputError: the place cannot be written, the disk is full, or something is in the way.
+        OutputError: the place cannot be written, lies inside an index, the disk is full, or something is in the way.
     """
     target = Path.cwd() / target
     _check_free(target, directory=directory, overwrite=overwrite)
     if not target.parent.is_dir():
         raise OutputError("the folder to write to does not exist", where=target.parent, hint="create it first")
+    _check_no_index(target.parent, target)
     with writing(target):
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     try:

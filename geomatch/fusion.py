@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.correlate import NO_MATCH, Field, Template, around, over
+from geomatch.correlate import MIN_OVERLAP, NO_MATCH, Field, Template, around, over
 from geomatch.structure import Dense
 from geomatch.tile_index import Hits
 
@@ -145,6 +145,9 @@ def scan(windows: Sequence[Window], field: Dense, rms: float, *, cell_px: int) -
         As ``verify``; none where the strip is larger than the map.
     """
     reach = np.max([window.cell + window.template.mask.shape[::-1] for window in windows], axis=0)
+    over_edge = (reach * (1 - MIN_OVERLAP)).astype(np.int64)  # how far a strip may hang over the map
+    margin = ((over_edge[1], over_edge[1]), (over_edge[0], over_edge[0]))
+    field = Dense(np.pad(field.values, ((0, 0), *margin)), np.pad(field.valid, margin))
     height, width = np.array(field.valid.shape) - reach[::-1] + 1
     if height < 1 or width < 1:
         return Poses(np.empty((0, 2)), np.empty(0))
@@ -156,8 +159,7 @@ def scan(windows: Sequence[Window], field: Dense, rms: float, *, cell_px: int) -
     summit = total == cv2.dilate(total, np.ones((3, 3), np.uint8))
     rows, cols = np.nonzero(summit)
     order = np.argsort(-total[rows, cols], kind="stable")[: MAX_PEAKS * DISTINCT_CELLS**2]
-    here = np.zeros(2, np.int64)
-    return distinct([Summit(total, int(rows[i]), int(cols[i]), here) for i in order], cell_px)
+    return distinct([Summit(total, int(rows[i]), int(cols[i]), -over_edge) for i in order], cell_px)
 
 
 @dataclass(frozen=True)

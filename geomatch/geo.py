@@ -219,14 +219,18 @@ def linear_between(source: Grid, target: Grid, at_px: ArrayLike | None = None) -
 def linear_to_map(source: Grid, map_grid: Grid) -> NDArray[np.float64]:
     """How an image that claims a place has to be turned and scaled for a map that may lie elsewhere: [2 x 2].
 
-    ``linear_between`` where the claimed place is within FAR_M of the map's centre. Farther away a projection turns and
-    stretches what it shows; then metres on the ground and true north are compared.
+    ``linear_between`` where the two share a CRS or the claimed place is within FAR_M of the map's centre. Farther away
+    another projection turns and stretches what it shows; then metres on the ground and true north are compared.
 
     Raises:
         InputError: the claimed place has no longitude and latitude.
     """
+    if source.crs == map_grid.crs:
+        return linear_between(source, map_grid)
     here, there = (transform_points(grid.to_map(grid.center_px), grid.crs, CRS84) for grid in (source, map_grid))
     _, _, metres = WGS84.inv(here[0], here[1], there[0], there[1])
+    if not np.isfinite(metres):
+        raise InputError(f"({here[0]:.6g}, {here[1]:.6g}) is no longitude and latitude", hint="check its geotransform")
     if metres <= FAR_M:
         return linear_between(source, map_grid)
     return np.asarray(np.linalg.solve(ground_jacobian(map_grid), ground_jacobian(source)))

@@ -169,6 +169,12 @@ class SarRadiometry:
         values = _valid_values(raster, chosen)
         found, why = _sar_kind(values) if kind == "auto" else (kind, "as told")
         amplitude = _AMPLITUDE[found](_as_float(values))
+        if found == "db" and abs(float(np.median(values))) > DB_RANGE:
+            raise InputError(
+                f"{float(np.median(values)):.4g} dB are not possible",
+                where=raster.path,
+                hint="divide the values first, they look like hundredths: gdal_translate -ot Float32 -scale",
+            )
         lit = [band[band > 0] for band in amplitude]
         if not all(band.size for band in lit):
             dark = [number for number, band in zip(chosen, lit, strict=True) if not band.size]

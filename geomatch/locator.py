@@ -20,8 +20,9 @@ from geomatch.refine import MapPixels, Refiner
 from geomatch.strips import Strip, StripOptions, cut_windows, load_strip
 from geomatch.structure import Dense
 from geomatch.texture import unusable
+from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
-from geomatch.tiles import tile_vectors
+from geomatch.tiles import starts, tile_vectors
 
 RETRIEVED_TILES = 400  # of a single window; the windows of a strip share them, but for a least number
 MIN_RETRIEVED_TILES = 200
@@ -125,7 +126,10 @@ class Locator:
 
     def trace(self, strip: Strip, clock: Clock | None = None) -> Trace:
         """Find a strip that is already on the map's pixel grid, and keep what led to the answer."""
-        clock = clock or Clock()
+        with one_thread():
+            return self._trace(strip, clock or Clock())
+
+    def _trace(self, strip: Strip, clock: Clock) -> Trace:
         answers = Answers(self.index, strip, self._notes, clock.seconds)
         if reason := unusable(strip.image, strip.valid, strip.area_px):
             return Trace(answers.nowhere("unusable", reason), NO_POSES)
@@ -140,7 +144,8 @@ class Locator:
         with clock.stage("correlate"):
             found = self._correlate(retrieved, windows)
         if not len(found):
-            return Trace(answers.nowhere("absent", "no place on the map resembles the strip"), retrieved)
+            reason = "no place on the map resembles the strip, or the strip is larger than the map"
+            return Trace(answers.nowhere("absent", reason), retrieved)
         with clock.stage("refine"):
             judged = Judged.of(_look_closer(found, self._refiner(strip, windows)))
         return Trace(answers.placed(windows, judged), retrieved, judged)
@@ -178,10 +183,18 @@ class Locator:
         return fusion.scan(windows, field.whole(), field.rms, cell_px=cell)
 
     def _refiner(self, strip: Strip, windows: Sequence[Window]) -> Refiner | None:
+        """What looks at the pixels of windows, or None where there is nothing to look at."""
         if self.pixels is None:
             return None
-        first = np.array([window.cell for window in windows]) * self.index.encoder.cell_px
-        return Refiner(strip, first, self.index.manifest.tiles.size_px, self.pixels)
+        size = self.index.manifest.tiles.size_px
+        height, width = strip.image.shape
+        if min(height, width) < size:  # one window for the correlation, several for the pixels
+            rows, cols = starts(height, min(size, height), size), starts(width, min(size, width), size)
+            first = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).astype(np.int64)
+        else:
+            first = np.array([window.cell for window in windows]) * self.index.encoder.cell_px
+        refiner = Refiner(strip, first, size, self.pixels)
+        return refiner if refiner.cells else None
 
 
 NO_POSES = Poses(np.empty((0, 2)), np.empty(0))

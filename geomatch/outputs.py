@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from shapely.geometry import shape
 
 from geomatch.errors import OutputError, UsageError
 from geomatch.extras import needs_extra
-from geomatch.files import published
+from geomatch.files import check_target, published
 from geomatch.location import Location
 
 Answers = Sequence[tuple[str, Location]]
@@ -58,7 +59,7 @@ def check_locations_path(path: str | os.PathLike[str]) -> None:
 
     Raises:
         UsageError: the suffix is not known, or its writer needs a package that is not installed.
-        OutputError: there is no such folder, it cannot be written to, or ``path`` is a folder itself.
+        OutputError: as ``check_target`` says.
     """
     target = Path(path)
     writer = _writer(target)
@@ -66,13 +67,7 @@ def check_locations_path(path: str | os.PathLike[str]) -> None:
         with needs_extra("gis", f"writing {target.suffix}"):
             import geopandas  # noqa: F401
             import pyogrio  # noqa: F401
-    if target.is_dir():
-        raise OutputError("this is a folder", where=target, hint="name a file in it")
-    if not target.absolute().parent.is_dir():
-        raise OutputError("the folder to write to does not exist", where=target.parent, hint="create it first")
-    if not os.access(target.absolute().parent, os.W_OK):
-        hint = "choose another place or change its permissions"
-        raise OutputError("no permission to write", where=target.parent, hint=hint)
+    check_target(target)
 
 
 def write_locations(answers: Answers, path: str | os.PathLike[str]) -> None:
@@ -126,14 +121,12 @@ def _write_geojson(collection: dict[str, Any], file: Path) -> None:
 
 
 def _write_geopackage(collection: dict[str, Any], file: Path) -> None:
-    from pyogrio.errors import DataLayerError, DataSourceError
-
+    # In memory: where the disk is full, GDAL tells pages of SQL, and Python the cause.
+    content = BytesIO()
+    # One declared type whatever the answers are: an antimeridian makes a MultiPolygon, "absent" a null.
     frame = _frame(collection, "EPSG:4326")
-    try:
-        # One declared type whatever the answers are: an antimeridian makes a MultiPolygon, "absent" a null.
-        frame.to_file(file, driver="GPKG", layer=LAYER, engine="pyogrio", geometry_type="MultiPolygon")
-    except (DataSourceError, DataLayerError) as error:
-        raise OutputError(f"cannot be written ({error})", where=file.name, hint="choose another place") from error
+    frame.to_file(content, driver="GPKG", layer=LAYER, engine="pyogrio", geometry_type="MultiPolygon")
+    file.write_bytes(content.getvalue())
 
 
 def _write_geoparquet(collection: dict[str, Any], file: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from geomatch.console import log
-from geomatch.errors import OutputError, UsageError
+from geomatch.errors import UsageError
+from geomatch.files import check_target
 from geomatch.location import Location
 from geomatch.locator import Locator
 from geomatch.overlay import checkerboard, warp_strip
@@ -27,7 +27,7 @@ class Pictures:
     Raises:
         UsageError: a path of another kind of file, several strips but one file, strips of one name, or a target that
             is a strip or the map itself.
-        OutputError: a folder that is missing or cannot be written to.
+        OutputError: a place that cannot be written, see ``check_target``.
         InputError: checkerboards are asked for and the map is not there.
     """
 
@@ -81,7 +81,7 @@ def _targets(
         hint = f"end its name in {' or '.join(suffixes)}, or name a folder"
         raise UsageError(f"unknown kind of file {path.suffix!r}", where=f"{option} {path}", hint=hint)
     targets = {strip: path / f"{strip.stem}{suffixes[0]}" if in_folder else path for strip in strips}
-    _check_folder(path if path.is_dir() else path.absolute().parent)
+    check_target(path, directory=in_folder)
     _check_apart(targets, option, inputs)
     return targets
 
@@ -97,11 +97,3 @@ def _check_apart(targets: dict[Path, Path], option: str, inputs: Sequence[Path])
         if other.resolve() != strip.resolve():
             hint = "rename one, or locate them one at a time"
             raise UsageError(f"is where both {other} and {strip} would go", where=f"{option} {target}", hint=hint)
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise OutputError("the folder to write to does not exist", where=folder, hint="create it first")
-    if not os.access(folder, os.W_OK):
-        hint = "choose another place or change its permissions"
-        raise OutputError("no permission to write", where=folder, hint=hint)

@@ -63,6 +63,9 @@ class Refiner:
         windows_px: [N x 2] first column and row of windows in the strip; MAX_WINDOWS of them are used.
         size_px: side of a window.
         pixels: of the map.
+
+    Attributes:
+        cells: fine cells that are compared; none where no window shows structure, and then there is nothing to refine.
     """
 
     def __init__(self, strip: Strip, windows_px: NDArray[np.int64], size_px: int, pixels: MapPixels) -> None:
@@ -74,7 +77,7 @@ class Refiner:
             query = template(structure(strip.image[part], strip.valid[part], CELL_PX))
             if query is not None:
                 self._queries.append((offset, query))
-        self._cells = int(sum(query.mask.sum() for _, query in self._queries))
+        self.cells = int(sum(query.mask.sum() for _, query in self._queries))
 
     def at(self, corner_px: NDArray[np.float64]) -> Refined:
         """Correlate around a place, right within SEARCH_PX: [2] map pixel of the strip's first pixel."""
@@ -88,9 +91,9 @@ class Refiner:
         row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
         if not (peak > 0 and 0 < row < 2 * reach and 0 < col < 2 * reach):
-            return Refined(corner_px, peak, self._cells, fixed=False)
+            return Refined(corner_px, peak, self.cells, fixed=False)
         shift = np.array([col, row]) + subpixel(total, row, col) - reach
-        return Refined(start + CELL_PX * shift, peak, self._cells, fixed=True)
+        return Refined(start + CELL_PX * shift, peak, self.cells, fixed=True)
 
     @staticmethod
     def _trust(shift_px: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -212,15 +212,18 @@ def _grid(raster: Raster, map_grid: Grid, options: StripOptions, notes: list[str
     if isinstance(raster.no_grid, UnrectifiedError) and not told:
         hint = f"{raster.no_grid.hint}; or give both --gsd and --heading"
         raise UnrectifiedError(raster.no_grid.what, where=raster.path, hint=hint)
-    if raster.grid is not None:
-        notes.append(f"{raster.path.name}: its own georeferencing is set aside for what was told")
+    size = (raster.width, raster.height)
+    if raster.grid is not None and options.heading_deg is None:
         gsd = options.gsd_m or ground_resolution_m(raster.grid)
-    else:
-        gsd = options.gsd_m or ground_resolution_m(map_grid)
+        notes.append(f"{raster.path.name}: taken as {gsd:.4g} m per pixel as told, its heading as georeferenced")
+        about = Affine.translation(*raster.grid.center_px)
+        scaled = about @ Affine.scale(gsd / ground_resolution_m(raster.grid)) @ ~about
+        return Grid(raster.grid.crs, raster.grid.transform @ scaled, *size)
+    gsd = options.gsd_m or ground_resolution_m(raster.grid or map_grid)
     heading = options.heading_deg or 0.0
-    if raster.grid is None:
-        notes.append(f"{raster.path.name}: no georeferencing, taken as {gsd:.4g} m per pixel, heading {heading:g}°")
-    return local_grid(map_grid, gsd, heading, raster.width, raster.height)
+    why = "no georeferencing" if raster.grid is None else "its own georeferencing is set aside"
+    notes.append(f"{raster.path.name}: {why}, taken as {gsd:.4g} m per pixel, heading {heading:g}°")
+    return local_grid(map_grid, gsd, heading, *size)
 
 
 def _check_scale(linear: NDArray[np.float64], raster: Raster, map_grid: Grid, notes: list[str]) -> None:

@@ -29,6 +29,7 @@ NEIGHBOURHOOD_CELLS = 6.0  # Gaussian over which contrast is equalised
 CONTRAST_FLOOR = 1.0  # share of the neighbourhood's contrast added to a cell's own in the division
 BLUR_CELLS, BLUR_SHARE = 2.5, 0.5  # the blur, and how much of it is taken away
 MIN_VALID = 0.5  # share of a cell's gradients that must be known
+MEND_PX = 2  # holes are mended where at least half of the pixels this near are known
 
 _GRADIENT_REACH_PX = 5  # radius of the smoothing and Sobel kernels together
 _TINY = 1e-6  # keeps constant images at zero instead of dividing zero by zero
@@ -63,6 +64,7 @@ def structure(image: NDArray[np.float32], valid: NDArray[np.bool_], cell_px: int
     Returns:
         [3 x ceil(H / cell_px) x ceil(W / cell_px)] features, of length below one per cell.
     """
+    image, valid = _mended(image, valid)
     pooled, share = _pool(_harmonics(image), _known_gradients(valid), cell_px)
     known = share >= MIN_VALID
     pooled *= known / np.maximum(share, _TINY)
@@ -77,7 +79,19 @@ def structure(image: NDArray[np.float32], valid: NDArray[np.bool_], cell_px: int
 def reach_px(cell_px: int = 8) -> int:
     """How far a cell's features look beyond it: the halo of a block whose features must not depend on the blocking."""
     cells = _radius(NEIGHBOURHOOD_CELLS) + _radius(BLUR_CELLS) + 1
-    return cells * cell_px + _GRADIENT_REACH_PX
+    return cells * cell_px + _GRADIENT_REACH_PX + MEND_PX
+
+
+def _mended(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Small holes filled with the mean of the known pixels around them; a hole would cost the gradients about it."""
+    if valid.all():
+        return image, valid
+    side = (2 * MEND_PX + 1,) * 2
+    share = cv2.blur(valid.astype(np.float32), side, borderType=cv2.BORDER_REFLECT_101)
+    mean = cv2.blur(np.where(valid, image, np.float32(0)), side, borderType=cv2.BORDER_REFLECT_101)
+    known = np.asarray(valid | (share >= 0.5))
+    filled = np.where(valid, image, mean / np.maximum(share, _TINY))
+    return np.asarray(filled, dtype=np.float32), known
 
 
 def _harmonics(image: NDArray[np.float32]) -> NDArray[np.float32]:

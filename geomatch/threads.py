@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 
-@contextmanager
-def one_faiss_thread() -> Iterator[None]:
-    """FAISS on one thread within the block.
+def one_thread() -> AbstractContextManager[object]:
+    """BLAS, OpenMP and so FAISS on one thread within the block.
 
-    Its threads wait for each other by spinning: on two busy cores, building an index with them took several times the
-    CPU and the wall time that it takes without.
+    Their threads wait for each other by spinning; the products here are too small to gain from them, and on a busy
+    machine they lose. Whoever has many queries runs several processes.
     """
-    import faiss
+    limit: AbstractContextManager[object] = _controller().limit(limits=1)
+    return limit
 
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    """What the libraries loaded by now can be told; finding them takes milliseconds, so it is done once."""
+    import faiss  # noqa: F401  # so that its OpenMP is among them
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

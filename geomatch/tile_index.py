@@ -29,7 +29,7 @@ from geomatch.files import sha256_of
 from geomatch.geo import Grid
 from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest
 from geomatch.raster import Raster, open_raster
-from geomatch.threads import one_faiss_thread
+from geomatch.threads import one_thread
 
 if TYPE_CHECKING:
     import faiss
@@ -129,7 +129,7 @@ class TileIndex:
             k: how many.
         """
         k = min(k, len(self))
-        with one_faiss_thread():
+        with one_thread():
             scores, ids = self._vectors.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
         return Hits(np.where(ids >= 0, scores, -np.inf), self._corners[np.maximum(ids, 0)])
 

@@ -37,7 +37,7 @@ from geomatch.manifest import (
 )
 from geomatch.raster import Limits, Raster, open_raster
 from geomatch.structure import Dense
-from geomatch.threads import one_faiss_thread
+from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid
 
@@ -77,20 +77,37 @@ def build_index(
     Raises:
         InputError: the orthomosaic cannot be used, is smaller than a tile, or has no valid tile.
         UsageError: options that contradict each other.
-        OutputError: the output cannot be written, or is there and ``overwrite`` is not set.
+        OutputError: the output cannot be written, or is there and ``overwrite`` is not set or something else than an
+            index would go with it.
     """
     options = options or BuildOptions()
     target = Path(output)
-    if target.is_dir() and not (target / MANIFEST).is_file():
-        raise OutputError("is there already and is no index", where=target, hint="choose another place")
+    _check_replaceable(target)
     with open_raster(orthomosaic, limits=limits, need_grid=True) as raster:
+        if target.resolve() in raster.path.parents:
+            hint = "choose another place, or move the orthomosaic out of it"
+            raise OutputError(f"holds the orthomosaic {raster.path.name}", where=target, hint=hint)
         job = _Job.plan(raster, options, progress)
-        with published(target, directory=True, overwrite=overwrite) as folder, writing(target), one_faiss_thread():
+        with published(target, directory=True, overwrite=overwrite) as folder, writing(target), one_thread():
             rms = job.write_features(folder / FEATURES)
             tiles = job.write_tiles(folder)
             manifest = job.manifest(folder, target, tiles, rms)
             (folder / MANIFEST).write_text(manifest.to_json())
+            _check_replaceable(target)  # something may have come meanwhile
     return TileIndex.open(target)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raise if ``target`` is a folder that holds something else than an index."""
+    if not target.is_dir():
+        return
+    if not (target / MANIFEST).is_file():
+        raise OutputError("is there already and is no index", where=target, hint="choose another place")
+    with writing(target):
+        others = sorted({file.name for file in target.iterdir()} - {MANIFEST, TILES, VECTORS, FEATURES})
+    if others:
+        what = f"holds more than an index ({others[0]}{', ...' if others[1:] else ''})"
+        raise OutputError(what, where=target, hint="move that elsewhere, or choose another place")
 
 
 def build_index_with(
@@ -188,7 +205,7 @@ class _Job:
             index, factory = fit_vectors(read, self.tiles, features.height, self.encoder, self.options)
             with TileTable(folder / TILES, self.grid, self.tiles.size_px) as table:
                 for done, total, row_starts, found in vectors_by_rows(
-                    read, self.tiles, features.height, self.encoder.cell_px
+                    read, self.tiles, features.height, self.encoder.cell_px, self.encoder.channels
                 ):
                     self.progress("vectors", done, total)
                     keep = found.valid_fraction >= self.options.min_valid

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 ReadRows = Callable[[int, int], Dense]  # first row of cells, number of rows
 
 SAMPLE_TILES = 20_000
-CHUNK_VALUES = 1 << 23  # vector components at a time
+CHUNK_VALUES = 1 << 21  # vector components at a time
 
 
 def vectors_by_rows(
-    read: ReadRows, tiles: TileGrid, cell_rows: int, cell_px: int
+    read: ReadRows, tiles: TileGrid, cell_rows: int, cell_px: int, channels: int
 ) -> Iterator[tuple[int, int, NDArray[np.int32], TileVectors]]:
     """Vectors of the tiles, a few rows of tiles at a time: (rows done, rows in all, row starts, vectors)."""
     col_starts, row_starts = tiles.col_starts, tiles.row_starts
-    per_row = len(col_starts) * vector_size(16, tiles.size_px)
+    per_row = len(col_starts) * vector_size(channels, tiles.size_px)
     step = max(1, CHUNK_VALUES // per_row)
     for first in range(0, len(row_starts), step):
         part = row_starts[first : first + step]
@@ -64,7 +64,7 @@ def fit_vectors(
     sample = np.concatenate(
         [
             found.vectors[found.valid_fraction >= options.min_valid]
-            for _, _, _, found in vectors_by_rows(read, sparse, cell_rows, encoder.cell_px)
+            for _, _, _, found in vectors_by_rows(read, sparse, cell_rows, encoder.cell_px, encoder.channels)
         ]
     )
     if not len(sample):

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from disk import small_disk
 from programs import complaint, geomatch, listing
 
 from geomatch import demo
@@ -70,6 +71,19 @@ def test_folder_of_someone_else_is_left_alone(files: list[str], tmp_path: Path) 
     result = geomatch("demo", "-o", tmp_path / "mine", "--size", 480)
     assert result.exit_code == 5
     assert f"{tmp_path / 'mine'}: is there and no demo wrote it. Choose" in complaint(result.stderr)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 20_000, 1_000_000])
+def test_full_disk_leaves_what_was_there(limit_bytes: int, tmp_path: Path) -> None:
+    """It fills up with the city, and with the report, which is the largest file."""
+    if limit_bytes:
+        assert geomatch("demo", "-o", tmp_path / "demo", "--size", 480, "--seed", 4, "--quiet").exit_code == 0
+    before = listing(tmp_path)
+    with small_disk(limit_bytes):
+        result = geomatch("demo", "-o", tmp_path / "demo", "--size", 480, "--seed", 5, "--quiet")
+    assert result.exit_code == 5
+    assert f"{tmp_path / 'demo'}: the file is larger than this place allows. Choose" in complaint(result.stderr)
     assert listing(tmp_path) == before
 
 

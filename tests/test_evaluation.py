@@ -114,16 +114,6 @@ def test_scene_off_the_map_has_no_truth(locator: Locator, tmp_path: Path) -> Non
     assert np.mean([prediction.confidence for prediction in made]) < 0.5
 
 
-def test_window_off_the_map_is_brought_to_its_scale_and_north(locator: Locator, tmp_path: Path) -> None:
-    """The map's UTM zone, carried on to the other side of the world, would turn and stretch it."""
-    far = Affine(1.0, 0, 500_000, 0, -1.0, 3_700_000)
-    scene = write_tiff(tmp_path / "scene.tif", np.ones((300, 300), "uint8"), crs=UTM11, transform=far)
-    with open_raster(scene) as raster:
-        assert raster.grid is not None
-        linear = evaluation._linear(raster.grid, locator.index.grid, on_map=False)
-    np.testing.assert_allclose(linear, np.diag([2, 2]), atol=0.03 * 2)  # the map's north is 1 degree off its column
-
-
 def test_scene_without_georeference_is_refused(locator: Locator, tmp_path: Path) -> None:
     scene = write_tiff(tmp_path / "scene.tif", np.ones((300, 300), "uint8"), crs=None, transform=None)
     with pytest.raises(InputError, match=r"scene\.tif: the file has no geotransform"):

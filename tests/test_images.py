@@ -193,6 +193,12 @@ def test_many_looks_of_a_flat_scene_are_taken_for_amplitude_and_only_the_contras
     assert wrong.std() == pytest.approx(2 * right.std(), rel=0.1)
 
 
+def test_hundredths_of_db_are_refused(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", (as_stored(speckled_city(), "db") * 100).astype("int16"))
+    with pytest.raises(InputError, match=r"a\.tif: -\d+ dB are not possible.*hundredths"):
+        detect(path)
+
+
 def test_polarisations_are_averaged_as_logarithms(tmp_path: Path) -> None:
     stored = (
         np.sqrt(np.stack([speckled_city(seed=1), speckled_city(seed=2)])) * np.array([1, 50], "float32")[:, None, None]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from drawing import write_tiff
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from geomatch.index.build import build_index
 from geomatch.index.plan import BuildOptions
 from geomatch.location import Location
 from geomatch.locator import Locator
+from geomatch.refine import Refined, Refiner
 from geomatch.strips import StripOptions
 
 Views = dict[str, tuple[tuple[float, float], float, float, tuple[int, int]]]
@@ -82,6 +84,61 @@ def test_strip_comes_back_to_its_place(name: str, town: Town, locator: Locator, 
     assert location.center is not None
     np.testing.assert_allclose(location.center, moved(truth, np.array(size) / 2), atol=0.25)
     assert location.crs == town.crs
+
+
+@pytest.mark.parametrize("shares", [0.01, 0.03])
+def test_scattered_holes_do_not_cost_the_answer(shares: float, town: Town, locator: Locator, tmp_path: Path) -> None:
+    size, to_map = (240, 240), view((380, 400), 0, 1, 240, 240)
+    truth = town.write_strip(tmp_path / "s.tif", to_map, size)
+    with rasterio.open(tmp_path / "s.tif", "r+") as file:
+        data = file.read(1).astype(np.float32)
+        data[np.random.default_rng(0).random(data.shape) < shares] = np.nan
+        file.write(data, 1)
+    location = locator.locate(tmp_path / "s.tif")
+    assert location.status == "located"
+    assert off_px(location, town, truth, size) < 1
+
+
+def test_long_narrow_strip_is_fixed_on_pixels_along_all_of_it(
+    town: Town, locator: Locator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = (120, 640)
+    truth = town.write_strip(tmp_path / "s.tif", view((380, 384), 0, 1, *size), size)
+    seen: list[int] = []
+    at = Refiner.at
+
+    def watched(self: Refiner, corner_px: NDArray[np.float64]) -> Refined:
+        seen.append(self.cells)
+        return at(self, corner_px)
+
+    monkeypatch.setattr(Refiner, "at", watched)
+    assert off_px(locator.locate(tmp_path / "s.tif"), town, truth, size) < 0.5
+    assert min(seen) >= 120 * 640 / 4  # cells of 2 × 2 px
+
+
+def test_narrow_strip_whose_start_holds_no_data_is_answered(town: Town, locator: Locator, tmp_path: Path) -> None:
+    size = (120, 640)
+    truth = town.write_strip(tmp_path / "s.tif", view((380, 384), 0, 1, *size), size)
+    with rasterio.open(tmp_path / "s.tif", "r+") as file:
+        data = file.read(1)
+        data[:230] = 0
+        file.write(data, 1)
+    assert off_px(locator.locate(tmp_path / "s.tif"), town, truth, size) < 1
+
+
+def test_told_pixel_size_keeps_the_files_own_heading(town: Town, locator: Locator, tmp_path: Path) -> None:
+    size, to_map = (240, 300), view((380, 400), 30, 1, 240, 300)
+    town.write_strip(tmp_path / "s.tif", to_map, size)
+    told = locator.locate(tmp_path / "s.tif", StripOptions(gsd_m=0.5))
+    assert told.center == pytest.approx(locator.locate(tmp_path / "s.tif").center, abs=0.25)
+    assert any("0.5 m per pixel as told" in note for note in told.evidence.notes)
+
+
+def test_small_strip_hanging_over_the_edge_is_found(town: Town, locator: Locator, tmp_path: Path) -> None:
+    size = (180, 180)
+    truth = town.write_strip(tmp_path / "s.tif", view((55, 400), 0, 1, *size), size)
+    location = locator.locate(tmp_path / "s.tif")
+    assert off_px(location, town, truth, size) < 1.5
 
 
 def test_answer_is_consistent_in_itself(town: Town, locator: Locator, tmp_path: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
-from uuid import uuid4
 
 import numpy as np
 from affine import Affine
 
 from geomatch.errors import OutputError, UsageError
+from geomatch.files import published, writing
+from geomatch.geo import Grid, as_crs, ground_jacobian
 from geomatch.simulation.backscatter import Scene
 from geomatch.simulation.city import City, make_city
 from geomatch.simulation.geotiff import write_geotiff
@@ -24,7 +25,7 @@ from geomatch.simulation.strips import Flight, draw_frame
 
 Georeference = Literal["drifted", "none"]
 
-SCENE_HEADING_DEG = 192.0  # a descending orbit
+SCENE_HEADING_DEG = 192.0  # a descending orbit, from grid north
 LOW_DRIFT_M, HIGH_DRIFT_M = 300.0, 2000.0
 
 
@@ -38,8 +39,9 @@ class StripTruth:
             y = d col + e row + f.
         center: the strip's centre in ``crs``.
         crs: the map's CRS.
-        heading_deg: direction of the image's up, clockwise from grid north.
-        gsd_m: ground sample distance in metres.
+        heading_deg: direction of the image's up at its centre, clockwise from true north, as ``geomatch locate
+            --heading`` takes it.
+        gsd_m: ground sample distance in metres of ``crs``.
         look: side of the heading that the radar looks to.
         looks: number of looks of the speckle.
         incidence_deg: incidence angle.
@@ -103,28 +105,28 @@ def simulate_city(
     ``ortho.tif`` is RGB uint8; ``sar.tif`` is the whole scene on the same north-up grid, seen from one heading; strips
     are in the radar's own geometry. SAR values are linear amplitude, float32. With ``georeference="drifted"`` a strip
     carries its true heading and scale but is displaced by 300 to 2000 m in a random direction, as a drone without
-    satellite navigation would report it; with ``"none"`` it carries none. Either way heading and ground sample distance
-    are in its tags. The folder appears complete or not at all.
+    satellite navigation would report it; with ``"none"`` it carries none. Either way heading, clockwise from true
+    north, and ground sample distance are in its tags. The folder appears complete or not at all.
 
     Raises:
         UsageError: for arguments out of range.
-        OutputError: when the folder exists and is not empty, or cannot be written.
+        OutputError: when the folder exists and is not empty, or cannot be written, or the disk is full.
     """
     flight, radar = flight or Flight(), radar or Radar()
     _check(strips, georeference, radar)
     folder, drifted = Path(output_dir), georeference == "drifted"
-    with _published(folder) as draft:
+    with _appearing(folder) as draft:
         city = make_city(size_px, gsd_m=gsd_m, seed=seed)
         rng = np.random.default_rng((seed, 0x57E))
         frames = [draw_frame(city, flight, rng) for _ in range(strips)]
         write_geotiff(draft / "ortho.tif", render_optical(city, camera), city.transform, city.crs, overviews=True)
         scene = Scene.of(city)
-        _write_scene(draft / "sar.tif", scene, city, radar, rng)
+        scene_heading_deg = _write_scene(draft / "sar.tif", scene, city, radar, rng)
         truth = [
             _write_strip(draft / f"strip_{number:02d}.tif", scene, frame, radar, rng, crs=city.crs, drifted=drifted)
             for number, frame in enumerate(frames, start=1)
         ]
-        _write_truth(draft / "truth.json", city, radar, truth)
+        _write_truth(draft / "truth.json", city, radar, scene_heading_deg, truth)
     return SimulatedCity(folder, tuple(truth))
 
 
@@ -138,16 +140,26 @@ def _check(strips: int, georeference: str, radar: Radar) -> None:
         raise UsageError(f"georeference {georeference!r} is unknown", where="georeference", hint='"drifted" or "none"')
 
 
-def _write_scene(path: Path, scene: Scene, city: City, radar: Radar, rng: np.random.Generator) -> None:
-    """Render and write the whole map as one SAR scene."""
+def _true_heading_deg(frame: Frame, crs: str) -> float:
+    """Direction of a frame's up at its centre, degrees clockwise from true north, in [0, 360)."""
+    down = ground_jacobian(Grid(as_crs(crs), frame.transform, frame.width, frame.height))[:, 1]
+    return float(np.rad2deg(np.arctan2(-down[0], -down[1])) % 360.0)
+
+
+def _write_scene(path: Path, scene: Scene, city: City, radar: Radar, rng: np.random.Generator) -> float:
+    """Render and write the whole map as one SAR scene; return its heading, clockwise from true north."""
     power = render_north_up(scene, city.transform, city.shape, radar, rng, heading_deg=SCENE_HEADING_DEG)
+    rows, cols = city.shape
+    x, y = city.transform @ (cols / 2, rows / 2)
+    heading_deg = _true_heading_deg(Frame.centred((x, y), SCENE_HEADING_DEG, city.gsd_m, cols, rows), city.crs)
     tags = {
-        "heading_deg": f"{SCENE_HEADING_DEG}",
+        "heading_deg": f"{heading_deg:.6f}",
         "look": radar.look.value,
         "incidence_deg": f"{radar.incidence_deg}",
         "unit": "amplitude",
     }
     write_geotiff(path, np.sqrt(power), city.transform, city.crs, tags=tags, overviews=True)
+    return heading_deg
 
 
 def _write_strip(
@@ -157,8 +169,9 @@ def _write_strip(
     amplitude = np.sqrt(render_sar(scene, frame, radar, rng))
     distance, direction = rng.uniform(LOW_DRIFT_M, HIGH_DRIFT_M), rng.uniform(0.0, 2 * np.pi)
     drift = (round(float(distance * np.sin(direction)), 2), round(float(distance * np.cos(direction)), 2))
+    heading_deg = _true_heading_deg(frame, crs)
     tags = {
-        "heading_deg": f"{frame.heading_deg:.6f}",
+        "heading_deg": f"{heading_deg:.6f}",
         "gsd_m": f"{frame.gsd_m:.6f}",
         "look": radar.look.value,
         "incidence_deg": f"{radar.incidence_deg}",
@@ -174,7 +187,7 @@ def _write_strip(
         transform=(t.a, t.b, t.c, t.d, t.e, t.f),
         center=frame.centre,
         crs=crs,
-        heading_deg=frame.heading_deg,
+        heading_deg=heading_deg,
         gsd_m=frame.gsd_m,
         look=radar.look.value,
         looks=radar.looks,
@@ -183,8 +196,8 @@ def _write_strip(
     )
 
 
-def _write_truth(path: Path, city: City, radar: Radar, truth: list[StripTruth]) -> None:
-    """Write what is true: the map, how its SAR scene was flown, and every strip's pose."""
+def _write_truth(path: Path, city: City, radar: Radar, scene_heading_deg: float, truth: list[StripTruth]) -> None:
+    """Write what is true: the map, how its SAR scene was flown, and every strip's pose; headings from true north."""
     rows, cols = city.shape
     t = city.transform
     place = {
@@ -196,28 +209,26 @@ def _write_truth(path: Path, city: City, radar: Radar, truth: list[StripTruth]) 
         "gsd_m": city.gsd_m,
         "seed": city.seed,
     }
-    scene = {"file": "sar.tif", "heading_deg": SCENE_HEADING_DEG, **asdict(radar), "look": radar.look.value}
+    scene = {"file": "sar.tif", "heading_deg": scene_heading_deg, **asdict(radar), "look": radar.look.value}
     document = {"map": place, "sar": scene, "strips": [asdict(strip) for strip in truth]}
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def _published(folder: Path) -> Iterator[Path]:
-    """Yield a draft that becomes ``folder`` in one rename on success and vanishes on any failure, Ctrl-C included."""
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise OutputError("there is something here already", where=folder, hint="name a new or empty folder")
+def _appearing(folder: Path) -> Iterator[Path]:
+    """Yield a draft that becomes ``folder``, which may be there already if it is empty; see ``published``."""
+    with writing(folder):
+        empty = _is_empty_folder(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = folder.parent / f".{folder.name}-{uuid4().hex}"
-        draft.mkdir()
-    except OSError as error:
-        raise OutputError(f"cannot write here ({error.strerror})", where=folder, hint="name another folder") from error
-    try:
+    with published(folder, directory=True, overwrite=empty) as draft:
         yield draft
-        if folder.exists():
-            folder.rmdir()  # empty, as seen above; some systems do not rename onto a folder
-        draft.replace(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write here ({error})", where=folder, hint="check space and permissions") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _is_empty_folder(folder)  # someone else may have put something into it
+
+
+def _is_empty_folder(folder: Path) -> bool:
+    """Whether there is an empty folder, rather than nothing; OutputError if there is anything else."""
+    if not os.path.lexists(folder):
+        return False
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise OutputError("there is something here already", where=folder, hint="name a new or empty folder")
+    return True

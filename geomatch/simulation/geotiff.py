@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.io import MemoryFile
 
 TILE_PX = 256
 COMPRESSION = {"driver": "GTiff", "compress": "deflate", "zlevel": 1, "num_threads": 2}
@@ -28,6 +28,8 @@ def write_geotiff(
 ) -> None:
     """Write an image [H, W] or [H, W, 3] as a deflated GeoTIFF, with averaged overviews down to a tile if asked.
 
+    GDAL writes to memory, since its overviews crash the process when the disk is full.
+
     Args:
         path: the file to write.
         image: uint8 or float32.
@@ -36,6 +38,9 @@ def write_geotiff(
         crs: authority and code.
         tags: metadata.
         overviews: whether to add overviews.
+
+    Raises:
+        OSError: when the file cannot be written.
     """
     bands = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
     count, height, width = bands.shape
@@ -46,11 +51,12 @@ def write_geotiff(
     if transform is not None:
         options |= {"transform": transform, "crs": crs}
     shape = {"count": count, "height": height, "width": width, "dtype": image.dtype.name}
-    with warnings.catch_warnings():
+    with MemoryFile() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(path, "w", **shape, **options) as target:
+        with file.open(**shape, **options) as target:
             target.write(bands)
             target.update_tags(**(tags or {}))
             factors = [2**level for level in range(1, 8) if min(height, width) >= TILE_PX * 2**level]
             if overviews and factors:
                 target.build_overviews(factors, Resampling.average)
+        path.write_bytes(file.getbuffer())

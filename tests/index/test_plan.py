@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from geomatch.errors import InputError, UsageError
+from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.index import plan
 from geomatch.index.plan import BuildOptions, Window, blocks, plan_vectors, window_of

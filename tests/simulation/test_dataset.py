@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections.abc import Callable
@@ -10,9 +11,13 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from disk import small_disk
+from numpy.typing import NDArray
+from programs import complaint, geomatch
 from rasterio.errors import NotGeoreferencedWarning
 
 from geomatch.errors import OutputError, UsageError
+from geomatch.geo import Grid, as_crs, linear_between, local_grid
 from geomatch.simulation import Flight, Radar, SimulatedCity, dataset, simulate_city
 
 simulate_small = partial(simulate_city, size_px=600, seed=4, strips=2, flight=Flight(100, 240))
@@ -82,6 +87,33 @@ def test_strips_without_georeference_carry_heading_and_scale_in_tags(tmp_path: P
     assert city.truth[0].drift_m is None
 
 
+@pytest.mark.parametrize("seed", [3, 15])  # west and east of the central meridian
+def test_heading_and_scale_of_the_truth_turn_a_strip_as_it_lies(tmp_path: Path, seed: int) -> None:
+    """As ``geomatch locate --gsd --heading`` takes them: from true north, which is off the grid's."""
+    city = simulate_small(tmp_path / "city", seed=seed, georeference="none")
+    with rasterio.open(city.ortho) as ortho:
+        map_grid = Grid(as_crs(ortho.crs), ortho.transform, ortho.width, ortho.height)
+    place = json.loads(city.truth_file.read_text(encoding="utf-8"))
+    upright = local_grid(map_grid, 0.5, 0.0, 100, 240)
+    assert abs(angles_deg(linear_between(upright, map_grid))[0]) > 1.0  # otherwise this would prove nothing
+    for truth in city.truth:
+        told = local_grid(map_grid, truth.gsd_m, truth.heading_deg, 100, 240)
+        true = Grid(map_grid.crs, Affine(*truth.transform), 100, 240)
+        found, expected = (linear_between(grid, map_grid) for grid in (told, true))
+        assert (np.abs((angles_deg(found) - angles_deg(expected) + 180) % 360 - 180) < 0.1).all()
+        assert np.hypot(*found) == pytest.approx(np.hypot(*expected), rel=1e-3)
+    # The scene is flown at 192 degrees from grid north.
+    scene = local_grid(map_grid, 0.5, place["sar"]["heading_deg"] - 192.0, 100, 240)
+    assert np.abs(angles_deg(linear_between(scene, map_grid)) - [0, 90]).max() < 0.1
+    with rasterio.open(city.sar) as sar:
+        assert float(sar.tags()["heading_deg"]) == pytest.approx(place["sar"]["heading_deg"], abs=1e-5)
+
+
+def angles_deg(linear: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Directions of the two columns of a [2 x 2] matrix."""
+    return np.rad2deg(np.arctan2(linear[1], linear[0]))
+
+
 def test_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match="something here"):
@@ -95,6 +127,52 @@ def test_file_in_the_way_is_an_output_error(tmp_path: Path) -> None:
         simulate_small(tmp_path / "city")
     with pytest.raises(OutputError):
         simulate_small(tmp_path / "city" / "below")
+
+
+def test_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "city").mkdir()
+    simulate_small(tmp_path / "city")
+    assert [path.name for path in tmp_path.iterdir()] == ["city"]
+    assert (tmp_path / "city" / "truth.json").is_file()
+
+
+def test_what_is_put_into_an_empty_folder_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def someone_else(*_: object) -> None:
+        (tmp_path / "city" / "mine.txt").write_text("mine")
+
+    (tmp_path / "city").mkdir()
+    monkeypatch.setattr(dataset, "_write_truth", someone_else)
+    with pytest.raises(OutputError, match="something here"):
+        simulate_small(tmp_path / "city")
+    assert [path.name for path in tmp_path.rglob("*")] == ["city", "mine.txt"]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 100, 100_000, 600_000, 1_000_000])
+@pytest.mark.parametrize("there", [False, True])
+def test_full_disk_is_an_output_error_and_leaves_nothing(tmp_path: Path, limit_bytes: int, there: bool) -> None:
+    """Large enough for overviews, in which GDAL crashes if it meets the end of the disk itself."""
+    if there:
+        (tmp_path / "city").mkdir()
+    before = list(tmp_path.rglob("*"))
+    with small_disk(limit_bytes):
+        result = geomatch("simulate", "-o", tmp_path / "city", "--size", 1040, "--strips", 0)
+    assert result.exit_code == 5
+    assert f"{tmp_path / 'city'}: the file is larger than this place allows. Choose" in complaint(result.stderr)
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_disk_that_fills_up_is_an_output_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(bytes(content)[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        simulate_small(tmp_path / "city")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
