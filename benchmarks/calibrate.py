@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from geomatch import confidence
-from geomatch.answer import CHANCE_PEAK
 from geomatch.evaluation import Prediction, predict
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
@@ -34,14 +33,11 @@ from geomatch.metrics import auroc
 from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 from geomatch.simulation import simulate_city
-from geomatch.tiles import TILE_PX
 
 SIZES_PX = (104, 200, 400)
 RIGHT_PX = 10.0
 RIDGE = 1e-3
 BINS = 10
-KEPT = 0.98
-PEAK_COLUMN = 3  # of the signs: 1, prominence, margin, the pixels' peak
 FITTED_SEED, CHECKED_SEED = 11, 12
 
 
@@ -90,9 +86,6 @@ def main() -> None:
             weights = _fit(*_table(fit))
             print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {model}")
             results[name] = weights.tolist()
-            results[f"{name}, ambiguous from"] = _ambiguous_from(fit, weights)
-            if pixels:
-                results["chance peak"] = _chance_peak(fit)
             results[f"{name} on the check"] = _report(name, check, weights)
             results[f"{name}, radius in px"] = _radii(fit, check)
     finish(options.output, results)
@@ -141,23 +134,6 @@ def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.flo
         return float(np.logaddexp(0, -side * (signs @ weights)).mean() + RIDGE * np.square(weights[1:]).sum())
 
     return np.asarray(minimize(loss, np.zeros(signs.shape[1])).x)
-
-
-def _ambiguous_from(fit: Sequence[Query], weights: NDArray[np.float64]) -> float:
-    """The confidence that KEPT of the right answers to windows of a tile or more reach."""
-    signs, right = _table([query for query in fit if query.size_px >= TILE_PX])
-    threshold = float(np.quantile(1 / (1 + np.exp(-signs[right] @ weights)), 1 - KEPT))
-    in_use = confidence.AMBIGUOUS_FROM
-    print(f"{KEPT:.0%} of the right answers of the fit reach {threshold:.3f}; AMBIGUOUS_FROM is {in_use}")
-    return threshold
-
-
-def _chance_peak(fit: Sequence[Query]) -> float:
-    """Median over windows off the map of the pixels' peak, CHANCE_PEAK in ``geomatch/answer.py``."""
-    signs, _ = _table([query for query in fit if not query.prediction.on_map])
-    peak = float(np.median(signs[:, PEAK_COLUMN]))
-    print(f"pixels' peak off the map, median: {peak:.2f}; CHANCE_PEAK is {CHANCE_PEAK}")
-    return peak
 
 
 def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> list[dict[str, object]]:

@@ -5,9 +5,9 @@ alone is right, CPU seconds per query, and memory; then the same with maps of 3,
 Each contender runs in a process of its own, on one thread, and they take turns window by window. "CFOG" is the search
 as it is written down: each query transforms and multiplies the channels of map and window and computes the energy under
 every place; the map's channels themselves are given. Two more rows are the same search made faster: "map kept" gets all
-that depends on the map alone for nothing and leaves the window's zeros out of its transform; "in pieces" is overlap-save
-with kept pieces of 512 px, the fastest form that we know. All three give the same answers. The windows are others than
-those that the features were chosen on, though the block is the same.
+that depends on the map alone for nothing and leaves out of its transform the zeros of the window; "in pieces" is by
+overlap-save with kept pieces of 512 px, the fastest form that we know. All three give the same answers. The windows are
+others than those that the features were chosen on, though the block is the same.
 
     python benchmarks/exhaustive.py [--windows 500] [--large 100] [--growth 30] [-o FILE]
 

@@ -20,7 +20,7 @@ from geomatch.tile_index import TileIndex
 
 SHOWN_CANDIDATES = 5
 FINE_WEIGHT = 2.0  # of the pixels' correlation against the features'; a false place's spreads half as much
-CHANCE_PEAK = 4.2  # fine correlation of a wrong place times the square root of the cells; benchmarks/calibrate.py
+CHANCE_PEAK = 4.2  # taken for the next place where it was not looked at: fine peak times the square root of the cells
 MIN_SPREAD = 0.05  # of the best score: few other places tell little of their spread
 INLIER_CELLS = 1.5
 _LOOK_AROUND_CELLS = 5

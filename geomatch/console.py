@@ -43,29 +43,24 @@ def friendly(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             sys.stderr.close()  # whoever read our output has gone; Python would complain while it closes stdout
             raise typer.Exit(0) from None
-        except OSError:
-            refused = _refusal_of_stdout()
-            if refused is None:
-                raise
+        except OSError as error:
+            if error.errno is None or error.filename is not None:
+                raise  # a file's: a mistake of ours, for they are told as OutputError or InputError
+            _drop_stdout()
+            what = f"standard output cannot be written ({error.strerror})"
+            refused = OutputError(what, hint="free some space or send it elsewhere")
             complain(refused)
             raise typer.Exit(refused.exit_code) from None
 
     return wrapped
 
 
-def _refusal_of_stdout() -> OutputError | None:
-    """Why stdout, which keeps what it could not write, refuses it again; what it keeps is dropped. None if it does not."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        with suppress(OSError):  # Python would complain while it closes stdout; one in memory has no fileno
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
-        reason = error.strerror or str(error)
-        hint = "free some space or send it elsewhere"
-        return OutputError(f"standard output cannot be written ({reason})", hint=hint)
-    return None
+def _drop_stdout() -> None:
+    """Send what stdout keeps nowhere; Python would complain while it closes it."""
+    with suppress(OSError):  # one in memory has no fileno
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def complain(error: GeomatchError) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from geomatch.errors import OutputError
+from geomatch.manifest import MANIFEST, VECTORS
 
 
 def sha256_of(path: Path) -> str:
@@ -46,8 +47,6 @@ def check_target(target: Path, *, directory: bool = False) -> None:
 
 def _check_no_index(folder: Path, target: Path) -> None:
     """Raise if ``folder``, where ``target`` is to appear, is an index or lies inside one."""
-    from geomatch.manifest import MANIFEST, VECTORS  # which itself hashes files
-
     resolved = folder.resolve()
     for place in (resolved, *resolved.parents):
         if (place / MANIFEST).is_file() and (place / VECTORS).is_file():

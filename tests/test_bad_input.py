@@ -426,6 +426,35 @@ def test_map_is_never_overwritten(town: Town, tmp_path: Path) -> None:
     assert listing(tmp_path) == before
 
 
+INSIDE: dict[str, list[str]] = {
+    "features of the index": ["locate", "s.tif", "--warp", "town.gmi/features.tif"],
+    "a new strip": ["locate", "s.tif", "--warp", "town.gmi/new.tif"],
+    "strips in a folder": ["locate", "s.tif", "twin/t.tif", "--warp", "town.gmi"],
+    "a new folder": ["locate", "s.tif", "twin/t.tif", "--overlay", "town.gmi/new"],
+    "a picture": ["locate", "s.tif", "--overlay", "town.gmi/new.png"],
+    "answers": ["locate", "s.tif", "-o", "town.gmi/a.geojson"],
+    "answers for tiles": ["locate", "s.tif", "-o", "town.gmi/tiles.parquet"],
+    "a report": ["evaluate", "--sar", "s.tif", "--windows", "1", "-o", "town.gmi"],
+    "a report below": ["evaluate", "--sar", "s.tif", "--windows", "1", "-o", "town.gmi/report"],
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_nothing_is_written_into_an_index(
+    name: str, town: Town, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "twin").mkdir()
+    town_part(tmp_path / "s.tif", town)
+    town_part(tmp_path / "twin" / "t.tif", town)
+    before = listing(tmp_path)
+    result = geomatch(*INSIDE[name], "--index", index)
+    assert result.exit_code == 5
+    assert_says(result.stderr, "town.gmi", f"lies inside the index {index}")
+    assert result.stdout == ""
+    assert listing(tmp_path) == before
+
+
 def test_index_that_is_there_and_places_that_are_not(town: Town, tmp_path: Path) -> None:
     (tmp_path / "mine.gmi").mkdir()
     (tmp_path / "mine.gmi" / "photo.jpg").write_text("mine")

@@ -16,7 +16,7 @@ import pytest
 import rasterio
 from affine import Affine
 from drawing import UTM11, write_tiff
-from programs import checked_json, geomatch, listing, program
+from programs import checked_json, complaint, geomatch, listing, program
 from pyproj import Transformer
 from shapely.geometry import Polygon, shape
 from towns import PLACE, UTM33, Town, corners, moved, optical, pixel_centres, radar_at, view
@@ -125,6 +125,20 @@ def test_reader_that_goes_away_is_no_error(files: Path, town_index: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+@pytest.mark.parametrize("words", [[], ["--json"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_stdout_on_a_full_disk_is_told(unbuffered: str, words: list[str], files: Path, town_index: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [SCRIPT, "locate", files / "here.tif", "--index", town_index, *words],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == 5
+    assert "standard output cannot be written (No space left on device)" in complaint(done.stderr)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_terminals_without_unicode_are_served(encoding: str, town: Town, tmp_path: Path) -> None:
     done = subprocess.run(
@@ -197,9 +211,29 @@ def test_people_get_a_line_for_each_file(files: Path, town_index: Path) -> None:
     assert result.stderr == ""
 
 
+def test_failed_file_is_told_once(files: Path, town_index: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.tif").write_text("no TIFF")
+    for words in ([], ["-v"]):
+        result = geomatch("locate", tmp_path / "bad.tif", files / "here.tif", "--index", town_index, *words)
+        assert result.exit_code == 3
+        assert (result.stdout + result.stderr).count("bad.tif") == 1
+        assert result.stderr.startswith(f"geomatch: {tmp_path / 'bad.tif'}: ")
+        assert result.stdout.startswith(f"{files / 'here.tif'}: located at ")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"], ["--gsd", 0.625]])
+def test_assumed_georeferencing_is_told_unasked(words: list[Any], files: Path, town_index: Path) -> None:
+    result = geomatch("locate", files / "bare.tif", "--index", town_index, *words)
+    (said,) = result.stderr.splitlines()
+    assert said.startswith("bare.tif: no georeferencing, taken as 0.")
+    told = ["--gsd", 0.625, "--heading", 30]
+    assert geomatch("locate", files / "bare.tif", "--index", town_index, *told).stderr == ""
+    assert geomatch("locate", files / "bare.tif", "--index", town_index, "-q", *words).stderr == ""
+
+
 def test_verbose_says_more_on_stderr_and_quiet_nothing(files: Path, town_index: Path) -> None:
-    result = geomatch("locate", files / "bare.tif", "--index", town_index, "-v")
-    assert "no georeferencing" in result.stderr
+    result = geomatch("locate", files / "here.tif", "--index", town_index, "-v")
+    assert "here.tif: float32 read as amplitude" in result.stderr
     assert len(result.stdout.splitlines()) == 1
     result = geomatch("locate", files / "here.tif", "--index", town_index, "-q")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")

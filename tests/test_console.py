@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -53,6 +56,57 @@ def test_interrupt_is_told_and_ends_with_130() -> None:
 def test_mistakes_of_ours_are_not_hidden() -> None:
     result = CliRunner().invoke(command_that_raises(ZeroDivisionError("ours")), [])
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        ("gdalinfo prints it", "gdalinfo prints it"),
+        ("gdal_edit.py -a_ullr writes one", "gdal_edit.py -a_ullr writes one"),
+        ("geomatch reads GeoTIFF", "geomatch reads GeoTIFF"),
+        ("geometry must be valid", "Geometry must be valid"),
+        ("list them with ls", "List them with ls"),
+        ("1 is the strongest", "1 is the strongest"),
+    ],
+)
+def test_next_step_is_a_sentence_but_programs_keep_their_names(hint: str, told: str) -> None:
+    assert str(InputError("is odd", where="a.tif", hint=hint)) == f"a.tif: is odd. {told}."
+    assert str(InputError("is odd")) == "is odd."
+
+
+class FullDisk(io.RawIOBase):
+    """A stream to a disk that is full; what it keeps is refused again and again."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object, /) -> int:
+        del data
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_stdout_on_a_full_disk_is_an_output_error(
+    flush: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = FullDisk()
+    monkeypatch.setattr(raw, "close", lambda: None)
+    stdout = io.TextIOWrapper(io.BufferedWriter(raw))
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with pytest.raises(typer.Exit) as caught:
+        friendly(lambda: print("answer", flush=flush))()
+    assert caught.value.exit_code == 5
+    said = capsys.readouterr().err
+    assert said.startswith("geomatch: standard output cannot be written (No space left on device). Free some space")
+    assert len(said.splitlines()) == 1
+    with pytest.raises(OSError, match="No space"):
+        stdout.close()
+
+
+def test_other_refusals_of_the_system_are_not_blamed_on_stdout() -> None:
+    for error in (FileNotFoundError("ours"), FileNotFoundError(errno.ENOENT, "No such file", "ours.tif")):
+        result = CliRunner().invoke(command_that_raises(error), [])
+        assert result.exception is error
 
 
 @pytest.mark.parametrize(

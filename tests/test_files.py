@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geomatch.errors import OutputError
-from geomatch.files import published, sha256_of, writing
+from geomatch.files import check_target, published, sha256_of, writing
+from geomatch.manifest import MANIFEST, VECTORS
 
 FAILURES = [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit]
 
@@ -139,6 +140,56 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
         published(tmp_path / "gone" / "a.txt"),
     ):
         pytest.fail("the block must not begin")
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """What is taken for an index."""
+    folder = tmp_path / "city.gmi"
+    folder.mkdir()
+    for name in (MANIFEST, VECTORS):
+        (folder / name).write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize("name", [VECTORS, "new.png", "deep/new.png"])
+def test_nothing_is_published_inside_an_index(name: str, index: Path) -> None:
+    (index / "deep").mkdir()
+    with (
+        pytest.raises(OutputError, match=r"lies inside the index .*city\.gmi\. Choose") as caught,
+        published(index / name),
+    ):
+        pytest.fail("the block must not begin")
+    assert caught.value.where == str(index / name)
+    assert {file.name for file in index.iterdir()} == {MANIFEST, VECTORS, "deep"}
+    assert (index / VECTORS).read_text() == "mine"
+
+
+@pytest.mark.parametrize("directory", [True, False])
+def test_target_inside_an_index_is_told_before_the_work(directory: bool, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(index)
+    for target in (index / "new", tmp_path / "link" / "new", *([index, tmp_path / "link"] if directory else [])):
+        with pytest.raises(OutputError, match="lies inside the index"):
+            check_target(target, directory=directory)
+    check_target(tmp_path / "beside", directory=directory)
+    (index / VECTORS).unlink()  # someone else's manifest.json
+    check_target(index / "new", directory=directory)
+
+
+def test_target_must_be_of_its_kind_and_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for name, directory, told in [
+        ("file", True, "this is a file. Name a folder"),
+        ("folder", False, "this is a folder. Name a file in it"),
+        ("gone/a", True, "does not exist. Create it first"),
+        ("gone/a", False, "does not exist. Create it first"),
+    ]:
+        with pytest.raises(OutputError, match=told):
+            check_target(tmp_path / name, directory=directory)
+    for name, directory in [("file", False), ("folder", True), ("new", False), ("new", True)]:
+        check_target(tmp_path / name, directory=directory)
+    assert {file.name for file in tmp_path.iterdir()} == {"file", "folder"}
 
 
 @pytest.mark.parametrize(

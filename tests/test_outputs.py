@@ -217,8 +217,9 @@ def test_a_good_path_passes_the_check_and_stays_untouched(tmp_path: Path) -> Non
 def test_what_was_there_survives_a_full_disk(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"out{suffix}"
     file.write_text("the old")
-    with small_disk(1000), pytest.raises(OutputError):
+    with small_disk(1000), pytest.raises(OutputError) as caught:
         write_locations(ANSWERS, file)
+    assert str(caught.value) == f"{file}: the file is larger than this place allows. Choose another place."
     assert file.read_text() == "the old"
     assert list(tmp_path.iterdir()) == [file]
 

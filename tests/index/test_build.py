@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -228,6 +229,52 @@ def test_folder_that_is_no_index_is_never_replaced(content: str | None, small: T
     with pytest.raises(OutputError, match=r"photos: is there already"):
         build_index(small.path, tmp_path / "photos", QUICK, overwrite=True)
     assert [file.name for file in (tmp_path / "photos").iterdir()] == ([content] if content else [])
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_index_is_not_replaced_with_what_someone_put_into_it(overwrite: bool, small: Town, tmp_path: Path) -> None:
+    index = build_index(small.path, tmp_path / "a.gmi", QUICK)
+    (index.path / "answers").mkdir()
+    before = {file.name for file in index.path.iterdir()}
+    with pytest.raises(OutputError, match=r"a\.gmi: holds more than an index \(answers\)\. Move"):
+        build_index(small.path, index.path, QUICK, overwrite=overwrite)
+    (index.path / "photo.jpg").write_text("mine")
+    with pytest.raises(OutputError, match=r"\(answers, \.\.\.\)"):
+        build_index(small.path, index.path, QUICK, overwrite=overwrite)
+    assert {file.name for file in index.path.iterdir()} == before | {"photo.jpg"}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gmi"]
+
+
+def test_what_comes_into_the_old_index_meanwhile_is_not_lost(small: Town, tmp_path: Path) -> None:
+    index = build_index(small.path, tmp_path / "a.gmi", QUICK)
+
+    def another(stage: str, done: int, total: int) -> None:
+        if stage == "hashing" and done == total:
+            (index.path / "photo.jpg").write_text("mine")
+
+    with pytest.raises(OutputError, match="holds more than an index"):
+        build_index(small.path, index.path, QUICK, overwrite=True, progress=another)
+    assert (index.path / "photo.jpg").read_text() == "mine"
+
+
+def test_orthomosaic_inside_the_index_is_not_deleted(small: Town, tmp_path: Path) -> None:
+    """Not even when it is named as a file of the index."""
+    index = build_index(small.path, tmp_path / "a.gmi", QUICK)
+    shutil.copy(small.path, index.path / FEATURES)
+    before = hashes(index.path)
+    (tmp_path / "link").symlink_to(index.path)
+    for inside in (index.path, tmp_path / "link"):
+        with pytest.raises(OutputError, match=r"a\.gmi: holds the orthomosaic features\.tif"):
+            build_index(inside / FEATURES, index.path, QUICK, overwrite=True)
+    assert hashes(index.path) == before
+
+
+def test_index_inside_an_index_is_refused(small: Town, tmp_path: Path) -> None:
+    index = build_index(small.path, tmp_path / "a.gmi", QUICK)
+    before = hashes(index.path)
+    with pytest.raises(OutputError, match="lies inside the index"):
+        build_index(small.path, index.path / "b.gmi", QUICK)
+    assert hashes(index.path) == before
 
 
 def test_file_in_the_way_and_missing_folder_are_told(small: Town, tmp_path: Path) -> None:

@@ -104,3 +104,8 @@ def test_every_plan_is_one_that_faiss_understands(count: int, dimensions: int) -
 def test_what_is_told_stands_after_the_reduction() -> None:
     assert str(plan_vectors(10_000, 432, 3, "HNSW32")) == "PCA256,L2norm,HNSW32"
     assert str(plan_vectors(10, 432, 3, "HNSW32")) == "HNSW32"  # too few to fit a reduction to
+
+
+def test_vectors_for_reranking_are_kept_while_they_fit_into_memory() -> None:
+    assert plan_vectors(1_200_000, 432, 3).coded == "PQ64x4fs,Refine(SQ8)"
+    assert plan_vectors(1_200_001, 432, 3).coded == "PQ64x4fs"

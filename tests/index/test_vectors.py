@@ -14,7 +14,7 @@ from geomatch.index import vectors
 from geomatch.index.plan import BuildOptions
 from geomatch.index.vectors import ReadRows, fit_vectors, vectors_by_rows, write_vectors
 from geomatch.structure import Dense
-from geomatch.tiles import TileGrid, tile_vectors
+from geomatch.tiles import TileGrid, tile_vectors, vector_size
 
 CELL_PX = 8
 FLAT = BuildOptions(vectors="Flat")
@@ -45,13 +45,24 @@ def test_rows_at_a_time_give_the_vectors_of_the_whole(
     monkeypatch.setattr(vectors, "CHUNK_VALUES", chunk)
     dense, tiles = field(260, height), TileGrid(260, height, 200, stride)
     whole = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX)
-    pieces = list(vectors_by_rows(reader(dense), tiles, dense.valid.shape[0], CELL_PX))
+    pieces = list(vectors_by_rows(reader(dense), tiles, dense.valid.shape[0], CELL_PX, 3))
     assert np.concatenate([part for _, _, part, _ in pieces]).tolist() == tiles.row_starts.tolist()
     assert [done for done, _, _, _ in pieces] == sorted({done for done, _, _, _ in pieces})
     assert {total for _, total, _, _ in pieces} == {len(tiles.row_starts)}
     np.testing.assert_allclose(np.concatenate([found.vectors for *_, found in pieces]), whole.vectors, atol=1e-6)
     shares = np.concatenate([found.valid_fraction for *_, found in pieces])
     np.testing.assert_allclose(shares, whole.valid_fraction, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16])
+def test_rows_at_a_time_are_as_many_as_their_vectors_allow(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiles = TileGrid(260, 333, 200, 16)
+    row = len(tiles.col_starts) * vector_size(channels, 200)
+    monkeypatch.setattr(vectors, "CHUNK_VALUES", 3 * row)
+    values = np.ones((channels, 42, 33), np.float32)
+    dense = Dense(values, np.ones((42, 33), bool))
+    pieces = [part for _, _, part, _ in vectors_by_rows(reader(dense), tiles, 42, CELL_PX, channels)]
+    assert [len(part) for part in pieces] == [3, 3, 3, 1]
 
 
 def test_flat_search_is_exact() -> None:

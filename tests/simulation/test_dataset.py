@@ -111,7 +111,7 @@ def test_heading_and_scale_of_the_truth_turn_a_strip_as_it_lies(tmp_path: Path, 
 
 def angles_deg(linear: NDArray[np.float64]) -> NDArray[np.float64]:
     """Directions of the two columns of a [2 x 2] matrix."""
-    return np.rad2deg(np.arctan2(linear[1], linear[0]))
+    return np.asarray(np.rad2deg(np.arctan2(linear[1], linear[0])))
 
 
 def test_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
