@@ -18,7 +18,7 @@ from geomatch.correlate import QUANTUM, Field
 from geomatch.encoder import StructuralEncoder
 from geomatch.index import vectors as fitting
 from geomatch.index.build import build_index
-from geomatch.structure import Dense
+from geomatch.structure import CHANNELS, Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid, tile_vectors
 
@@ -58,7 +58,7 @@ def reader(dense: Dense) -> Callable[[int, int], Dense]:
 def gallery_vectors(dense: Dense, grid: TileGrid, min_valid: float) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Pooled vectors [N x D] and corners [N x 2] of the tiles with enough valid area."""
     vectors, corners = [], []
-    for _, _, rows, found in fitting.vectors_by_rows(reader(dense), grid, dense.valid.shape[0], CELL_PX):
+    for _, _, rows, found in fitting.vectors_by_rows(reader(dense), grid, dense.valid.shape[0], CELL_PX, CHANNELS):
         at_rows, at_cols = np.nonzero(found.valid_fraction >= min_valid)
         vectors.append(found.vectors[at_rows, at_cols])
         corners.append(np.stack([grid.col_starts[at_cols], rows[at_rows]], axis=1))

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from geomatch.location import Accuracy, Status
 
 # bias, prominence, margin
-FEATURES_MODEL = (-6.31, 1.07, 0.277)
+FEATURES_MODEL = (-6.16, 1.03, 0.313)
 # bias, prominence, margin, pixels' peak, lead, total lead
 PIXELS_MODEL = (-7.2, 0.698, -1.04, 0.298, 2.19, 0.303)
 

@@ -17,9 +17,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.errors import InputError, OutputError
+from geomatch.errors import InputError
 from geomatch.extras import needs_extra
-from geomatch.files import writing
+from geomatch.files import check_target, writing
 from geomatch.geo import (
     apply_affine,
     ground_resolution_m,
@@ -179,14 +179,7 @@ def _check_output(folder: Path) -> None:
     with needs_extra("report", "evaluate with a folder for its report"):
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
-    if folder.exists() and not folder.is_dir():
-        raise OutputError("this is a file", where=folder, hint="name a folder")
-    place = folder if folder.exists() else folder.absolute().parent
-    if not place.is_dir():
-        raise OutputError("the folder to write to does not exist", where=place, hint="create it first")
-    if not os.access(place, os.W_OK):
-        hint = "choose another place or change its permissions"
-        raise OutputError("no permission to write", where=place, hint=hint)
+    check_target(folder, directory=True)
 
 
 def write_predictions(predictions: Sequence[Prediction], file: Path) -> None:

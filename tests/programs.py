@@ -59,5 +59,5 @@ def complaint(stderr: str) -> str:
     """The one message of a command that failed: cause, and next step."""
     lines = stderr.splitlines()
     assert len(lines) == 1, stderr
-    assert re.fullmatch(r"geomatch: .+\. [A-Z/0-9].+\.", lines[0]), stderr
+    assert re.fullmatch(r"geomatch: .+\. (?:[A-Z/0-9]|gdal|geomatch ).+\.", lines[0]), stderr
     return lines[0]
