@@ -18,7 +18,7 @@ PIXELS_MODEL = (-7.2, 0.698, -1.04, 0.298, 2.19, 0.303)
 MAX_PROMINENCE = 20.0
 
 LOCATED_FROM = 0.5
-AMBIGUOUS_FROM = 0.05  # one chance in twenty; benchmarks/calibrate.py prints what that keeps and lets through
+AMBIGUOUS_FROM = 0.03  # one chance in thirty; benchmarks/calibrate.py prints what that keeps and lets through
 PIXEL_RADIUS_PX = 6.4
 CELL_RADIUS_CELLS = 0.9
 

@@ -17,7 +17,7 @@ from geomatch.correlate import MIN_OVERLAP, NO_MATCH, Field, Template, around, o
 from geomatch.structure import Dense
 from geomatch.tile_index import Hits
 
-MAX_POSES = 400  # correlated per strip, shared among its windows
+MAX_POSES = 600  # correlated per strip, shared among its windows
 MIN_POSES = 100
 MAX_PEAKS = 64
 DISTINCT_CELLS = 4  # peaks nearer than this are one

@@ -24,11 +24,11 @@ from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import starts, tile_vectors
 
-RETRIEVED_TILES = 400  # of a single window; the windows of a strip share them, but for a least number
+RETRIEVED_TILES = 600  # of a single window; the windows of a strip share them, but for a least number
 MIN_RETRIEVED_TILES = 200
-CONTESTED = 1.1  # peak ratio up to which the fine correlation decides between the best places
-CONTENDERS = 5
-ALONE = 1.3  # peak ratio beyond which the next best place need not be looked at
+CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
+CONTENDERS = 8
+ALONE = 1.4  # peak ratio beyond which the next best place need not be looked at
 
 
 @dataclass(frozen=True)
