@@ -36,7 +36,8 @@ class Evidence:
     Attributes:
         candidates: best places first, at most five.
         peak: correlation of the best place's features.
-        peak_ratio: that over the next distinct place's; 1 is a tie.
+        peak_ratio: that over the best of the other places', within [1/7.4, 7.4]; 1 is a tie, and below 1 the pixels
+            chose another place than the features.
         fine_peak: correlation of the pixels there, or None when the map's pixels were not looked at.
         windows: windows of the strip that were compared.
         inliers: windows whose own best place agrees with the answer.
@@ -61,8 +62,8 @@ class Location:
     """Where a strip was taken.
 
     Attributes:
-        status: "located"; "ambiguous", when more than one place fits and the best is given; "absent", when none fits;
-            "unusable", when the strip shows nothing to match.
+        status: "located"; "ambiguous", when the best place is doubtful, as where several look alike; "absent", when none
+            fits; "unusable", when the strip shows nothing to match.
         crs: of ``transform``, ``footprint`` and ``center``: an authority's code, or WKT where there is none.
         transform: six numbers a, b, c, d, e, f of pixel (column, row) of the SAR file -> x = a col + b row + c,
             y = d col + e row + f, corner convention; None unless located or ambiguous.
