@@ -62,8 +62,8 @@ class Location:
     """Where a strip was taken.
 
     Attributes:
-        status: "located"; "ambiguous", when the best place is doubtful, as where several look alike; "absent", when none
-            fits; "unusable", when the strip shows nothing to match.
+        status: "located"; "ambiguous", when the best place is doubtful, as where several look alike; "absent", when
+            none fits; "unusable", when the strip shows nothing to match.
         crs: of ``transform``, ``footprint`` and ``center``: an authority's code, or WKT where there is none.
         transform: six numbers a, b, c, d, e, f of pixel (column, row) of the SAR file -> x = a col + b row + c,
             y = d col + e row + f, corner convention; None unless located or ambiguous.
