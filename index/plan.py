@@ -18,7 +18,7 @@ PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are
 PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
 MIN_SAMPLES_PER_DIMENSION = 4
 SCAN_UP_TO = 500_000  # vectors; benchmarks/search.py: coded vectors lose places on larger maps, but less time
-RERANK_UP_TO = 1_200_000  # vectors; beyond it their bytes for re-ranking pass 0.3 GB of memory
+RERANK_UP_TO = 900_000  # vectors; beyond it their bytes for re-ranking pass a quarter of a GB of memory
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def plan_vectors(count: int, dimensions: int, channels: int, vectors: str = "aut
     of features, which follows anyway, is the re-ranking.
 
     All else of a build is in bounded memory, but these vectors stay in it until they are written: benchmarks/build.py
-    measured peaks of 509, 805 and 972 MB on maps of 13, 201 and 453 Mpx.
+    measured peaks of 598, 872 and 601 MB on maps of 13, 201 and 453 Mpx, the last without vectors for re-ranking.
     """
     kept = min(PCA_DIMENSIONS, dimensions - channels)  # the removed means leave as many components of no extent
     scanned = count <= SCAN_UP_TO
