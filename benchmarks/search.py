@@ -30,10 +30,11 @@ from geomatch.index.build import build_index
 from geomatch.index.plan import SCAN_UP_TO, BuildOptions, plan_vectors
 from geomatch.locator import RETRIEVED_TILES
 from geomatch.structure import CHANNELS
+from geomatch.tile_index import RERANKED
 from geomatch.tiles import STRIDE_PX, TileGrid, TileVectors
 
 FLAT, HNSW = "Flat", "HNSW32"
-REFINED = "PQ64x4fs,Refine(SQ8)"
+REFINED = "PQ128x4fs,Refine(SQ8)"
 SIZES = (25_000, 50_000, 100_000, 200_000, 400_000)
 MIRRORS = ((False, False), (True, False), (False, True), (True, True))
 WITHIN_PX = STRIDE_PX / 2 + 4
@@ -58,9 +59,10 @@ KINDS = (
     Kind(FLAT),
     Kind("SQ8"),
     Kind(REFINED),
-    Kind(REFINED, 4),
+    Kind(REFINED, RERANKED),
     Kind(REFINED, 10),
-    Kind("PQ64x4fs"),
+    Kind("PQ64x4fs,Refine(SQ8)", 10),
+    Kind("PQ128x4fs"),
     Kind(HNSW),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from affine import Affine
@@ -28,15 +28,15 @@ _LOOK_AROUND_CELLS = 5
 
 @dataclass(frozen=True)
 class Looked:
-    """Places after correlation, and what the pixels say of the first few.
+    """Places after correlation, and what the pixels say of some.
 
     Attributes:
         places: the chosen one first, the others best first.
-        looks: of the first places, in their order; none where the pixels of the map are not at hand.
+        looks: of the first places, in their order, None or nothing where the pixels were not looked at.
     """
 
     places: Poses
-    looks: tuple[Refined, ...]
+    looks: tuple[Refined | None, ...]
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,15 @@ class Judged:
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         margin = _log_ratio(best, others)
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
-        if not looked.looks:
+        looks = looked.looks + (None,) * (len(scores) - len(looked.looks))
+        refined = looks[0]
+        if refined is None:
             return cls(looked.places, None, Signs(prominence, margin))
-        refined = looked.looks[0]
-        chance = CHANCE_PEAK / float(np.sqrt(refined.cells))
-        fine = np.array([look.peak for look in looked.looks])
-        unseen = scores[len(fine) : len(fine) + 1]
-        fine = np.append(fine, np.full(len(unseen), chance))
-        total = scores[: len(fine)] + FINE_WEIGHT * fine
+        compared = [i for i, look in enumerate(looks) if look is not None]
+        compared += [i for i, look in enumerate(looks) if look is None][:1]
+        chance = chance_peak(refined.cells)
+        fine = np.array([look.peak if (look := looks[i]) is not None else chance for i in compared])
+        total = scores[compared] + FINE_WEIGHT * fine
         pixels = PixelSigns(
             peak=refined.peak * float(np.sqrt(refined.cells)),
             lead=_log_ratio(float(fine[0]), fine[1:]),
@@ -86,6 +87,11 @@ class Judged:
     def accuracy(self) -> Accuracy:
         """Whether the place was fixed on pixels."""
         return "pixel" if self.refined is not None and self.refined.fixed else "cell"
+
+
+def chance_peak(cells: int) -> float:
+    """The pixels' correlation to be expected at a wrong place when so many fine cells are compared."""
+    return CHANCE_PEAK / float(np.sqrt(cells))
 
 
 def _log_ratio(best: float, others: NDArray[np.float64]) -> float:
@@ -123,6 +129,9 @@ class Answers:
         evidence = self._evidence(windows, judged)
         if status not in ("located", "ambiguous"):
             return Location(status, name, confidence=confidence, evidence=evidence)
+        if not self._strip.heading_known:
+            note = f"heading found: {self._strip.heading_deg:.1f}° clockwise from north"
+            evidence = replace(evidence, notes=(*evidence.notes, note))
         grid = self._grid(judged.corner_px)
         x, y = grid.to_map(grid.center_px)
         metres = ground_resolution_m(self._index.grid, judged.corner_px)
@@ -157,6 +166,7 @@ class Answers:
             windows=len(windows),
             inliers=self._inliers(windows, judged.corner_px),
             accuracy=judged.accuracy,
+            heading_deg=self._strip.heading_deg,
             seconds=dict(self._seconds),
             notes=self._notes,
         )

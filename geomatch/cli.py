@@ -8,7 +8,7 @@ import signal
 from enum import StrEnum
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -38,6 +38,13 @@ class Kind(StrEnum):
     AMPLITUDE = "amplitude"
     DB = "db"
     COMPLEX = "complex"
+
+
+class Rotate(StrEnum):
+    """Whether evaluation turns its windows."""
+
+    NONE = "none"
+    ANY = "any"
 
 
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory that `geomatch index build` wrote.")]
@@ -88,8 +95,11 @@ def locate(
         float | None, typer.Option(help="Metres per pixel of the strips; default their georeferencing, or the map's.")
     ] = None,
     heading: Annotated[
-        float | None,
-        typer.Option(help="Where the strips' up points, degrees clockwise from north; default theirs, or 0."),
+        str | None,
+        typer.Option(
+            metavar="DEG|unknown",
+            help="Where the strips' up points, degrees clockwise from north, or unknown; default theirs, or 0.",
+        ),
     ] = None,
     kind: Annotated[Kind, typer.Option(help="What the numbers are.")] = Kind.AUTO,
     band: Annotated[list[int] | None, typer.Option(help="Band to use, from 1; may be repeated. Default all.")] = None,
@@ -111,14 +121,16 @@ def locate(
     """Find where SAR strips were taken.
 
     Scale and heading come from a strip's georeferencing, its position is not used. A file without georeferencing is
-    taken as north up at the map's resolution unless --gsd and --heading say otherwise.
+    taken as north up at the map's resolution unless --gsd and --heading say otherwise. With --heading unknown all
+    headings are tried, which takes longer.
     """
     from geomatch.outputs import check_locations_path, feature_collection, write_locations
     from geomatch.pictures import Pictures
     from geomatch.strips import StripOptions
 
     set_verbosity(verbose, quiet)
-    options = StripOptions(gsd_m=gsd, heading_deg=heading, kind=kind.value, bands=tuple(band) if band else None)
+    heading_deg = None if heading is None else _heading(heading)
+    options = StripOptions(gsd_m=gsd, heading_deg=heading_deg, kind=kind.value, bands=tuple(band) if band else None)
     if output is not None:
         check_locations_path(output)
     locator = _open(index, map_path, exhaustive)
@@ -146,6 +158,16 @@ def locate(
         typer.echo(json.dumps(feature_collection(answers), allow_nan=False))
     if failures:
         raise typer.Exit(failures[0].exit_code)
+
+
+def _heading(text: str) -> float | Literal["unknown"]:
+    if text == "unknown":
+        return "unknown"
+    try:
+        return float(text)
+    except ValueError:
+        hint = "give degrees clockwise from north, 0-360, or unknown"
+        raise UsageError(f"{text!r} is no heading", where="--heading", hint=hint) from None
 
 
 def _open(index: Path, map_path: Path | None, exhaustive: bool) -> Locator:
@@ -215,6 +237,12 @@ def evaluate(
     aligned: Annotated[
         bool, typer.Option("--aligned", help="Cut on the tile grid, the papers' easier protocol.")
     ] = False,
+    rotate: Annotated[
+        Rotate, typer.Option(help="Turn every window by a random heading, which is not told, or none.")
+    ] = Rotate.NONE,
+    scale: Annotated[
+        float, typer.Option(metavar="PCT", help="Percent by which the scale told may be off, at random either way.")
+    ] = 0.0,
     absent: Annotated[
         Path | None, typer.Option(help="A SAR scene off the map, to see whether that is noticed.")
     ] = None,
@@ -236,7 +264,15 @@ def evaluate(
     from geomatch.sampling import WindowOptions
 
     set_verbosity(verbose, quiet)
-    options = WindowOptions(windows=windows, size_px=size, seed=seed, bbox=box(bbox), aligned=aligned)
+    options = WindowOptions(
+        windows=windows,
+        size_px=size,
+        seed=seed,
+        bbox=box(bbox),
+        aligned=aligned,
+        rotate="any" if rotate is Rotate.ANY else "none",
+        scale_percent=scale,
+    )
     locator = _open(index, map_path, exhaustive)
     with progress(quiet) as step:
         scores = run(locator, sar, options, absent=absent, output=output, progress=step)

@@ -11,9 +11,9 @@ from dataclasses import astuple, dataclass
 from geomatch.location import Accuracy, Status
 
 # bias, prominence, margin
-FEATURES_MODEL = (-6.16, 1.03, 0.313)
+FEATURES_MODEL = (-6.13, 1.02, 0.0201)
 # bias, prominence, margin, pixels' peak, lead, total lead
-PIXELS_MODEL = (-7.2, 0.698, -1.04, 0.298, 2.19, 0.303)
+PIXELS_MODEL = (-6.68, 0.635, -0.963, 0.276, 2.45, 0.442)
 
 MAX_PROMINENCE = 20.0
 

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -22,18 +22,20 @@ from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
 from geomatch.geo import (
     apply_affine,
+    ground_jacobian,
     ground_resolution_m,
+    linear_part,
     linear_to_map,
     pixel_between,
 )
 from geomatch.images import SarRadiometry
 from geomatch.location import Status
-from geomatch.locator import Clock, Locator, Trace
+from geomatch.locator import Locator, Trace
 from geomatch.metrics import auroc, first_hit, recall_at, wilson
 from geomatch.outputs import output_file
 from geomatch.raster import open_raster
-from geomatch.sampling import WindowOptions, window_corners
-from geomatch.strips import strip_of
+from geomatch.sampling import WindowOptions, window_cuts
+from geomatch.strips import RawStrip
 from geomatch.texture import is_textured
 
 RECALL_AT = (1, 5, 10, 50, 100)
@@ -58,6 +60,7 @@ class Prediction:
         status, confidence: of the answer.
         signs: what the confidence was read from (``Signs.values``), or None.
         wall_s, cpu_s: of the query.
+        heading_error_deg: of the best place's heading, in [0, 180]; None where it was told, or off the map.
     """
 
     on_map: bool
@@ -71,6 +74,7 @@ class Prediction:
     signs: tuple[float, ...] | None
     wall_s: float
     cpu_s: float
+    heading_error_deg: float | None = None
 
     @property
     def error_px(self) -> float:
@@ -78,15 +82,6 @@ class Prediction:
         if self.truth_px is None or self.found_px is None or self.status not in ("located", "ambiguous"):
             return float("inf")
         return float(np.hypot(*np.subtract(self.truth_px, self.found_px)))
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A cut window: its centre in the strip and in the map, and its size, all in pixels of the map."""
-
-    middle_px: NDArray[np.float64]
-    truth_px: NDArray[np.float64] | None
-    size_px: tuple[int, int]
 
 
 def predict(
@@ -112,23 +107,24 @@ def predict(
     with open_raster(sar, need_grid=True) as raster:
         assert raster.grid is not None, "opened with need_grid"
         radiometry = SarRadiometry.detect(raster)
-        corners = list(window_corners(raster, raster.grid, locator.index, options, on_map=on_map))
-        for done, (col, row) in enumerate(corners):
-            progress(done, len(corners))
-            patch = raster.read(col, row, options.size_px, options.size_px, bands=radiometry.bands)
-            window = raster.grid.window(col, row, options.size_px, options.size_px)
+        ground = ground_jacobian(locator.index.grid)
+        cuts = list(window_cuts(raster, raster.grid, locator.index, options, on_map=on_map))
+        for done, cut in enumerate(cuts):
+            progress(done, len(cuts))
+            patch = cut.read(raster, radiometry)
+            window = raster.grid.window(cut.col, cut.row, cut.size_px, cut.size_px)
             wall, cpu = time.perf_counter(), time.process_time()
             linear = linear_to_map(window, locator.index.grid)
-            strip = strip_of(patch, linear, radiometry.relative_to(patch))
-            trace = locator.trace(strip, Clock())
+            known = options.rotate == "none"
+            raw = RawStrip.of(patch, linear, radiometry.relative_to(patch), ground=ground, heading_known=known)
+            trace = locator.find(raw)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            cut = _Window(
-                middle_px=apply_affine(strip.from_file, (options.size_px / 2, options.size_px / 2)),
-                truth_px=pixel_between(window, locator.index.grid, window.center_px) if on_map else None,
-                size_px=(strip.image.shape[1], strip.image.shape[0]),
+            truth = _Truth(
+                center_px=pixel_between(window, locator.index.grid, window.center_px),
+                heading_deg=None if known else replace(raw, linear=linear @ linear_part(cut.to_scene)).heading_deg(),
             )
-            yield _prediction(locator, trace, cut, (wall, cpu))
-        progress(len(corners), len(corners))
+            yield _prediction(locator, trace, truth if on_map else None, (wall, cpu))
+        progress(len(cuts), len(cuts))
 
 
 def evaluate(
@@ -212,6 +208,8 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
     placed = errors_m[np.isfinite(errors_m)]
     located = [prediction for prediction in seen if prediction.status == "located"]
     absent = [prediction.confidence for prediction in predictions if not prediction.on_map]
+    turns = [p.heading_error_deg for p in located if p.heading_error_deg is not None]
+    asked = any(prediction.heading_error_deg is not None for prediction in predictions)
     return {
         "windows": len(seen),
         "textured": len(textured),
@@ -219,7 +217,8 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "recall_textured": {str(k): recall_at([prediction.rank for prediction in textured], k) for k in RECALL_AT},
         **_success("success_px", seen),
         **_success("success_px_textured", textured),
-        "error_m": {f"p{p}": float(np.percentile(placed, p)) if placed.size else None for p in (50, 90, 95)},
+        "error_m": _percentiles(placed, (50, 90, 95)),
+        **({"heading_error_deg": _percentiles(np.array(turns), (50, 90))} if asked else {}),
         "answered": int(placed.size),
         "located": len(located),
         "located_wrong": sum(prediction.error_px > SUCCESS_PX[2] for prediction in located),
@@ -230,6 +229,10 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "wall_s_per_query": float(np.mean([prediction.wall_s for prediction in predictions])) if predictions else None,
         "cpu_s_per_query": float(np.mean([prediction.cpu_s for prediction in predictions])) if predictions else None,
     }
+
+
+def _percentiles(values: NDArray[np.float64], percents: Sequence[int]) -> dict[str, float | None]:
+    return {f"p{p}": float(np.percentile(values, p)) if values.size else None for p in percents}
 
 
 def _statuses(predictions: Sequence[Prediction]) -> dict[str, int]:
@@ -245,24 +248,42 @@ def _success(name: str, predictions: Sequence[Prediction]) -> dict[str, dict[str
     }
 
 
-def _prediction(locator: Locator, trace: Trace, window: _Window, seconds: tuple[float, float]) -> Prediction:
-    """What a trace says, against the truth."""
-    found = None if trace.judged is None else trace.judged.corner_px + window.middle_px
-    truth = window.truth_px
-    corner = None if truth is None else truth - window.middle_px
+@dataclass(frozen=True)
+class _Truth:
+    """Where a window was cut: its centre, pixels of the map, and its heading where that was not told."""
+
+    center_px: NDArray[np.float64]
+    heading_deg: float | None
+
+
+def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: tuple[float, float]) -> Prediction:
+    """What a trace says, against the truth; None off the map."""
+    strip = trace.strip
+    middle = apply_affine(strip.from_file, np.array(strip.file_size) / 2)
+    size_px = (strip.image.shape[1], strip.image.shape[0])
+    found = None if trace.judged is None else trace.judged.corner_px + middle
+    corner = None if truth is None else truth.center_px - middle
     return Prediction(
         on_map=truth is not None,
-        truth_px=None if truth is None else (float(truth[0]), float(truth[1])),
+        truth_px=None if truth is None else (float(truth.center_px[0]), float(truth.center_px[1])),
         found_px=None if found is None else (float(found[0]), float(found[1])),
-        metres_per_px=ground_resolution_m(locator.index.grid, truth),
-        rank=0 if corner is None else first_hit(_ranked(trace), corner, window.size_px, OVERLAP),
-        textured=corner is not None and _textured(locator, corner, window.size_px),
+        metres_per_px=ground_resolution_m(locator.index.grid, None if truth is None else truth.center_px),
+        rank=0 if corner is None else first_hit(_ranked(trace), corner, size_px, OVERLAP),
+        textured=corner is not None and _textured(locator, corner, size_px),
         status=trace.location.status,
         confidence=trace.location.confidence,
         signs=None if trace.judged is None else trace.judged.signs.values(),
         wall_s=seconds[0],
         cpu_s=seconds[1],
+        heading_error_deg=None if truth is None else _heading_error(trace, truth),
     )
+
+
+def _heading_error(trace: Trace, truth: _Truth) -> float | None:
+    """Between the true and the found heading, in [0, 180]."""
+    if trace.judged is None or truth.heading_deg is None or trace.strip.heading_deg is None:
+        return None
+    return abs((trace.strip.heading_deg - truth.heading_deg + 180) % 360 - 180)
 
 
 def _ranked(trace: Trace) -> NDArray[np.float64]:

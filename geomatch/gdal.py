@@ -23,6 +23,12 @@ GDAL_OPTIONS = {
     "GDAL_CACHEMAX": 64 << 20,  # bytes, for the whole process
 }
 
+
+def set_block_cache(size_bytes: int) -> None:
+    """Keep up to so many bytes of decoded blocks in this process, for jobs that read the same files again and again."""
+    GDAL_OPTIONS["GDAL_CACHEMAX"] = size_bytes
+
+
 _WARNINGS_LOCK = threading.Lock()  # warnings.catch_warnings changes the state of the whole process
 
 

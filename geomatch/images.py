@@ -86,8 +86,15 @@ class OpticalStretch:
         Args:
             patch: read with ``bands`` of this stretch.
         """
-        grey = self._stretched(patch).mean(axis=0, dtype=np.float32)
-        return np.where(patch.valid, grey, np.float32(0))
+        return self.bands_of(patch).mean(axis=0, dtype=np.float32)
+
+    def bands_of(self, patch: Patch) -> NDArray[np.float32]:
+        """The stretched bands: [B x H x W] in [0, 1]; invalid pixels are 0.
+
+        Args:
+            patch: read with ``bands`` of this stretch.
+        """
+        return np.where(patch.valid, self._stretched(patch), 0).astype(np.float32)
 
     def rgb(self, patch: Patch) -> NDArray[np.uint8]:
         """The stretched bands as a picture: [H x W x 3]; grey unless there are three bands, invalid pixels black."""
@@ -215,23 +222,40 @@ class SarRadiometry:
             patch: read with ``bands`` of this radiometry.
             floor: added to the relative amplitude, so that black is ln(floor) and not minus infinity.
         """
-        looks = [multilook(amplitude, patch.valid) for amplitude in self._relative(patch)]
-        logs = np.log(np.stack(looks) + np.float32(floor)).mean(axis=0, dtype=np.float32)
-        return np.where(patch.valid, logs, np.float32(np.log1p(floor)))
+        return log_of(self.relative(patch), patch.valid, floor=floor)
 
     def picture(self, patch: Patch) -> NDArray[np.uint8]:
         """Amplitude for the eye: [H x W], three times the median is white, invalid pixels are black."""
-        brightness = np.mean(self._relative(patch), axis=0) / PICTURE_WHITE
+        brightness = np.mean(self.relative(patch), axis=0) / PICTURE_WHITE
         return _as_bytes(np.where(patch.valid, brightness, 0))
 
-    def _relative(self, patch: Patch) -> list[NDArray[Any]]:
-        """Amplitude over its reference, per band [H x W]; zero where invalid."""
+    def relative(self, patch: Patch) -> list[NDArray[Any]]:
+        """Amplitude over its reference, per band [H x W]; zero where invalid.
+
+        Args:
+            patch: read with ``bands`` of this radiometry.
+        """
         _check_bands(patch, self.bands)
         amplitudes = _AMPLITUDE[self.kind](_as_float(np.where(patch.valid, patch.data, 0)))
         return [
             np.where(patch.valid, amplitude / reference, 0)
             for amplitude, reference in zip(amplitudes, self.reference, strict=True)
         ]
+
+
+def log_of(
+    amplitudes: Sequence[NDArray[Any]], valid: NDArray[np.bool_], *, floor: float = DEFAULT_FLOOR
+) -> NDArray[np.float32]:
+    """Mean over bands of ln(multilooked amplitude + floor): [H x W]; invalid pixels get the median's value.
+
+    Args:
+        amplitudes: per band [H x W], relative to its median.
+        valid: [H x W].
+        floor: as ``SarRadiometry.log_amplitude`` takes it.
+    """
+    looks = [multilook(amplitude, valid) for amplitude in amplitudes]
+    logs = np.log(np.stack(looks) + np.float32(floor)).mean(axis=0, dtype=np.float32)
+    return np.where(valid, logs, np.float32(np.log1p(floor)))
 
 
 def multilook(amplitude: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -41,6 +41,7 @@ class Evidence:
         fine_peak: correlation of the pixels there, or None when the map's pixels were not looked at.
         windows: windows of the strip that were compared.
         inliers: windows whose own best place agrees with the answer.
+        heading_deg: where the strip's up points at the best place, clockwise from true north, or None without a place.
         accuracy: "pixel" when the place was fixed on the map's pixels, "cell" when on the index's features alone.
         seconds: wall time per stage.
         notes: what the user should know, sentences.
@@ -53,6 +54,7 @@ class Evidence:
     windows: int = 0
     inliers: int = 0
     accuracy: Accuracy = "cell"
+    heading_deg: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

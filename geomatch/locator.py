@@ -6,28 +6,28 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geomatch import fusion
-from geomatch.answer import FINE_WEIGHT, Answers, Judged, Looked
-from geomatch.correlate import template
+from geomatch import headings
+from geomatch.answer import FINE_WEIGHT, Answers, Judged, Looked, chance_peak
 from geomatch.errors import InputError
-from geomatch.fusion import Poses, Window
+from geomatch.fusion import DISTINCT_CELLS, Poses
+from geomatch.headings import Asked, Hypothesis
 from geomatch.location import Location
-from geomatch.refine import MapPixels, Refiner
-from geomatch.strips import Strip, StripOptions, cut_windows, load_strip
-from geomatch.structure import Dense
+from geomatch.query import Query
+from geomatch.refine import MapPixels, Refined, Refiner
+from geomatch.strips import RawStrip, Strip, StripOptions, read_strip
 from geomatch.texture import unusable
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
-from geomatch.tiles import starts, tile_vectors
+from geomatch.tiles import starts
 
-RETRIEVED_TILES = 600  # of a single window; the windows of a strip share them, but for a least number
-MIN_RETRIEVED_TILES = 200
+RETRIEVED_TILES = 600
 CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
 CONTENDERS = 8
+CERTAIN = 1.5  # times the pixels' peak at a place taken by chance: then no further place is looked at
 ALONE = 1.4  # peak ratio beyond which the next best place need not be looked at
 
 
@@ -37,11 +37,13 @@ class Trace:
 
     Attributes:
         location: the answer.
+        strip: as it was answered, turned to the heading that was found where it was not known.
         retrieved: poses in the order of the vector search, map pixels; none where it was not used.
         judged: the best place and the signs by which it was judged, or None where there was none.
     """
 
     location: Location
+    strip: Strip
     retrieved: Poses
     judged: Judged | None = None
 
@@ -121,83 +123,88 @@ class Locator:
         """
         clock = Clock()
         with clock.stage("read"):
-            loaded = load_strip(strip, self.index.grid, options)
-        return self.trace(loaded, clock).location
+            raw = read_strip(strip, self.index.grid, options)
+        return self.find(raw, clock).location
+
+    def find(self, raw: RawStrip, clock: Clock | None = None) -> Trace:
+        """Find a strip that is in its file's own pixels, and its heading where that is not known."""
+        clock = clock or Clock()
+        with clock.stage("read"):
+            strip = raw.turned()
+        with one_thread():
+            if raw.heading_known or _shows_nothing(strip):
+                return self._trace(strip, clock)
+            with clock.stage("headings"):
+                hypotheses = self._try_headings(raw)
+            return self._trace(raw.turned(hypotheses[0].turn_deg) if hypotheses else strip, clock, hypotheses)
 
     def trace(self, strip: Strip, clock: Clock | None = None) -> Trace:
         """Find a strip that is already on the map's pixel grid, and keep what led to the answer."""
         with one_thread():
             return self._trace(strip, clock or Clock())
 
-    def _trace(self, strip: Strip, clock: Clock) -> Trace:
+    def _trace(self, strip: Strip, clock: Clock, rivals: Sequence[Hypothesis] = ()) -> Trace:
         answers = Answers(self.index, strip, self._notes, clock.seconds)
-        if reason := unusable(strip.image, strip.valid, strip.area_px):
-            return Trace(answers.nowhere("unusable", reason), NO_POSES)
+        if reason := _shows_nothing(strip):
+            return Trace(answers.nowhere("unusable", reason), strip, NO_POSES)
         with clock.stage("encode"):
-            dense, windows = self._encode(strip)
-        if not windows:
-            return Trace(answers.nowhere("unusable", "no part of the strip shows structure"), NO_POSES)
+            query = Query.of(self.index, strip)
+        if not query.windows:
+            return Trace(answers.nowhere("unusable", "no part of the strip shows structure"), strip, NO_POSES)
         retrieved = NO_POSES
-        if windows[0].template.mask.shape == (self._tile_cells,) * 2 and not self.exhaustive:
+        if query.tiled and not self.exhaustive:
             with clock.stage("search"):
-                retrieved = self._retrieve(dense, windows)
+                retrieved = query.retrieve(RETRIEVED_TILES)
         with clock.stage("correlate"):
-            found = self._correlate(retrieved, windows)
+            found = query.verify(_with_first(rivals, retrieved, query)) if len(retrieved) else query.scan()
         if not len(found):
             reason = "no place on the map resembles the strip, or the strip is larger than the map"
-            return Trace(answers.nowhere("absent", reason), retrieved)
+            return Trace(answers.nowhere("absent", reason), strip, retrieved)
         with clock.stage("refine"):
-            judged = Judged.of(_look_closer(found, self._refiner(strip, windows)))
-        return Trace(answers.placed(windows, judged), retrieved, judged)
+            looked = _look_closer(found, self._refiner(query))
+            judged = Judged.of(_among_rivals(rivals, looked, query))
+        return Trace(answers.placed(query.windows, judged), strip, retrieved, judged)
 
-    @property
-    def _tile_cells(self) -> int:
-        return self.index.manifest.tiles.size_px // self.index.encoder.cell_px
+    def _try_headings(self, raw: RawStrip) -> list[Hypothesis]:
+        """Places at the headings where they look most like the strip: the likeliest first, then the others by score."""
+        cell = self.index.encoder.cell_px
+        apart = DISTINCT_CELLS * cell
 
-    def _encode(self, strip: Strip) -> tuple[Dense, list[Window]]:
-        """The strip's features, and its windows that show anything; a strip smaller than a tile is one window."""
-        dense = self.index.encoder.dense(strip.image[None], strip.valid, "sar")
-        size = self._tile_cells
-        places = cut_windows(dense.valid, size)
-        parts = [(place, dense.crop(int(place[0]), int(place[1]), size, size)) for place in places]
-        if min(dense.valid.shape) < size:
-            parts = [(np.zeros(2, np.int64), dense)]
-        made = [(place, template(part)) for place, part in parts]
-        return dense, [Window(place, ready) for place, ready in made if ready is not None]
+        def ask(strip: RawStrip) -> Asked:
+            return lambda turn_deg: Query.of(self.index, strip.turned(turn_deg))
 
-    def _retrieve(self, dense: Dense, windows: Sequence[Window]) -> Poses:
-        tile, cell, size = self.index.manifest.tiles, self.index.encoder.cell_px, self._tile_cells
-        first = np.zeros(1, np.int32)
-        vectors = [
-            tile_vectors(dense.crop(col, row, size, size), first, first, tile.size_px, cell).vectors[0]
-            for col, row in (window.cell.tolist() for window in windows)
-        ]
-        count = max(MIN_RETRIEVED_TILES, RETRIEVED_TILES // len(windows))
-        hits = self.index.search(np.concatenate(vectors), count)
-        return fusion.vote(hits, np.array([window.cell for window in windows]) * cell, tile.stride_px)
+        tried = headings.try_headings(ask(raw.richest_part(headings.PART_PX)), apart, exhaustive=self.exhaustive)
+        finalists = headings.correct(tried, ask(raw), raw.reach_px, cell)
+        if self.pixels is not None:
+            close = [finalist for finalist in finalists if finalist.score * CONTESTED >= finalists[0].score]
+            looked = [self._looked_at(finalist, ask(raw)(finalist.turn_deg)) for finalist in close]
+            finalists = sorted(looked, key=_total, reverse=True) + finalists[len(close) :]
+        return [*finalists[:1], *headings.distinct([*finalists[1:], *tried], apart)]
 
-    def _correlate(self, retrieved: Poses, windows: Sequence[Window]) -> Poses:
-        field, cell = self.index.features, self.index.encoder.cell_px
-        if len(retrieved):
-            return fusion.verify(retrieved, windows, field, bin_px=self.index.manifest.tiles.stride_px, cell_px=cell)
-        return fusion.scan(windows, field.whole(), field.rms, cell_px=cell)
+    def _looked_at(self, finalist: Hypothesis, query: Query) -> Hypothesis:
+        refiner = self._refiner(query)
+        return finalist if refiner is None else replace(finalist, look=refiner.at(finalist.center_px - query.middle_px))
 
-    def _refiner(self, strip: Strip, windows: Sequence[Window]) -> Refiner | None:
+    def _refiner(self, query: Query) -> Refiner | None:
         """What looks at the pixels of windows, or None where there is nothing to look at."""
         if self.pixels is None:
             return None
         size = self.index.manifest.tiles.size_px
-        height, width = strip.image.shape
-        if min(height, width) < size:  # one window for the correlation, several for the pixels
+        height, width = query.strip.image.shape
+        if not query.tiled:  # one window for the correlation, several for the pixels
             rows, cols = starts(height, min(size, height), size), starts(width, min(size, width), size)
             first = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).astype(np.int64)
         else:
-            first = np.array([window.cell for window in windows]) * self.index.encoder.cell_px
-        refiner = Refiner(strip, first, size, self.pixels)
+            first = np.array([window.cell for window in query.windows]) * self.index.encoder.cell_px
+        refiner = Refiner(query.strip, first, size, self.pixels)
         return refiner if refiner.cells else None
 
 
 NO_POSES = Poses(np.empty((0, 2)), np.empty(0))
+
+
+def _shows_nothing(strip: Strip) -> str | None:
+    return unusable(strip.image, strip.valid, strip.area_px)
 
 
 def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
@@ -206,8 +213,40 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
         return Looked(found, ())
     contested = int((found.scores * CONTESTED >= found.scores[0]).sum())
     close = 2 if (found.scores * ALONE >= found.scores[0]).sum() > 1 else 1
-    looks = [refiner.at(corner) for corner in found.corners_px[: min(CONTENDERS, max(close, contested))]]
+    looks: list[Refined] = []
+    for corner in found.corners_px[: min(CONTENDERS, max(close, contested))]:
+        looks.append(refiner.at(corner))
+        if len(looks) >= close and max(look.peak for look in looks) >= CERTAIN * chance_peak(refiner.cells):
+            break
     total = found.scores[: len(looks)] + FINE_WEIGHT * np.array([look.peak for look in looks])
     best = int(total[: max(1, contested)].argmax())
     order = [best, *(i for i in range(len(found)) if i != best)]
     return Looked(Poses(found.corners_px[order], found.scores[order]), tuple(looks[i] for i in order if i < len(looks)))
+
+
+def _total(hypothesis: Hypothesis) -> float:
+    return hypothesis.score + FINE_WEIGHT * (hypothesis.look.peak if hypothesis.look else 0.0)
+
+
+def _with_first(rivals: Sequence[Hypothesis], retrieved: Poses, query: Query) -> Poses:
+    """The place at which the heading was found, then the retrieved ones; the vectors may miss it."""
+    corners = [rival.center_px - query.middle_px for rival in rivals[:1]]
+    scores = retrieved.scores[: len(corners)]
+    return Poses(np.vstack([*corners, retrieved.corners_px]), np.append(scores, retrieved.scores))
+
+
+def _among_rivals(rivals: Sequence[Hypothesis], looked: Looked, query: Query) -> Looked:
+    """The chosen place, and as the others the best of all headings: it was chosen among all of them."""
+    if not rivals:
+        return looked
+    places, middle, apart = looked.places, query.middle_px, DISTINCT_CELLS * query.index.encoder.cell_px
+    looks = looked.looks + (None,) * (len(places) - len(looked.looks))
+    own = [
+        Hypothesis(0.0, corner + middle, float(score), look)
+        for corner, score, look in zip(places.corners_px, places.scores, looks, strict=True)
+    ]
+    others = headings.distinct([*own[1:], *rivals], apart)
+    others = [rival for rival in others if np.abs(rival.center_px - own[0].center_px).max() >= apart]
+    kept = [own[0], *others]
+    corners = np.array([rival.center_px for rival in kept]) - middle
+    return Looked(Poses(corners, np.array([rival.score for rival in kept])), tuple(rival.look for rival in kept))

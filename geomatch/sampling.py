@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import cv2
 import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
 from shapely.geometry import Polygon, box
 
 from geomatch.errors import InputError, UsageError
-from geomatch.geo import Grid, pixel_between
-from geomatch.raster import Raster
+from geomatch.geo import Grid, apply_affine, pixel_between
+from geomatch.images import SarRadiometry
+from geomatch.raster import Patch, Raster
 from geomatch.strips import MIN_STRIP_PX
 from geomatch.tile_index import TileIndex
 
 MIN_VALID = 0.99  # share of a window's pixels that must hold data
+MAX_SCALE_PERCENT = 50.0  # beyond it a cut skips pixels of the scene
 _TRIES = 200  # per window, before giving up on a scene that is mostly nodata
+_POSES = 1  # the random stream of headings and scales, apart from that of the places
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class WindowOptions:
         seed: of their places.
         bbox: (left, bottom, right, top) in the map's CRS that they must lie in, or None for the whole index.
         aligned: whether they lie on the index's tile grid, the easier protocol of the papers.
+        rotate: "none", or "any" to turn each about its centre by a random heading.
+        scale_percent: how far its scale may be off what is told, either way, at random.
     """
 
     windows: int = 500
@@ -35,8 +44,15 @@ class WindowOptions:
     seed: int = 0
     bbox: tuple[float, float, float, float] | None = None
     aligned: bool = False
+    rotate: Literal["none", "any"] = "none"
+    scale_percent: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.rotate not in ("none", "any"):
+            raise UsageError(f"{self.rotate!r} is no way to turn windows", where="--rotate", hint="say none or any")
+        if not 0 <= self.scale_percent <= MAX_SCALE_PERCENT:
+            hint = f"give percent, 0-{MAX_SCALE_PERCENT:g}"
+            raise UsageError(f"{self.scale_percent:g} is no error of scale", where="--scale", hint=hint)
         if self.windows < 1 or self.size_px < MIN_STRIP_PX:
             raise UsageError(
                 f"{self.windows} windows of {self.size_px} px are not possible",
@@ -44,14 +60,102 @@ class WindowOptions:
             )
 
 
-def window_corners(
-    raster: Raster, grid: Grid, index: TileIndex, options: WindowOptions, *, on_map: bool
-) -> Iterator[tuple[int, int]]:
-    """First pixels of windows that hold data and, on the map, lie inside the part that is asked for."""
-    rng = np.random.default_rng(options.seed)
+@dataclass(frozen=True)
+class Cut:
+    """Where one window is cut.
+
+    Attributes:
+        col, row: first pixel of the upright window about the same centre.
+        size_px: side, pixels of the window.
+        turn_deg: where its up points, clockwise from the scene's.
+        scale: pixels of the scene per pixel of the window.
+    """
+
+    col: int
+    row: int
+    size_px: int
+    turn_deg: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def upright(self) -> bool:
+        """Whether its pixels are the scene's."""
+        return self.turn_deg == 0 and self.scale == 1
+
+    @property
+    def center_px(self) -> tuple[float, float]:
+        """Its centre, pixels of the scene."""
+        return self.col + self.size_px / 2, self.row + self.size_px / 2
+
+    @property
+    def to_scene(self) -> Affine:
+        """Pixel of the window -> pixel of the scene, corner convention."""
+        turned = Affine.translation(*self.center_px) @ Affine.rotation(self.turn_deg) @ Affine.scale(self.scale)
+        return turned @ Affine.translation(-self.size_px / 2, -self.size_px / 2)
+
+    @property
+    def outline_px(self) -> NDArray[np.float64]:
+        """[4 x 2] its corners, pixels of the scene."""
+        side = self.size_px
+        return apply_affine(self.to_scene, [(0, 0), (side, 0), (side, side), (0, side)])
+
+    def read(self, raster: Raster, radiometry: SarRadiometry) -> Patch:
+        """Its pixels; unless it is upright they are interpolated, which smooths speckle as a processor's would be.
+
+        Bilinear in what the file holds, amplitude or power, but of decibels in power. Between pixels that averages up
+        to four speckles, so the windows look a little less noisy than the scene. A pixel is valid where all that it is
+        made of is.
+        """
+        if self.upright:
+            return raster.read(self.col, self.row, self.size_px, self.size_px, bands=radiometry.bands)
+        patch, matrix = self._around(raster, radiometry.bands)
+        data = np.where(patch.valid, patch.data, 0)
+        if radiometry.kind == "db":
+            data = np.power(10.0, data / 10)
+        data = np.stack([_interpolated(band, matrix, self.size_px) for band in data])
+        if radiometry.kind == "db":
+            data = 10 * np.log10(np.maximum(data, np.finfo(np.float32).tiny))
+        return Patch(data, self._known(patch, matrix))
+
+    def is_full(self, raster: Raster) -> bool:
+        """Whether enough of its pixels hold data."""
+        if self.upright:
+            valid = raster.read(self.col, self.row, self.size_px, self.size_px).valid
+        else:
+            valid = self._known(*self._around(raster, None))
+        return bool(valid.mean() >= MIN_VALID)
+
+    def _around(self, raster: Raster, bands: Sequence[int] | None) -> tuple[Patch, NDArray[np.float64]]:
+        """The upright patch that it is made of, and the matrix from its pixels to the patch's as OpenCV counts."""
+        low = np.floor(self.outline_px.min(axis=0)).astype(int) - 1
+        wide, tall = (np.ceil(self.outline_px.max(axis=0)).astype(int) + 1 - low).tolist()
+        # OpenCV puts (0, 0) at the centre of the first pixel, the corner convention half a pixel before it.
+        half = Affine.translation(-0.5, -0.5)
+        matrix = np.array(half @ Affine.translation(*-low) @ self.to_scene @ ~half).reshape(3, 3)[:2]
+        return raster.read(int(low[0]), int(low[1]), wide, tall, bands=bands), matrix
+
+    def _known(self, patch: Patch, matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.asarray(_interpolated(patch.valid.astype(np.float32), matrix, self.size_px) > 0.99)
+
+
+def _interpolated(plane: NDArray[Any], matrix: NDArray[np.float64], side: int) -> NDArray[Any]:
+    """A plane [H x W], real or complex, at the places that ``matrix`` gives: [side x side]."""
+    if np.iscomplexobj(plane):
+        return np.asarray(_interpolated(plane.real, matrix, side) + 1j * _interpolated(plane.imag, matrix, side))
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(plane.astype(np.float32), matrix, (side, side), flags=flags))
+
+
+def window_cuts(raster: Raster, grid: Grid, index: TileIndex, options: WindowOptions, *, on_map: bool) -> Iterator[Cut]:
+    """Windows that hold data and, on the map, lie inside the part that is asked for.
+
+    One seed gives one sequence of places whatever the headings and scales; those that then do not fit are left out.
+    """
+    rng, poses = np.random.default_rng(options.seed), np.random.default_rng([options.seed, _POSES])
     size = options.size_px
     area = _area(index, options) if on_map else None
     span = _span(raster, grid, index, size, area)
+    scene = box(0, 0, raster.width, raster.height)
     found = 0
     for _ in range(_TRIES * options.windows):
         if found == options.windows:
@@ -62,14 +166,15 @@ def window_corners(
             col, row = int(np.rint(at[0])), int(np.rint(at[1]))
         else:
             col, row = (int(rng.integers(low, high + 1)) for low, high in span)
-        inside = 0 <= col <= raster.width - size and 0 <= row <= raster.height - size
+        turn_deg = float(poses.uniform(0, 360)) if options.rotate == "any" else 0.0
+        scale = 1 + float(poses.uniform(-1, 1)) * options.scale_percent / 100
+        cut = Cut(col, row, size, turn_deg, scale)
+        inside = scene.covers(Polygon(cut.outline_px))
         if inside and area is not None:
-            window = grid.window(col, row, size, size)
-            outline = Polygon(pixel_between(window, index.grid, window.corners_px))
-            inside = area.covers(outline)
-        if inside and raster.read(col, row, size, size).valid.mean() >= MIN_VALID:
+            inside = area.covers(Polygon(pixel_between(grid, index.grid, cut.outline_px)))
+        if inside and cut.is_full(raster):
             found += 1
-            yield col, row
+            yield cut
     raise InputError(
         f"only {found} of {options.windows} windows of {size} px lie in the map and hold data",
         where=raster.path,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from geomatch.errors import GeomatchError, InputError, LimitError, UnrectifiedError, UsageError
-from geomatch.geo import Grid, ground_resolution_m, linear_to_map, local_grid
+from geomatch.geo import Grid, ground_jacobian, ground_resolution_m, linear_to_map, local_grid
 from geomatch.images import SarRadiometry
 from geomatch.raster import Patch, Raster, open_raster
 from geomatch.tiles import starts
@@ -20,9 +21,8 @@ MAX_STRIP_PIXELS = 100_000_000
 MAX_SIDE_PX = 32_000  # OpenCV's warp counts coordinates in 16 bits
 MAX_SCALE = 4.0  # beyond this ratio of pixel sizes the two images show different things
 RESAMPLED_FROM = 0.02  # a scale that differs by more is told to the user
-MIN_WINDOW_VALID = 0.6
-MIN_HOLED_VALID, NEARLY = 0.25, 0.9  # where no window is that full, those nearly as full as the fullest will do
-MAX_WINDOWS = 48
+DETAIL_PX = 8  # averaged before it is measured how much a part of a strip shows
+NORTH_UP = np.diag([1.0, -1.0])  # metres east and north per pixel, but for their size
 MIN_STRIP_PX = 32  # four cells: less has no structure to correlate
 
 
@@ -32,25 +32,27 @@ class StripOptions:
 
     Attributes:
         gsd_m: metres per pixel on the ground, for a file without georeferencing; default the map's.
-        heading_deg: where its "up" points, clockwise from true north, for such a file; default 0.
+        heading_deg: where its "up" points, clockwise from true north, for such a file; default 0. "unknown" to have it
+            found; then georeferencing gives the scale alone.
         kind: what its numbers are, see ``SarRadiometry.detect``.
         bands: 1-based bands to use, default all.
     """
 
     gsd_m: float | None = None
-    heading_deg: float | None = None
+    heading_deg: float | Literal["unknown"] | None = None
     kind: str = "auto"
     bands: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.gsd_m is not None and not (np.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise UsageError(f"a pixel of {self.gsd_m:g} m is not possible", where="--gsd", hint="give metres above 0")
-        if self.heading_deg is not None and not -360 <= self.heading_deg <= 360:
-            raise UsageError(
-                f"{self.heading_deg:g} is no heading",
-                where="--heading",
-                hint="give degrees clockwise from north, 0-360",
-            )
+        heading: object = self.heading_deg
+        if heading is None or heading == "unknown":
+            return
+        if not isinstance(heading, int | float) or not -360 <= heading <= 360:
+            told = f"{heading:g}" if isinstance(heading, int | float) else repr(heading)
+            hint = "give degrees clockwise from north, 0-360, or unknown"
+            raise UsageError(f"{told} is no heading", where="--heading", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Strip:
         from_file: file pixel -> pixel of ``image``, corner convention.
         file_size: columns and rows of the file.
         notes: how the file was understood, sentences for the user.
+        heading_deg: where the file's up points on the map, clockwise from true north; None where nobody asked.
+        heading_known: whether that was told, or is one that was tried.
     """
 
     image: NDArray[np.float32]
@@ -70,6 +74,8 @@ class Strip:
     from_file: Affine
     file_size: tuple[int, int]
     notes: tuple[str, ...] = ()
+    heading_deg: float | None = None
+    heading_known: bool = True
 
     @property
     def area_px(self) -> float:
@@ -77,8 +83,94 @@ class Strip:
         return abs(self.from_file.determinant) * self.file_size[0] * self.file_size[1]
 
 
-def load_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptions | None = None) -> Strip:
-    """Read a strip and bring it to the map's scale and orientation.
+@dataclass(frozen=True)
+class RawStrip:
+    """A strip in its file's own pixels, to be turned and scaled for the map.
+
+    Attributes:
+        image: [H x W] SAR log amplitude.
+        valid: [H x W].
+        linear: [2 x 2] pixel of the file -> pixel of the map.
+        ground: [2 x 2] pixel of the map -> metres east and north, since turns are turns on the ground.
+        heading_known: whether ``linear`` holds for the heading too, or for the scale alone.
+        notes: how the file was understood, sentences for the user.
+        part: columns and rows of the file that ``image`` leaves out before its first pixel, and the file's size; None
+            where it is all of the file.
+    """
+
+    image: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    linear: NDArray[np.float64]
+    ground: NDArray[np.float64]
+    heading_known: bool = True
+    notes: tuple[str, ...] = ()
+    part: tuple[int, int, int, int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        patch: Patch,
+        linear: NDArray[np.float64],
+        radiometry: SarRadiometry,
+        *,
+        ground: NDArray[np.float64] = NORTH_UP,
+        heading_known: bool = True,
+        notes: tuple[str, ...] = (),
+    ) -> RawStrip:
+        """SAR pixels as in the file, and what they are."""
+        image, valid = radiometry.log_amplitude(patch), radiometry.lit(patch)
+        return cls(image, valid, linear, ground, heading_known, notes)
+
+    @property
+    def reach_px(self) -> float:
+        """From the centre to the corners, pixels of the map."""
+        height, width = self.image.shape
+        return float(np.linalg.norm(self.linear @ [[width, width], [height, -height]], axis=0).max() / 2)
+
+    def turned(self, turn_deg: float = 0.0) -> Strip:
+        """The strip on the map's pixel grid, turned clockwise on the ground by so much more than ``linear`` says."""
+        image, valid, from_file = resample(self.image, self.valid, self._linear(turn_deg))
+        height, width = self.image.shape
+        left, top, *size = self.part or (0, 0, width, height)
+        from_file = from_file @ Affine.translation(-left, -top)
+        heading_deg = self.heading_deg(turn_deg)
+        return Strip(image, valid, from_file, (size[0], size[1]), self.notes, heading_deg, self.heading_known)
+
+    def heading_deg(self, turn_deg: float = 0.0) -> float:
+        """Where its up points at that turn, degrees clockwise from true north, in [0, 360)."""
+        east, north = -(self.ground @ self._linear(turn_deg))[:, 1]
+        return float(np.degrees(np.arctan2(east, north)) % 360)
+
+    def richest_part(self, max_px: int) -> RawStrip:
+        """The part of at most ``max_px`` pixels of the map, as square as the strip allows, that shows the most."""
+        limit = max_px / abs(float(np.linalg.det(self.linear)))
+        if self.image.size <= limit:
+            return self
+        tall, wide = self.image.shape
+        short = int(min(tall, wide, np.sqrt(limit)))
+        height, width = (short if side == min(tall, wide) else min(side, int(limit / short)) for side in (tall, wide))
+        # Differences of averages: speckle counts little there, nodata nothing.
+        small, known = _shrunk(self.image, self.valid, DETAIL_PX)
+        edges = cv2.morphologyEx(small, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        total = cv2.integral(edges * cv2.erode(known.astype(np.float32), np.ones((3, 3), np.uint8)))
+        rows, cols = starts(tall, height, max(1, height // 4)), starts(wide, width, max(1, width // 4))
+        col, row = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).T
+        left, top, right, bottom = (at // DETAIL_PX for at in (col, row, col + width, row + height))
+        best = int((total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]).argmax())
+        first = int(col[best]), int(row[best])
+        cut = np.s_[first[1] : first[1] + height, first[0] : first[0] + width]
+        return replace(self, image=self.image[cut], valid=self.valid[cut], part=(*first, wide, tall))
+
+    def _linear(self, turn_deg: float) -> NDArray[np.float64]:
+        if turn_deg == 0:
+            return self.linear
+        sine, cosine = np.sin(np.radians(turn_deg)), np.cos(np.radians(turn_deg))
+        clockwise = np.array([[cosine, sine], [-sine, cosine]])  # of east and north
+        return np.asarray(np.linalg.solve(self.ground, clockwise @ self.ground @ self.linear))
+
+
+def read_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptions | None = None) -> RawStrip:
+    """Read a strip, and how it is to be brought to the map's scale and orientation.
 
     The scale and the rotation come from the file's georeferencing; its claimed position is not used. A file without
     any is taken as north up at the map's resolution, unless ``options`` say otherwise.
@@ -103,27 +195,18 @@ def load_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptio
             linear = linear_to_map(grid, map_grid)
         except GeomatchError as error:
             raise InputError(error.what, where=raster.path, hint=error.hint) from error
-        _check_scale(linear, raster, map_grid, notes)
+        known = options.heading_deg != "unknown"
+        _check_scale(linear, raster, map_grid, notes, any_turn=not known)
         radiometry = SarRadiometry.detect(raster, options.kind, options.bands)
         notes.append(radiometry.message)
         patch = raster.read(0, 0, raster.width, raster.height, bands=radiometry.bands)
-        return strip_of(patch, linear, radiometry, tuple(notes))
+        ground = ground_jacobian(map_grid)
+        return RawStrip.of(patch, linear, radiometry, ground=ground, heading_known=known, notes=tuple(notes))
 
 
-def strip_of(
-    patch: Patch, linear: NDArray[np.float64], radiometry: SarRadiometry, notes: tuple[str, ...] = ()
-) -> Strip:
-    """SAR pixels as a strip on the map's pixel grid.
-
-    Args:
-        patch: pixels as in the file.
-        linear: [2 x 2] pixel of the patch -> pixel of the map.
-        radiometry: of the file.
-        notes: to keep with it.
-    """
-    image, valid, from_file = resample(radiometry.log_amplitude(patch), radiometry.lit(patch), linear)
-    height, width = patch.valid.shape
-    return Strip(image, valid, from_file, (width, height), notes)
+def strip_of(patch: Patch, linear: NDArray[np.float64], radiometry: SarRadiometry) -> Strip:
+    """SAR pixels as a strip on the map's pixel grid, its heading known; arguments as ``RawStrip.of``."""
+    return RawStrip.of(patch, linear, radiometry).turned()
 
 
 def resample(
@@ -158,75 +241,33 @@ def resample(
     return np.asarray(warped, dtype=np.float32), np.asarray(known > 0.99), from_file
 
 
-def cut_windows(valid: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-    """Windows of a strip: side by side where that fills it, overlapping where its edge is aslant or holed.
-
-    Args:
-        valid: [h x w] cells of the strip.
-        size: side of a window, cells.
-
-    Returns:
-        [N x 2] first column and row of each window, cells; at most MAX_WINDOWS, spread over the strip; none when
-        nothing as large has enough valid cells.
-    """
-    height, width = valid.shape
-    if min(height, width) < size:
-        return np.empty((0, 2), np.int64)
-    total = np.pad(valid.astype(np.int64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
-
-    def lattice(step: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        rows, cols = starts(height, size, step), starts(width, size, step)
-        place = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).astype(np.int64)
-        col, row = place.T
-        count = total[row + size, col + size] - total[row, col + size] - total[row + size, col] + total[row, col]
-        return place, count / size**2
-
-    place, share = lattice(size)
-    if share.min() < MIN_WINDOW_VALID:
-        place, share = lattice(max(1, size // 3))
-        full = share >= max(MIN_HOLED_VALID, min(MIN_WINDOW_VALID, float(share.max()) * NEARLY))
-        place, share = _spread(place[full], share[full], size // 2)
-    if len(place) > MAX_WINDOWS:
-        place = place[np.linspace(0, len(place) - 1, MAX_WINDOWS).astype(int)]
-    return place
-
-
-def _spread(
-    place: NDArray[np.int64], share: NDArray[np.float64], apart: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The fullest windows first, each at least ``apart`` from those before along one axis; in reading order."""
-    kept: list[int] = []
-    for candidate in np.argsort(-share, kind="stable"):
-        distance = np.abs(place[kept] - place[candidate]).max(axis=1) if kept else np.array([apart])
-        if distance.min() >= apart:
-            kept.append(int(candidate))
-    order = sorted(kept)
-    return place[order], share[order]
-
-
 def _grid(raster: Raster, map_grid: Grid, options: StripOptions, notes: list[str]) -> Grid:
     """Where the strip says it lies, or where it is assumed to lie for want of anything better."""
-    if raster.grid is not None and options.gsd_m is None and options.heading_deg is None:
+    heading = None if options.heading_deg == "unknown" else options.heading_deg
+    if raster.grid is not None and options.gsd_m is None and heading is None:
         return raster.grid
     told = options.gsd_m is not None and options.heading_deg is not None
     if isinstance(raster.no_grid, UnrectifiedError) and not told:
         hint = f"{raster.no_grid.hint}; or give both --gsd and --heading"
         raise UnrectifiedError(raster.no_grid.what, where=raster.path, hint=hint)
     size = (raster.width, raster.height)
-    if raster.grid is not None and options.heading_deg is None:
+    if raster.grid is not None and heading is None:
         gsd = options.gsd_m or ground_resolution_m(raster.grid)
-        notes.append(f"{raster.path.name}: taken as {gsd:.4g} m per pixel as told, its heading as georeferenced")
+        whose = "not used" if options.heading_deg == "unknown" else "as georeferenced"
+        notes.append(f"{raster.path.name}: taken as {gsd:.4g} m per pixel as told, its heading {whose}")
         about = Affine.translation(*raster.grid.center_px)
         scaled = about @ Affine.scale(gsd / ground_resolution_m(raster.grid)) @ ~about
         return Grid(raster.grid.crs, raster.grid.transform @ scaled, *size)
     gsd = options.gsd_m or ground_resolution_m(raster.grid or map_grid)
-    heading = options.heading_deg or 0.0
     why = "no georeferencing" if raster.grid is None else "its own georeferencing is set aside"
-    notes.append(f"{raster.path.name}: {why}, taken as {gsd:.4g} m per pixel, heading {heading:g}°")
-    return local_grid(map_grid, gsd, heading, *size)
+    taken = "unknown" if options.heading_deg == "unknown" else f"{heading or 0:g}°"
+    notes.append(f"{raster.path.name}: {why}, taken as {gsd:.4g} m per pixel, heading {taken}")
+    return local_grid(map_grid, gsd, heading or 0.0, *size)
 
 
-def _check_scale(linear: NDArray[np.float64], raster: Raster, map_grid: Grid, notes: list[str]) -> None:
+def _check_scale(
+    linear: NDArray[np.float64], raster: Raster, map_grid: Grid, notes: list[str], *, any_turn: bool
+) -> None:
     scale = float(np.sqrt(abs(np.linalg.det(linear))))
     map_gsd = ground_resolution_m(map_grid)
     if not 1 / MAX_SCALE <= scale <= MAX_SCALE:
@@ -240,6 +281,8 @@ def _check_scale(linear: NDArray[np.float64], raster: Raster, map_grid: Grid, no
             f"{raster.path.name}: resampled from {scale * map_gsd:.3g} m to the map's {map_gsd:.3g} m per pixel"
         )
     size = np.abs(linear) @ [raster.width, raster.height]
+    if any_turn:
+        size = np.full(2, scale * np.hypot(raster.width, raster.height))
     if max(*size, raster.width, raster.height) > MAX_SIDE_PX or max(size.prod(), raster.width * raster.height) > (
         MAX_STRIP_PIXELS
     ):

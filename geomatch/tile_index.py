@@ -34,7 +34,7 @@ from geomatch.threads import one_thread
 if TYPE_CHECKING:
     import faiss
 
-RERANKED = 10  # coded vectors looked at again per tile asked for; benchmarks/search.py
+RERANKED = 4  # coded vectors looked at again per tile asked for; benchmarks/search.py
 
 _REBUILD = "build the index again with geomatch index build"
 

@@ -13,12 +13,12 @@ from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
 
 BLOCK_PX = 2048  # a multiple of any cell; one block and its working copies take about 400 MB
 PCA_DIMENSIONS = 256
-PQ_PIECES = 64  # of four bits
+PQ_PIECES = 128  # of four bits
 PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
 PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
 MIN_SAMPLES_PER_DIMENSION = 4
-SCAN_UP_TO = 500_000  # vectors; benchmarks/search.py: coded vectors lose places on larger maps, but less time
-RERANK_UP_TO = 900_000  # vectors; beyond it their bytes for re-ranking pass a quarter of a GB of memory
+SCAN_UP_TO = 100_000  # vectors; benchmarks/search.py: from here on coded vectors take half the time or less
+RERANK_UP_TO = 800_000  # vectors; beyond it they would take more than a quarter of a GB of memory
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,28 @@ def test_scale_and_heading_serve_a_file_without_georeference(files: Path, town_i
     assert untold["properties"]["confidence"] < feature["properties"]["confidence"]
 
 
+def test_unknown_heading_is_found_and_told(files: Path, town_index: Path) -> None:
+    told = ["--gsd", 0.625, "--heading", "unknown"]
+    result = geomatch("locate", files / "bare.tif", "--index", town_index, "--json", *told)
+    (feature,) = checked_json(result.stdout, "locate")["features"]
+    assert feature["properties"]["status"] == "located"
+    assert feature["properties"]["center"] == pytest.approx(tuple(moved(PLACE, [380, 400])), abs=1.5)
+    evidence = feature["properties"]["evidence"]
+    assert evidence["heading_deg"] == pytest.approx(30.95, abs=2)
+    notes = " ".join(evidence["notes"])
+    assert "no georeferencing, taken as 0.625 m per pixel, heading unknown" in notes
+    assert f"heading found: {evidence['heading_deg']:.1f}° clockwise from north" in notes
+
+
+@pytest.mark.parametrize(("word", "told"), [("foo", "'foo' is no heading"), ("400", "400 is no heading")])
+def test_heading_that_is_none_is_told_in_one_message(word: str, told: str, files: Path, town_index: Path) -> None:
+    result = geomatch("locate", files / "bare.tif", "--index", town_index, "--heading", word)
+    assert result.exit_code == 2
+    (said,) = result.stderr.splitlines()
+    assert said.startswith(f"geomatch: --heading: {told}")
+    assert "or unknown" in said
+
+
 def test_exhaustive_finds_the_same_place(files: Path, town_index: Path) -> None:
     quick, slow = (
         checked_json(geomatch("locate", files / "here.tif", "--index", town_index, "--json", *more).stdout, "locate")
@@ -311,6 +333,22 @@ def test_evaluation_of_a_good_map_is_good(files: Path, town_index: Path) -> None
 
 def timeless(scores: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in scores.items() if not name.endswith("_per_query")}
+
+
+def test_turned_windows_are_found_and_their_headings_scored(files: Path, town_index: Path) -> None:
+    scores = scores_of(files, town_index, "--windows", 2, "--rotate", "any", "--scale", 2)
+    assert scores["success_px"]["5"] == 1
+    assert 0 <= scores["heading_error_deg"]["p50"] <= scores["heading_error_deg"]["p90"] < 3
+    assert "heading_error_deg" not in scores_of(files, town_index, "--windows", 1, "--rotate", "none", "--scale", 2)
+
+
+@pytest.mark.parametrize(("words", "why"), [(["--rotate", "some"], "--rotate"), (["--scale", -1], "--scale")])
+def test_turns_and_scales_that_cannot_be_are_usage_errors(
+    words: list[Any], why: str, files: Path, town_index: Path
+) -> None:
+    result = geomatch("evaluate", "--index", town_index, "--sar", files / "scene.tif", *words)
+    assert result.exit_code == 2
+    assert why in result.stderr
 
 
 def test_seed_box_and_grid_choose_the_windows(files: Path, town_index: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from geomatch.index.build import build_index
 from geomatch.index.plan import BuildOptions
 from geomatch.locator import Locator
 from geomatch.raster import open_raster
-from geomatch.sampling import WindowOptions, window_corners
+from geomatch.sampling import WindowOptions, window_cuts
 
 FOUND = Prediction(
     on_map=True,
@@ -61,9 +61,9 @@ def test_truth_is_the_centre_of_the_window_on_the_map(name: str, town: Town, loc
     made = list(predict(locator, tmp_path / "scene.tif", options))
     with open_raster(tmp_path / "scene.tif") as raster:
         assert raster.grid is not None
-        places = list(window_corners(raster, raster.grid, locator.index, options, on_map=True))
-    for prediction, corner in zip(made, places, strict=True):
-        assert prediction.truth_px == pytest.approx(moved(to_map, np.add(corner, side / 2)), abs=1e-6)
+        cuts = list(window_cuts(raster, raster.grid, locator.index, options, on_map=True))
+    for prediction, cut in zip(made, cuts, strict=True):
+        assert prediction.truth_px == pytest.approx(moved(to_map, (cut.col + side / 2, cut.row + side / 2)), abs=1e-6)
         if name != "mirrored":  # and what the pixels show agrees
             assert prediction.error_px < 1
             assert prediction.rank == 1
@@ -278,3 +278,37 @@ def test_scene_that_cannot_be_used_leaves_no_folder(locator: Locator, tmp_path: 
     with pytest.raises(InputError):
         evaluate(locator, tmp_path / "nothing.tif", WindowOptions(2), output=tmp_path / "report")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_turned_windows_are_scored_by_centre_and_heading(town: Town, locator: Locator, tmp_path: Path) -> None:
+    to_map = view((384, 384), 27, 1, 700, 700)
+    town.write_strip(tmp_path / "scene.tif", to_map, (700, 700), drift=(0, 0))
+    options = WindowOptions(3, 220, seed=2, rotate="any", scale_percent=3)
+    made = list(predict(locator, tmp_path / "scene.tif", options))
+    with open_raster(tmp_path / "scene.tif") as raster:
+        assert raster.grid is not None
+        cuts = list(window_cuts(raster, raster.grid, locator.index, options, on_map=True))
+    for prediction, cut in zip(made, cuts, strict=True):
+        assert prediction.truth_px == pytest.approx(moved(to_map, (cut.col + 110, cut.row + 110)), abs=1e-6)
+        assert prediction.error_px < 4
+        assert prediction.heading_error_deg is not None
+        assert prediction.heading_error_deg < 2.5
+    scores = score(made)
+    errors = [prediction.heading_error_deg for prediction in made if prediction.status == "located"]
+    assert scores["heading_error_deg"]["p50"] == pytest.approx(np.median(np.array(errors, float)))
+
+
+def test_heading_error_is_scored_only_where_headings_were_asked() -> None:
+    assert "heading_error_deg" not in score([FOUND])
+    made = [replace(FOUND, heading_error_deg=angle) for angle in (1.0, 2.0, 4.0)]
+    missed = replace(FOUND, heading_error_deg=170.0, status="ambiguous")
+    assert score([*made, missed])["heading_error_deg"] == {"p50": 2.0, "p90": pytest.approx(3.6)}
+    assert score([missed])["heading_error_deg"] == {"p50": None, "p90": None}
+
+
+def test_predictions_of_before_headings_are_still_read(tmp_path: Path) -> None:
+    write_predictions([FOUND], tmp_path / "p.jsonl")
+    old = json.loads((tmp_path / "p.jsonl").read_text())
+    del old["heading_error_deg"]
+    (tmp_path / "p.jsonl").write_text(json.dumps(old) + "\n")
+    assert read_predictions(tmp_path / "p.jsonl")[0].heading_error_deg is None

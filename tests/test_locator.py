@@ -442,3 +442,72 @@ def test_crs_without_a_code_is_told_as_wkt(town: Town, tmp_path: Path) -> None:
     assert off_px(location, here, truth, size) < 0.5
     assert CRS.from_wkt(location.crs).is_projected
     assert shape(location.to_feature("s.tif")["geometry"]).centroid.y == pytest.approx(48, abs=0.2)
+
+
+UNKNOWN = StripOptions(heading_deg="unknown")
+
+TURNED: Views = {
+    "as the map": ((380, 400), 0, 1, (240, 260)),
+    "one tile, aslant": ((400, 380), 45, 1, (200, 200)),
+    "between two headings": ((380, 400), 123.4, 1, (300, 300)),
+    "backwards and coarser": ((390.3, 380.7), 200, 1.2, (210, 260)),
+    "narrow": ((380, 390), 290, 1, (130, 400)),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_heading_is_found(name: str, town: Town, locator: Locator, tmp_path: Path) -> None:
+    """The file claims to be turned by 77 degrees more than it is; only its scale is right."""
+    centre, turn, scale, size = TURNED[name]
+    truth = town.write_strip(tmp_path / "s.tif", view(centre, turn, scale, *size), size)
+    with rasterio.open(tmp_path / "s.tif", "r+") as file:
+        file.transform = file.transform @ Affine.rotation(77)
+    location = locator.locate(tmp_path / "s.tif", UNKNOWN)
+    assert location.status == "located"
+    assert location.center == pytest.approx(moved(truth, np.array(size) / 2), abs=1.5)  # 3 px
+    assert off_px(location, town, truth, size) < 8
+    assert location.evidence.heading_deg is not None
+    convergence = 0.95  # of the town's grid
+    assert abs((location.evidence.heading_deg - turn - convergence + 180) % 360 - 180) < 2
+    assert f"heading found: {location.evidence.heading_deg:.1f}° clockwise from north" in location.evidence.notes
+    assert "headings" in location.evidence.seconds
+
+
+def test_heading_is_found_without_any_georeference_and_without_the_map(
+    town: Town, locator: Locator, tmp_path: Path
+) -> None:
+    size = (300, 280)
+    truth = town.write_strip(tmp_path / "s.tif", view((380, 400), 222, 1, *size), size, located=False)
+    location = Locator(locator.index, None).locate(tmp_path / "s.tif", UNKNOWN)
+    assert location.evidence.accuracy == "cell"
+    assert off_px(location, town, truth, size) < 12
+
+
+def test_known_heading_is_told_as_evidence_without_a_note(town: Town, locator: Locator, tmp_path: Path) -> None:
+    size = (240, 300)
+    town.write_strip(tmp_path / "s.tif", view((380, 400), 30, 1, *size), size)
+    evidence = locator.locate(tmp_path / "s.tif").evidence
+    assert evidence.heading_deg == pytest.approx(30.95, abs=0.1)
+    assert not any("heading found" in note for note in evidence.notes)
+
+
+def test_strip_of_another_town_is_not_located_at_any_heading(locator: Locator, tmp_path: Path) -> None:
+    other = write_town(tmp_path / "other.tif", optical(seed=11))
+    other.write_strip(tmp_path / "s.tif", view((380, 400), 30, 1, 200, 200), (200, 200))
+    location = locator.locate(tmp_path / "s.tif", UNKNOWN)
+    assert location.status != "located"
+    if location.status == "absent":
+        assert not any("heading found" in note for note in location.evidence.notes)
+
+
+@pytest.mark.parametrize("shown", ["constant", "speckle"])
+def test_strip_that_shows_nothing_is_unusable_before_any_heading_is_tried(
+    shown: str, locator: Locator, tmp_path: Path
+) -> None:
+    pixels = np.full((220, 240), 3.0, "float32")
+    if shown == "speckle":
+        pixels = np.random.default_rng(0).gamma(1, 1, pixels.shape).astype("float32")
+    write_tiff(tmp_path / "s.tif", pixels, crs=UTM33, transform=PLACE)
+    location = locator.locate(tmp_path / "s.tif", UNKNOWN)
+    assert location.status == "unusable"
+    assert "headings" not in location.evidence.seconds

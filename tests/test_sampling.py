@@ -9,11 +9,12 @@ import pytest
 from affine import Affine
 from drawing import write_tiff
 from numpy.typing import NDArray
-from towns import PLACE, UTM33, Town, corners, moved, view
+from towns import PLACE, UTM33, Town, corners, moved, pixel_centres, view
 
 from geomatch.errors import InputError, UsageError
+from geomatch.images import SarRadiometry
 from geomatch.raster import open_raster
-from geomatch.sampling import WindowOptions, window_corners
+from geomatch.sampling import Cut, WindowOptions, window_cuts
 from geomatch.tile_index import TileIndex
 
 SIZE = 100
@@ -34,7 +35,7 @@ def scene(
 def cut(path: Path, index: TileIndex, options: WindowOptions, *, on_map: bool = True) -> list[tuple[int, int]]:
     with open_raster(path) as raster:
         assert raster.grid is not None
-        return list(window_corners(raster, raster.grid, index, options, on_map=on_map))
+        return [(cut.col, cut.row) for cut in window_cuts(raster, raster.grid, index, options, on_map=on_map)]
 
 
 def outlines(found: list[tuple[int, int]], to_map: Affine, size: int = SIZE) -> NDArray[np.float64]:
@@ -127,3 +128,65 @@ def test_box_off_the_index_is_told(index: TileIndex, tmp_path: Path) -> None:
 def test_windows_that_cannot_be_are_refused(windows: int, size: int) -> None:
     with pytest.raises(UsageError, match="not possible"):
         WindowOptions(windows, size)
+
+
+def smooth(points: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A picture whose value at any place is known, above zero."""
+    return np.asarray(3 + np.sin(points[..., 0] / 17) + np.cos(points[..., 1] / 23), np.float32)
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "power", "db", "complex"])
+def test_turned_windows_show_what_lies_there(kind: str, tmp_path: Path) -> None:
+    values = smooth(pixel_centres(500, 400))
+    stored = {"db": 10 * np.log10(values), "complex": values.astype("complex64")}.get(kind, values)
+    path = write_tiff(tmp_path / "a.tif", stored, crs=UTM33, transform=PLACE)
+    cut = Cut(150, 120, 160, turn_deg=33.0, scale=1.1)
+    with open_raster(path) as raster:
+        patch = cut.read(raster, SarRadiometry.detect(raster, kind))
+    assert patch.valid.all()
+    centre, above = moved(cut.to_scene, [(80, 80), (80, 79)])
+    np.testing.assert_allclose(centre, [230, 200])
+    right, down = above - centre
+    assert np.degrees(np.arctan2(right, -down)) == pytest.approx(33)
+    truth = smooth(moved(cut.to_scene, pixel_centres(160, 160)))
+    shown = np.power(10.0, patch.data[0] / 10) if kind == "db" else np.abs(patch.data[0])
+    np.testing.assert_allclose(shown, truth, atol=0.01)
+
+
+def test_turned_windows_are_full_and_lie_in_the_map(index: TileIndex, tmp_path: Path) -> None:
+    valid = np.ones((800, 900), bool)
+    valid[300:420, 300:420] = False
+    path = scene(tmp_path / "a.tif", SKEWED, valid=valid)
+    options = WindowOptions(60, SIZE, rotate="any", scale_percent=10)
+    with open_raster(path) as raster:
+        assert raster.grid is not None
+        cuts = list(window_cuts(raster, raster.grid, index, options, on_map=True))
+        assert cuts == list(window_cuts(raster, raster.grid, index, options, on_map=True))
+        radiometry = SarRadiometry.detect(raster)
+        for cut in cuts:
+            assert cut.read(raster, radiometry).valid.mean() >= 0.99
+            places = moved(SKEWED, moved(cut.to_scene, corners(SIZE, SIZE)))
+            assert places.min() >= -0.5
+            assert places.max() <= 768.5
+    assert np.histogram([cut.turn_deg for cut in cuts], 4, (0, 360))[0].min() > 5
+    scales = np.array([cut.scale for cut in cuts])
+    assert 0.9 <= scales.min() < 0.93
+    assert 1.07 < scales.max() <= 1.1
+
+
+def test_places_do_not_depend_on_headings(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", Affine.translation(-300, -300), (1400, 1400))
+    whole = cut(path, index, WindowOptions(80, SIZE))
+    turned = cut(path, index, WindowOptions(30, SIZE, rotate="any"))
+    assert set(turned) <= set(whole)
+
+
+@pytest.mark.parametrize("scale", [-1, 50.1, float("nan"), float("inf")])
+def test_scales_that_cannot_be_are_refused(scale: float) -> None:
+    with pytest.raises(UsageError, match="--scale"):
+        WindowOptions(scale_percent=scale)
+
+
+def test_turns_that_are_not_known_are_refused() -> None:
+    with pytest.raises(UsageError, match="--rotate"):
+        WindowOptions(rotate="some")  # type: ignore[arg-type]

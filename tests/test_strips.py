@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from affine import Affine
 from drawing import write_tiff
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from towns import PLACE, UTM33, corners, moved, pixel_centres
 
 from geomatch.errors import InputError, LimitError, UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.strips import (
-    MAX_WINDOWS,
-    MIN_HOLED_VALID,
+    NORTH_UP,
+    RawStrip,
     Strip,
     StripOptions,
-    cut_windows,
-    load_strip,
+    read_strip,
     resample,
 )
 
@@ -89,43 +86,6 @@ def test_holes_are_turned_along_and_do_not_leak() -> None:
     assert np.abs(out[known]).max() < 2.01
 
 
-boxes = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
-
-
-@settings(deadline=None)
-@given(boxes, st.integers(1, 12))
-def test_windows_lie_inside_and_hold_enough(valid: NDArray[np.bool_], size: int) -> None:
-    places = cut_windows(valid, size)
-    assert len(places) <= MAX_WINDOWS
-    for col, row in places:
-        part = valid[row : row + size, col : col + size]
-        assert col >= 0
-        assert row >= 0
-        assert part.shape == (size, size)
-        assert part.mean() >= MIN_HOLED_VALID
-    assert len({tuple(place) for place in places.tolist()}) == len(places)
-
-
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(5, 20))
-def test_windows_cover_a_full_strip(width: int, height: int, size: int) -> None:
-    places = cut_windows(np.ones((height, width), bool), size)
-    if min(width, height) < size:
-        assert len(places) == 0
-        return
-    covered = np.zeros((height, width), bool)
-    for col, row in places:
-        covered[row : row + size, col : col + size] = True
-    assert covered.all() or len(places) == MAX_WINDOWS
-
-
-def test_narrow_slanting_strip_gets_its_fullest_windows() -> None:
-    row, col = np.mgrid[:160, :160]
-    valid = np.abs(row - col) < 5  # no square of 25 cells is more than 0.36 full
-    places = cut_windows(valid, 25)
-    assert len(places) >= 5
-    assert all(valid[row : row + 25, col : col + 25].mean() > 0.3 for col, row in places)
-
-
 def test_area_is_that_of_the_file_and_not_of_its_bounding_box() -> None:
     turn = np.array([[1, -1], [1, 1]]) * 0.75
     image, valid, from_file = resample(np.zeros((40, 400), np.float32), np.ones((40, 400), bool), turn)
@@ -135,27 +95,9 @@ def test_area_is_that_of_the_file_and_not_of_its_bounding_box() -> None:
     assert valid.mean() < 0.25
 
 
-def test_slanting_strip_gets_windows_along_its_length() -> None:
-    row, col = np.mgrid[:120, :120]
-    valid = np.abs(row - col) < 20
-    places = cut_windows(valid, 25)
-    assert len(places) >= 4
-    along = np.sort(places.sum(axis=1))
-    assert along[0] < 40
-    assert along[-1] > 150
-    assert np.diff(along).max() < 60
-
-
-def test_long_strip_keeps_windows_from_end_to_end() -> None:
-    places = cut_windows(np.ones((25, 25 * 200), bool), 25)
-    assert len(places) == MAX_WINDOWS
-    assert places[0].tolist() == [0, 0]
-    assert places[-1].tolist() == [25 * 199, 0]
-
-
 def test_strip_is_read_with_its_size_and_notes(tmp_path: Path) -> None:
     write_tiff(tmp_path / "s.tif", np.ones((100, 140), "float32"), crs=UTM33, transform=PLACE @ Affine.rotation(30))
-    strip = load_strip(tmp_path / "s.tif", MAP)
+    strip = read_strip(tmp_path / "s.tif", MAP).turned()
     assert strip.file_size == (140, 100)
     assert strip.image.shape == strip.valid.shape
     assert strip.image.shape[1] == pytest.approx(140 * np.cos(np.pi / 6) + 50, abs=2)
@@ -170,15 +112,15 @@ def test_pixels_of_no_size_are_usage_errors(gsd_m: float) -> None:
         StripOptions(gsd_m=gsd_m)
 
 
-@pytest.mark.parametrize("heading", [361, -400, float("nan"), float("inf")])
-def test_headings_beyond_a_turn_are_usage_errors(heading: float) -> None:
+@pytest.mark.parametrize("heading", [361, -400, float("nan"), float("inf"), "north", ""])
+def test_headings_beyond_a_turn_are_usage_errors(heading: Any) -> None:
     with pytest.raises(UsageError, match="--heading"):
         StripOptions(heading_deg=heading)
 
 
 def test_file_with_points_only_is_taken_as_it_is_told(tmp_path: Path) -> None:
     write_tiff(tmp_path / "s.tif", np.ones((100, 100), "float32"), crs=None, transform=None)
-    strip = load_strip(tmp_path / "s.tif", MAP, StripOptions(gsd_m=1.0))
+    strip = read_strip(tmp_path / "s.tif", MAP, StripOptions(gsd_m=1.0)).turned()
     assert strip.image.shape[0] == pytest.approx(200, abs=6)
     assert any("taken as 1 m per pixel, heading 0°" in note for note in strip.notes)
 
@@ -210,7 +152,7 @@ def test_strip_too_large_is_refused_before_it_is_read(width: int, height: int, t
     ):
         pass
     with pytest.raises(LimitError, match=r"too large for a strip.*gdal_translate"):
-        load_strip(path, MAP)
+        read_strip(path, MAP)
 
 
 def test_strip_that_has_no_place_in_the_maps_crs_is_an_input_error(tmp_path: Path) -> None:
@@ -218,4 +160,70 @@ def test_strip_that_has_no_place_in_the_maps_crs_is_an_input_error(tmp_path: Pat
         tmp_path / "s.tif", np.ones((64, 64), "float32"), crs="EPSG:4326", transform=Affine(1, 0, 400, 0, -1, 300)
     )
     with pytest.raises(InputError, match=r"s\.tif"):
-        load_strip(tmp_path / "s.tif", MAP)
+        read_strip(tmp_path / "s.tif", MAP)
+
+
+@pytest.mark.parametrize("turn", [0.0, 37.0, -120.0])
+def test_raw_strip_is_turned_from_its_own_pixels(turn: float) -> None:
+    width, height = 210, 170
+    image, valid = wave(pixel_centres(width, height)), np.ones((height, width), bool)
+    raw = RawStrip(image, valid, matrix(20, 1.2), NORTH_UP)
+    out, known, from_file = resample(image, valid, matrix(20 + turn, 1.2))
+    strip = raw.turned(turn)
+    np.testing.assert_allclose(strip.image, out, atol=1e-6)
+    np.testing.assert_array_equal(strip.valid, known)
+    np.testing.assert_allclose(strip.from_file, from_file, atol=1e-9)
+    assert strip.heading_deg == pytest.approx((20 + turn) % 360)
+    assert strip.file_size == (width, height)
+
+
+def test_turn_is_one_on_the_ground_where_pixels_are_not_square() -> None:
+    ground = np.diag([0.5, -1.0])  # a map in degrees, at 60 degrees north
+    raw = RawStrip(np.zeros((40, 50), np.float32), np.ones((40, 50), bool), np.diag([2.0, 1.0]), ground)
+    turned = raw.turned(90).from_file
+    assert (turned.a, turned.d) == pytest.approx((0, 1))  # a metre east becomes one south, a row of the map
+    assert (turned.b, turned.e) == pytest.approx((-2, 0))  # one south becomes one west, two columns
+    assert raw.heading_deg(90) == pytest.approx(90)
+
+
+def test_part_that_shows_most_lies_where_it_lay() -> None:
+    rng = np.random.default_rng(0)
+    image, valid = rng.normal(0, 0.5, (400, 900)).astype(np.float32), np.ones((400, 900), bool)
+    image[:, 600:] += 2 * (np.arange(300) // 20 % 2)
+    valid[:, :100] = False
+    raw = RawStrip(image, valid, matrix(0, 1), NORTH_UP)
+    part = raw.richest_part(90_000)
+    assert part.image.size <= 90_000
+    assert part.part is not None
+    left, top = part.part[:2]
+    assert left >= 560
+    np.testing.assert_array_equal(part.image, image[top : top + part.image.shape[0], left : left + part.image.shape[1]])
+    assert part.turned(30).file_size == (900, 400)
+    assert raw.richest_part(400 * 900) is raw
+
+
+def test_part_of_a_strip_knows_its_place_in_the_file() -> None:
+    image, valid = wave(pixel_centres(900, 400)), np.ones((400, 900), bool)
+    strip = RawStrip(image, valid, matrix(0, 1.1), NORTH_UP).richest_part(90_000).turned(30)
+    there = moved(~strip.from_file, pixel_centres(strip.image.shape[1], strip.image.shape[0]))
+    assert strip.valid.sum() > 80_000
+    np.testing.assert_allclose(strip.image[strip.valid], wave(there)[strip.valid], atol=0.02)
+
+
+def test_long_strip_keeps_its_width_in_its_part() -> None:
+    raw = RawStrip(np.zeros((100, 5000), np.float32), np.ones((100, 5000), bool), matrix(0, 2), NORTH_UP)
+    assert raw.richest_part(80_000).image.shape == (100, 200)
+
+
+def test_unknown_heading_takes_the_scale_alone(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "s.tif", np.ones((100, 140), "float32"), crs=UTM33, transform=PLACE @ Affine.rotation(30))
+    raw = read_strip(tmp_path / "s.tif", MAP, StripOptions(heading_deg="unknown"))
+    assert not raw.heading_known
+    assert raw.turned(10).file_size == (140, 100)
+    assert abs(np.linalg.det(raw.linear)) == pytest.approx(1)
+    told = read_strip(tmp_path / "s.tif", MAP, StripOptions(heading_deg="unknown", gsd_m=1.0))
+    assert abs(np.linalg.det(told.linear)) == pytest.approx(4, rel=0.01)
+    write_tiff(tmp_path / "none.tif", np.ones((100, 100), "float32"), crs=None, transform=None)
+    none = read_strip(tmp_path / "none.tif", MAP, StripOptions(heading_deg="unknown"))
+    assert abs(np.linalg.det(none.linear)) == pytest.approx(1, rel=0.01)
+    assert any("heading unknown" in note for note in none.notes)

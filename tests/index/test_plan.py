@@ -107,5 +107,5 @@ def test_what_is_told_stands_after_the_reduction() -> None:
 
 
 def test_vectors_for_reranking_are_kept_while_they_fit_into_memory() -> None:
-    assert plan_vectors(900_000, 432, 3).coded == "PQ64x4fs,Refine(SQ8)"
-    assert plan_vectors(900_001, 432, 3).coded == "PQ64x4fs"
+    assert plan_vectors(800_000, 432, 3).coded == "PQ128x4fs,Refine(SQ8)"
+    assert plan_vectors(800_001, 432, 3).coded == "PQ128x4fs"

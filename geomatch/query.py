@@ -1,0 +1,91 @@
+"""A strip at one heading: its features, its windows, and what they find in an index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch import fusion
+from geomatch.correlate import template
+from geomatch.fusion import Poses, Window
+from geomatch.geo import apply_affine
+from geomatch.strips import Strip
+from geomatch.structure import Dense
+from geomatch.tile_index import TileIndex
+from geomatch.tiles import tile_vectors
+from geomatch.windows import cut_windows
+
+MIN_SHARE = 3  # the windows of a strip share the tiles asked for, but each has this part of them at least
+SMALL_TILES = 0.75  # a strip of less area than this share of a tile fills no tile, however its bounding box turns out
+_NEARBY_PX = 32  # how far a place may move when its heading is corrected, to either side
+
+
+@dataclass(frozen=True)
+class Query:
+    """A strip ready for an index.
+
+    Attributes:
+        index: that is asked.
+        strip: on the map's pixel grid.
+        dense: its features.
+        windows: the parts of it that show anything, none where nothing does.
+        tiled: whether the windows are of the size of tiles, so that the tiles' vectors can find them.
+    """
+
+    index: TileIndex
+    strip: Strip
+    dense: Dense
+    windows: tuple[Window, ...]
+    tiled: bool
+
+    @classmethod
+    def of(cls, index: TileIndex, strip: Strip) -> Query:
+        """Encode a strip and cut it into windows; a strip smaller than a tile is one window."""
+        dense = index.encoder.dense(strip.image[None], strip.valid, "sar")
+        tile, size = index.manifest.tiles, index.manifest.tiles.size_px // index.encoder.cell_px
+        small = min(dense.valid.shape) < size or strip.area_px < SMALL_TILES * tile.size_px**2
+        if small:
+            parts = [(np.zeros(2, np.int64), dense)]
+        else:
+            places = cut_windows(dense.valid, size)
+            parts = [(place, dense.crop(int(place[0]), int(place[1]), size, size)) for place in places]
+        made = [(place, template(part)) for place, part in parts]
+        windows = tuple(Window(place, ready) for place, ready in made if ready is not None)
+        return cls(index, strip, dense, windows, tiled=not small)
+
+    @property
+    def middle_px(self) -> NDArray[np.float64]:
+        """[2] the centre of the file in the strip's image, about which it turns."""
+        return apply_affine(self.strip.from_file, np.array(self.strip.file_size) / 2)
+
+    def retrieve(self, tiles: int) -> Poses:
+        """Poses that the tiles nearest to its windows' vectors speak for, best first; so many tiles of all windows."""
+        tile, cell = self.index.manifest.tiles, self.index.encoder.cell_px
+        size = tile.size_px // cell
+        first = np.zeros(1, np.int32)
+        vectors = [
+            tile_vectors(self.dense.crop(col, row, size, size), first, first, tile.size_px, cell).vectors[0]
+            for col, row in (window.cell.tolist() for window in self.windows)
+        ]
+        count = max(tiles // MIN_SHARE, tiles // len(self.windows))
+        hits = self.index.search(np.concatenate(vectors), count)
+        return fusion.vote(hits, np.array([window.cell for window in self.windows]) * cell, tile.stride_px)
+
+    def verify(self, retrieved: Poses) -> Poses:
+        """Retrieved poses by their correlation."""
+        return self._verified(retrieved, self.index.manifest.tiles.stride_px)
+
+    def nearby(self, center_px: NDArray[np.float64]) -> Poses:
+        """The best pose near one place of its centre, map pixels; none where nothing there resembles it."""
+        return self._verified(Poses((center_px - self.middle_px)[None], np.ones(1)), _NEARBY_PX).best(1)
+
+    def scan(self) -> Poses:
+        """Poses by correlation with the whole map."""
+        field = self.index.features
+        return fusion.scan(self.windows, field.whole(), field.rms, cell_px=self.index.encoder.cell_px)
+
+    def _verified(self, poses: Poses, bin_px: int) -> Poses:
+        cell = self.index.encoder.cell_px
+        return fusion.verify(poses, self.windows, self.index.features, bin_px=bin_px, cell_px=cell)
