@@ -86,7 +86,7 @@ class OpticalStretch:
         Args:
             patch: read with ``bands`` of this stretch.
         """
-        return self.bands_of(patch).mean(axis=0, dtype=np.float32)
+        return np.asarray(self.bands_of(patch).mean(axis=0), dtype=np.float32)
 
     def bands_of(self, patch: Patch) -> NDArray[np.float32]:
         """The stretched bands: [B x H x W] in [0, 1]; invalid pixels are 0.
@@ -94,7 +94,7 @@ class OpticalStretch:
         Args:
             patch: read with ``bands`` of this stretch.
         """
-        return np.where(patch.valid, self._stretched(patch), 0).astype(np.float32)
+        return np.asarray(np.where(patch.valid, self._stretched(patch), 0), dtype=np.float32)
 
     def rgb(self, patch: Patch) -> NDArray[np.uint8]:
         """The stretched bands as a picture: [H x W x 3]; grey unless there are three bands, invalid pixels black."""
