@@ -118,7 +118,7 @@ def plan_vectors(count: int, dimensions: int, channels: int, vectors: str = "aut
     of features, which follows anyway, is the re-ranking.
 
     All else of a build is in bounded memory, but these vectors stay in it until they are written: benchmarks/build.py
-    measured peaks of 598, 872 and 601 MB on maps of 13, 201 and 453 Mpx, the last without vectors for re-ranking.
+    measured peaks of 596, 880 and 692 MB on maps of 13, 201 and 453 Mpx, the last without vectors for re-ranking.
     """
     kept = min(PCA_DIMENSIONS, dimensions - channels)  # the removed means leave as many components of no extent
     scanned = count <= SCAN_UP_TO
