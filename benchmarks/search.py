@@ -171,7 +171,8 @@ def compare(tiles: Tiles, kinds: Sequence[Kind], queries: Tiles) -> list[Measure
 
 
 def row_of(found: Measured, dimensions: int) -> list[str]:
-    chosen = plan_vectors(found.tiles, dimensions, CHANNELS).coded == str(found.kind)
+    planned = plan_vectors(found.tiles, dimensions, CHANNELS).coded
+    chosen = found.kind == Kind(planned, RERANKED if "Refine" in planned else 1)
     return [
         f"{found.tiles}",
         f"{found.kind}" + (" *" if chosen else ""),

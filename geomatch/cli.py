@@ -40,13 +40,6 @@ class Kind(StrEnum):
     COMPLEX = "complex"
 
 
-class Rotate(StrEnum):
-    """Whether evaluation turns its windows."""
-
-    NONE = "none"
-    ANY = "any"
-
-
 IndexOption = Annotated[Path, typer.Option("--index", help="Index directory that `geomatch index build` wrote.")]
 MapOption = Annotated[Path | None, typer.Option("--map", help="The index's orthomosaic, if it was moved.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same city or the same windows.")]
@@ -238,8 +231,12 @@ def evaluate(
         bool, typer.Option("--aligned", help="Cut on the tile grid, the papers' easier protocol.")
     ] = False,
     rotate: Annotated[
-        Rotate, typer.Option(help="Turn every window by a random heading, which is not told, or none.")
-    ] = Rotate.NONE,
+        str,
+        typer.Option(
+            metavar="none|any|DEG",
+            help="Turn windows at random: by any heading, which has to be found, or up to DEG, which is not told.",
+        ),
+    ] = "none",
     scale: Annotated[
         float, typer.Option(metavar="PCT", help="Percent by which the scale told may be off, at random either way.")
     ] = 0.0,
@@ -261,7 +258,7 @@ def evaluate(
     open water or nothing (a quarter of the 8 px cells must have a gradient of 0.01 per pixel) are reported apart.
     """
     from geomatch.evaluation import evaluate as run
-    from geomatch.sampling import WindowOptions
+    from geomatch.sampling import WindowOptions, turns
 
     set_verbosity(verbose, quiet)
     options = WindowOptions(
@@ -270,7 +267,7 @@ def evaluate(
         seed=seed,
         bbox=box(bbox),
         aligned=aligned,
-        rotate="any" if rotate is Rotate.ANY else "none",
+        rotate=turns(rotate),
         scale_percent=scale,
     )
     locator = _open(index, map_path, exhaustive)

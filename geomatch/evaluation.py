@@ -115,7 +115,7 @@ def predict(
             window = raster.grid.window(cut.col, cut.row, cut.size_px, cut.size_px)
             wall, cpu = time.perf_counter(), time.process_time()
             linear = linear_to_map(window, locator.index.grid)
-            known = options.rotate == "none"
+            known = options.rotate != "any"
             raw = RawStrip.of(patch, linear, radiometry.relative_to(patch), ground=ground, heading_known=known)
             trace = locator.find(raw)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

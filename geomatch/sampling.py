@@ -35,7 +35,8 @@ class WindowOptions:
         seed: of their places.
         bbox: (left, bottom, right, top) in the map's CRS that they must lie in, or None for the whole index.
         aligned: whether they lie on the index's tile grid, the easier protocol of the papers.
-        rotate: "none", or "any" to turn each about its centre by a random heading.
+        rotate: "any" to turn each about its centre by a random heading, which the locator has to find, or by up to how
+            many degrees either way it is turned without the locator being told.
         scale_percent: how far its scale may be off what is told, either way, at random.
     """
 
@@ -44,12 +45,12 @@ class WindowOptions:
     seed: int = 0
     bbox: tuple[float, float, float, float] | None = None
     aligned: bool = False
-    rotate: Literal["none", "any"] = "none"
+    rotate: Literal["any"] | float = 0.0
     scale_percent: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.rotate not in ("none", "any"):
-            raise UsageError(f"{self.rotate!r} is no way to turn windows", where="--rotate", hint="say none or any")
+        if self.rotate != "any" and not 0 <= self.rotate <= 180:
+            raise _no_turn(self.rotate)
         if not 0 <= self.scale_percent <= MAX_SCALE_PERCENT:
             hint = f"give percent, 0-{MAX_SCALE_PERCENT:g}"
             raise UsageError(f"{self.scale_percent:g} is no error of scale", where="--scale", hint=hint)
@@ -58,6 +59,24 @@ class WindowOptions:
                 f"{self.windows} windows of {self.size_px} px are not possible",
                 hint=f"take at least 1 window of at least {MIN_STRIP_PX} px",
             )
+
+
+def turns(text: str) -> Literal["any"] | float:
+    """What the command line says of ``WindowOptions.rotate``: none, any or degrees.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text == "any":
+        return "any"
+    try:
+        return 0.0 if text == "none" else float(text)
+    except ValueError:
+        raise _no_turn(text) from None
+
+
+def _no_turn(given: object) -> UsageError:
+    return UsageError(f"{given!r} is no way to turn windows", where="--rotate", hint="say none, any or degrees, 0-180")
 
 
 @dataclass(frozen=True)
@@ -166,7 +185,7 @@ def window_cuts(raster: Raster, grid: Grid, index: TileIndex, options: WindowOpt
             col, row = int(np.rint(at[0])), int(np.rint(at[1]))
         else:
             col, row = (int(rng.integers(low, high + 1)) for low, high in span)
-        turn_deg = float(poses.uniform(0, 360)) if options.rotate == "any" else 0.0
+        turn_deg = float(poses.uniform(0, 360)) if options.rotate == "any" else options.rotate * poses.uniform(-1, 1)
         scale = 1 + float(poses.uniform(-1, 1)) * options.scale_percent / 100
         cut = Cut(col, row, size, turn_deg, scale)
         inside = scene.covers(Polygon(cut.outline_px))

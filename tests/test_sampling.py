@@ -14,7 +14,7 @@ from towns import PLACE, UTM33, Town, corners, moved, pixel_centres, view
 from geomatch.errors import InputError, UsageError
 from geomatch.images import SarRadiometry
 from geomatch.raster import open_raster
-from geomatch.sampling import Cut, WindowOptions, window_cuts
+from geomatch.sampling import Cut, WindowOptions, turns, window_cuts
 from geomatch.tile_index import TileIndex
 
 SIZE = 100
@@ -174,6 +174,16 @@ def test_turned_windows_are_full_and_lie_in_the_map(index: TileIndex, tmp_path: 
     assert 1.07 < scales.max() <= 1.1
 
 
+def test_windows_are_turned_by_up_to_the_degrees(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", Affine.translation(-300, -300), (1400, 1400))
+    with open_raster(path) as raster:
+        assert raster.grid is not None
+        cuts = list(window_cuts(raster, raster.grid, index, WindowOptions(60, SIZE, rotate=6), on_map=True))
+    turned = np.array([cut.turn_deg for cut in cuts])
+    assert -6 <= turned.min() < -4
+    assert 4 < turned.max() <= 6
+
+
 def test_places_do_not_depend_on_headings(index: TileIndex, tmp_path: Path) -> None:
     path = scene(tmp_path / "a.tif", Affine.translation(-300, -300), (1400, 1400))
     whole = cut(path, index, WindowOptions(80, SIZE))
@@ -189,4 +199,12 @@ def test_scales_that_cannot_be_are_refused(scale: float) -> None:
 
 def test_turns_that_are_not_known_are_refused() -> None:
     with pytest.raises(UsageError, match="--rotate"):
-        WindowOptions(rotate="some")  # type: ignore[arg-type]
+        turns("some")
+    for degrees in (-1, 181, float("nan")):
+        with pytest.raises(UsageError, match="--rotate"):
+            WindowOptions(rotate=degrees)
+
+
+@pytest.mark.parametrize(("text", "rotate"), [("none", 0), ("any", "any"), ("6.5", 6.5)])
+def test_turns_are_none_any_or_degrees(text: str, rotate: object) -> None:
+    assert turns(text) == rotate
