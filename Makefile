@@ -23,7 +23,7 @@ bench: $(READY)  ## what is measured, against whom; see benchmarks/README.md
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	MYPYPATH=tests:benchmarks $(BIN)/mypy geomatch index
+	MYPYPATH=tests:benchmarks $(BIN)/mypy geomatch index training
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

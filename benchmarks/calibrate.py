@@ -1,13 +1,14 @@
 """Fits the confidence of an answer and its error radius, and checks both on queries that were not used in the fit.
 
-    python benchmarks/calibrate.py [--windows 250] [-o bench/calibration.json]
+    python benchmarks/calibrate.py [--windows 250] [--encoder structural] [-o bench/calibration.json]
 
-Fit: windows of Los Angeles east on its own map, windows of Los Angeles west as queries off that map, and windows of
-a simulated city with those of another off its map. Check: the validation block of Los Angeles west, with windows of
-Los Angeles east off the map. Windows of 104, 200 and 400 px, once with the map's pixels and once without. Prints
-the weights and radii that stand in ``geomatch/confidence.py``, and on the check the expected calibration error, area
-under the ROC curve, and how many answers called "located" are wrong. The two scenes of Los Angeles share a strip of 177
-px, so up to one in sixty of the windows counted as off the map is on it.
+Fit of the structural encoder: windows of Los Angeles east on its own map, windows of Los Angeles west as queries off
+that map, and windows of a simulated city with those of another off its map. Check: the validation block of Los Angeles
+west, with windows of Los Angeles east off the map. A learned encoder was trained on the east scene: its fit takes the
+northern half of the block in its place, its check the southern half. Windows of 104, 200 and 400 px, once with the
+map's pixels and once without. Prints the weights and radii that stand in ``geomatch/confidence.py``, and on the check
+the expected calibration error, area under the ROC curve, and how many answers called "located" are wrong. The two
+scenes of Los Angeles share a strip of 177 px, so up to one in sixty of the windows counted as off the map is on it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ RIGHT_PX = 10.0
 RIDGE = 1e-3
 BINS = 10
 FITTED_SEED, CHECKED_SEED = 11, 12
+CITIES = (201, 202)
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,22 @@ class Query:
 
 
 def main() -> None:
-    options = parser(__doc__, windows=250).parse_args()
+    arguments = parser(__doc__, windows=250)
+    arguments.add_argument("--encoder", default="structural")
+    options = arguments.parse_args()
     data = data_or_skip(options.data)
     cv2.setNumThreads(1)
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        fitted, checked = _scenes(data, Path(folder))
+        fitted, checked = _scenes(data, Path(folder), learned=options.encoder != "structural")
         for scene in fitted + checked:
-            build_index(scene.optical, _index(scene, Path(folder)), BuildOptions(bbox=scene.bbox))
+            build_index(
+                scene.optical, _index(scene, Path(folder)), BuildOptions(bbox=scene.bbox, encoder=options.encoder)
+            )
         results: dict[str, object] = {}
         for name, model, pixels in (
-            ("PIXELS_MODEL", confidence.PIXELS_MODEL, True),
-            ("FEATURES_MODEL", confidence.FEATURES_MODEL, False),
+            ("pixels", confidence.model_of(options.encoder).pixels, True),
+            ("features", confidence.model_of(options.encoder).features, False),
         ):
             cut = partial(_queries, folder=Path(folder), windows=options.windows, pixels=pixels)
             fit = [query for scene in fitted for query in cut(scene, seed=FITTED_SEED)]
@@ -91,18 +97,24 @@ def main() -> None:
     finish(options.output, results)
 
 
-def _scenes(data: Path, folder: Path) -> tuple[list[Scene], list[Scene]]:
-    cities = [simulate_city(folder / f"city{seed}", size_px=2048, seed=seed, strips=1) for seed in (101, 102)]
+def _scenes(data: Path, folder: Path, *, learned: bool) -> tuple[list[Scene], list[Scene]]:
+    """Those to fit on, and those to check on."""
+    cities = [simulate_city(folder / f"city{seed}", size_px=2048, seed=seed, strips=1) for seed in CITIES]
     west, east = data / "los_angeles_west", data / "los_angeles_east"
     with open_raster(west / "optical.tif", need_grid=True) as raster:
         block = raster.grid.window(LA_VAL.col0, LA_VAL.row0, LA_VAL.width, LA_VAL.height)
     x, y = block.to_map(block.corners_px).T
-    bbox = (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
-    fitted = [
-        Scene("los angeles east", east / "optical.tif", east / "sar.tif", west / "sar.tif"),
-        Scene("simulated city", cities[0].ortho, cities[0].sar, cities[1].sar),
-    ]
-    return fitted, [Scene("los angeles block", west / "optical.tif", west / "sar.tif", east / "sar.tif", bbox)]
+    left, bottom, right, top = float(x.min()), float(y.min()), float(x.max()), float(y.max())
+    middle = (bottom + top) / 2
+
+    def of_west(name: str, bottom: float, top: float) -> Scene:
+        return Scene(name, west / "optical.tif", west / "sar.tif", east / "sar.tif", (left, bottom, right, top))
+
+    city = Scene("simulated city", cities[0].ortho, cities[0].sar, cities[1].sar)
+    if learned:
+        return [of_west("block, north", middle, top), city], [of_west("block, south", bottom, middle)]
+    scene = Scene("los angeles east", east / "optical.tif", east / "sar.tif", west / "sar.tif")
+    return [scene, city], [of_west("block", bottom, top)]
 
 
 def _index(scene: Scene, folder: Path) -> Path:

@@ -43,7 +43,7 @@ MAX_NODATA = 0.02
 NONE = 1e-3  # a Gaussian so narrow that it does nothing
 
 Image = NDArray[np.float32]
-_harmonics, masked_blur = structure._harmonics, structure.masked_blur
+_harmonics, _masked_blur = structure._harmonics, structure._masked_blur
 
 
 # ---- variants
@@ -60,7 +60,7 @@ def sampled(image: Image) -> Image:
 def over_all(planes: Image, known: NDArray[np.bool_], sigma: float) -> Image:
     """In place of the local contrast: one over the whole image."""
     if sigma != structure.NEIGHBOURHOOD_CELLS:
-        return masked_blur(planes, known, sigma)
+        return _masked_blur(planes, known, sigma)
     mean = planes[:, known].mean(axis=1) if known.any() else np.zeros(len(planes))
     return np.broadcast_to(mean[:, None, None], planes.shape).astype(np.float32)
 
@@ -79,7 +79,7 @@ class Variant:
             return structure.structure(image, np.ones(image.shape, bool), CELL_PX)
 
 
-GLOBAL = {"masked_blur": over_all}
+GLOBAL = {"_masked_blur": over_all}
 EIGHT = {"_harmonics": sampled}
 FIRST_TRIED = {"SMOOTH_PX": NONE, "POOL_CELLS": NONE, "BLUR_SHARE": 0.0, "CONTRAST_FLOOR": 0.3} | GLOBAL
 

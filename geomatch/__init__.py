@@ -17,6 +17,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from geomatch import defaults
+
 if TYPE_CHECKING:
     from geomatch.errors import GeomatchError
     from geomatch.location import Evidence, Location
@@ -50,7 +52,8 @@ def build_index(
     bbox_crs: str | None = None,
     tile_px: int = 200,
     stride_px: int = 16,
-    encoder: str = "structural",
+    encoder: str = defaults.ENCODER,
+    backend: str = defaults.BACKEND,
     vectors: str = "auto",
     min_valid: float = 0.5,
     overwrite: bool = False,
@@ -65,7 +68,8 @@ def build_index(
         bbox_crs: CRS of ``bbox``, default the map's.
         tile_px: side of a tile.
         stride_px: from one tile to the next.
-        encoder: what makes the features.
+        encoder: what makes the features: "structural", the name of weights, or the path of a .safetensors file.
+        backend: what runs its network: "auto", "torch", "onnxruntime" or "openvino".
         vectors: "auto", or a FAISS factory string.
         min_valid: tiles with a smaller share of valid pixels are left out.
         overwrite: replace an index that is there; it stays until the new one is complete.
@@ -86,6 +90,7 @@ def build_index(
         tile_px=tile_px,
         stride_px=stride_px,
         encoder=encoder,
+        backend=backend,
         vectors=vectors,
         min_valid=min_valid,
         overwrite=overwrite,

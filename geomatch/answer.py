@@ -9,7 +9,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
-from geomatch.confidence import PixelSigns, Signs, error_radius_px, probability, status_of
+from geomatch.confidence import PixelSigns, Signs, error_radius_px, model_of, probability, status_of
 from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, footprint, ground_resolution_m, six
@@ -123,7 +123,7 @@ class Answers:
 
     def placed(self, windows: Sequence[Window], judged: Judged) -> Location:
         """The answer at the best place, if its signs are good enough."""
-        confidence = probability(judged.signs)
+        confidence = probability(judged.signs, model_of(self._index.encoder.name))
         status = status_of(confidence)
         name = crs_name(self._index.grid.crs)
         evidence = self._evidence(windows, judged)

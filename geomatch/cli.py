@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import signal
+from dataclasses import asdict
 from enum import StrEnum
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -12,7 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from geomatch.console import INTERRUPTED, Quiet, Verbose, box, complain, friendly, log, progress, set_verbosity
+from geomatch import defaults
+from geomatch.console import (
+    INTERRUPTED,
+    BackendOption,
+    Quiet,
+    Verbose,
+    box,
+    complain,
+    friendly,
+    log,
+    progress,
+    set_verbosity,
+)
 from geomatch.errors import GeomatchError, InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -108,6 +121,7 @@ def locate(
         Path | None, typer.Option(help="The strip on the map's grid (.tif, a COG); a folder for several strips.")
     ] = None,
     exhaustive: ExhaustiveFlag = False,
+    backend: BackendOption = defaults.BACKEND,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -126,7 +140,7 @@ def locate(
     options = StripOptions(gsd_m=gsd, heading_deg=heading_deg, kind=kind.value, bands=tuple(band) if band else None)
     if output is not None:
         check_locations_path(output)
-    locator = _open(index, map_path, exhaustive)
+    locator = _open(index, map_path, exhaustive, backend)
     pictures = Pictures(locator, options, strips, overlay=overlay, warp=warp)
     answers: list[tuple[str, Location]] = []
     failures: list[GeomatchError] = []
@@ -163,11 +177,11 @@ def _heading(text: str) -> float | Literal["unknown"]:
         raise UsageError(f"{text!r} is no heading", where="--heading", hint=hint) from None
 
 
-def _open(index: Path, map_path: Path | None, exhaustive: bool) -> Locator:
+def _open(index: Path, map_path: Path | None, exhaustive: bool, backend: str) -> Locator:
     """The locator of an index; says when there is no map beside it."""
     from geomatch.locator import Locator
 
-    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive)
+    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive, backend=backend)
     if locator.pixels is None:
         log.warning(
             "%s: its map is gone or has changed, answers stand at the accuracy of a cell; say where it is with --map",
@@ -249,6 +263,7 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder for predictions, scores, plots and a report.")
     ] = None,
     exhaustive: ExhaustiveFlag = False,
+    backend: BackendOption = defaults.BACKEND,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -270,7 +285,7 @@ def evaluate(
         rotate=turns(rotate),
         scale_percent=scale,
     )
-    locator = _open(index, map_path, exhaustive)
+    locator = _open(index, map_path, exhaustive, backend)
     with progress(quiet) as step:
         scores = run(locator, sar, options, absent=absent, output=output, progress=step)
     if as_json:
@@ -281,6 +296,19 @@ def evaluate(
         print_scores(scores)
     if output is not None:
         log.warning("report: %s", output / "report.html")
+
+
+@app.command()
+@friendly
+def weights(as_json: JsonFlag = False) -> None:
+    """Name the trained weights that there are, what they were trained on, and how they were measured."""
+    from geomatch.weights import NAMED
+
+    if as_json:
+        typer.echo(json.dumps({name: asdict(named) for name, named in NAMED.items()}, indent=1))
+        return
+    for name, named in NAMED.items():
+        typer.echo(f"{name}: {named.trained_on}; {named.radiometry}; {named.measured}; sha256 {named.sha256}")
 
 
 @app.command()

@@ -10,10 +10,22 @@ from dataclasses import astuple, dataclass
 
 from geomatch.location import Accuracy, Status
 
-# bias, prominence, margin
-FEATURES_MODEL = (-6.13, 1.02, 0.0201)
-# bias, prominence, margin, pixels' peak, lead, total lead
-PIXELS_MODEL = (-6.68, 0.635, -0.963, 0.276, 2.45, 0.442)
+
+@dataclass(frozen=True)
+class Model:
+    """Weights of the signs.
+
+    Attributes:
+        features: bias, prominence, margin; where the map's pixels were not at hand.
+        pixels: bias, prominence, margin, pixels' peak, lead, total lead.
+    """
+
+    features: tuple[float, ...]
+    pixels: tuple[float, ...]
+
+
+STRUCTURAL = Model((-6.13, 1.02, 0.0201), (-6.68, 0.635, -0.963, 0.276, 2.45, 0.442))
+LEARNED = Model((-6.13, 1.02, 0.0201), (-6.68, 0.635, -0.963, 0.276, 2.45, 0.442))
 
 MAX_PROMINENCE = 20.0
 
@@ -58,9 +70,14 @@ class Signs:
         return of_features if self.pixels is None else (*of_features, *astuple(self.pixels))
 
 
-def probability(signs: Signs) -> float:
+def model_of(encoder: str) -> Model:
+    """The model for the features of an encoder, by its name."""
+    return STRUCTURAL if encoder == "structural" else LEARNED
+
+
+def probability(signs: Signs, model: Model) -> float:
     """Probability that the place is right, in [0, 1]."""
-    weights = FEATURES_MODEL if signs.pixels is None else PIXELS_MODEL
+    weights = model.features if signs.pixels is None else model.pixels
     logit = sum(weight * value for weight, value in zip(weights, signs.values(), strict=True))
     return 1 / (1 + math.exp(-max(-40.0, min(40.0, logit))))
 

@@ -1,23 +1,22 @@
 """Encoders turn an image into dense features in which SAR and optical look alike; everything downstream is the same.
 
-A new encoder is one class with the members of ``Encoder`` and one line in ``ENCODERS``.
+A new encoder is one class with the members of ``Encoder`` and one line in ``load_encoder``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch import structure
-from geomatch.errors import IndexFormatError
+from geomatch import defaults, structure
+from geomatch.nets.shapes import Modality
 from geomatch.structure import Dense
 
-Modality = Literal["optical", "sar"]
+ALONE = ":alone"
 
 
 class Encoder(Protocol):
@@ -77,23 +76,21 @@ class StructuralEncoder:
         return structure.structure(grey, valid, self.cell_px)
 
 
-ENCODERS: dict[str, Callable[[], Encoder]] = {StructuralEncoder.name: StructuralEncoder}
-
-
-def load_encoder(name: str, fingerprint: str | None = None) -> Encoder:
+def load_encoder(name: str, backend: str = defaults.BACKEND) -> Encoder:
     """The encoder of that name.
 
     Args:
-        name: a key of ``ENCODERS``.
-        fingerprint: what an index remembers of the encoder that built it.
+        name: "structural"; the name of weights or the path of a .safetensors file for learned features beside the
+            structural ones; the same with ":alone" for the learned ones alone.
+        backend: what runs the network, see ``geomatch.backends``.
 
     Raises:
-        IndexFormatError: there is no such encoder here, or it is not the one with that fingerprint.
+        UsageError: there are no such weights, or no such backend.
+        InputError: the file of the weights cannot be used.
     """
-    hint = "build the index anew with this version of geomatch, or install the version that its manifest names"
-    if name not in ENCODERS:
-        raise IndexFormatError(f"unknown encoder {name!r}, known are {', '.join(ENCODERS)}", hint=hint)
-    encoder = ENCODERS[name]()
-    if fingerprint is not None and encoder.fingerprint() != fingerprint:
-        raise IndexFormatError(f"the encoder {name!r} has changed since the index was built", hint=hint)
-    return encoder
+    if name == StructuralEncoder.name:
+        return StructuralEncoder()
+    from geomatch.learned import JoinedEncoder, LearnedEncoder
+
+    learned = LearnedEncoder.of(name.removesuffix(ALONE), backend)
+    return learned if name.endswith(ALONE) else JoinedEncoder(learned)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geomatch import headings
+from geomatch import defaults, headings
 from geomatch.answer import FINE_WEIGHT, Answers, Judged, Looked, chance_peak
 from geomatch.errors import InputError
 from geomatch.fusion import DISTINCT_CELLS, Poses
@@ -87,6 +87,7 @@ class Locator:
         *,
         map_path: str | os.PathLike[str] | None = None,
         exhaustive: bool = False,
+        backend: str = defaults.BACKEND,
     ) -> Locator:
         """Open an index, and the map that it was built from where that is still there.
 
@@ -94,12 +95,13 @@ class Locator:
             index: the directory.
             map_path: where the map is now, if it was moved; then it must be there.
             exhaustive: correlate with the whole map.
+            backend: what runs the network of the index's encoder.
 
         Raises:
             IndexFormatError: the index cannot be used.
             InputError: ``map_path`` is not the index's map.
         """
-        opened = TileIndex.open(index)
+        opened = TileIndex.open(index, backend)
         source = opened.manifest.source
         try:
             raster = opened.open_map(map_path)

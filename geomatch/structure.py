@@ -69,9 +69,9 @@ def structure(image: NDArray[np.float32], valid: NDArray[np.bool_], cell_px: int
     known = share >= MIN_VALID
     pooled *= known / np.maximum(share, _TINY)
     length = np.sqrt(np.square(pooled).sum(axis=0))
-    around = masked_blur(length[None], known, NEIGHBOURHOOD_CELLS)[0]
+    around = _masked_blur(length[None], known, NEIGHBOURHOOD_CELLS)[0]
     pooled /= length + CONTRAST_FLOOR * around + _TINY
-    pooled -= BLUR_SHARE * masked_blur(pooled, known, BLUR_CELLS)
+    pooled -= BLUR_SHARE * _masked_blur(pooled, known, BLUR_CELLS)
     pooled *= known
     return Dense(pooled, known)
 
@@ -141,7 +141,7 @@ def _resized(plane: NDArray[np.float32], width: int, height: int) -> NDArray[np.
     return np.asarray(smaller, dtype=np.float32)
 
 
-def masked_blur(planes: NDArray[np.float32], known: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
+def _masked_blur(planes: NDArray[np.float32], known: NDArray[np.bool_], sigma: float) -> NDArray[np.float32]:
     """Gaussian average over the known cells around each cell (normalised convolution, Knutsson & Westin 1993)."""
     weight = known.astype(np.float32)
     total = np.maximum(_blur(weight, sigma), _TINY)

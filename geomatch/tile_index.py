@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from geomatch import defaults
 from geomatch.correlate import Field
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import GeomatchError, IndexFormatError, InputError
@@ -67,8 +68,12 @@ class TileIndex:
         self.encoder = encoder
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> TileIndex:
+    def open(cls, path: str | os.PathLike[str], backend: str = defaults.BACKEND) -> TileIndex:
         """Open an index, having looked at its manifest and at the sizes of its files.
+
+        Args:
+            path: the directory.
+            backend: what runs the network of its encoder.
 
         Raises:
             IndexFormatError: missing, no index, of another format version, incomplete, or made by an encoder that is
@@ -81,11 +86,7 @@ class TileIndex:
             if not file.is_file() or file.stat().st_size != entry.size_bytes:
                 state = "has another size than" if file.is_file() else "is missing though it stands in"
                 raise IndexFormatError(f"{name} {state} the manifest", where=folder, hint=_REBUILD)
-        try:
-            encoder = load_encoder(manifest.encoder.name, manifest.encoder.sha256)
-        except IndexFormatError as error:
-            raise IndexFormatError(error.what, where=folder, hint=error.hint) from error
-        return cls(folder, manifest, encoder)
+        return cls(folder, manifest, _encoder_of(manifest, folder, backend))
 
     def __len__(self) -> int:
         """Number of tiles."""
@@ -187,6 +188,20 @@ class TileIndex:
         if isinstance(inner, faiss.IndexRefine):
             inner.k_factor = RERANKED
         return index
+
+
+def _encoder_of(manifest: Manifest, folder: Path, backend: str) -> Encoder:
+    """The encoder that made an index, and no other."""
+    name = manifest.encoder.name
+    try:
+        encoder = load_encoder(name, backend)
+    except GeomatchError as error:
+        what = f"its encoder {name!r} is not here: {error.what}"
+        raise IndexFormatError(what, where=folder, hint=f"put its weights back, or {_REBUILD}") from error
+    if encoder.fingerprint() != manifest.encoder.sha256:
+        hint = f"{_REBUILD}, or install geomatch {manifest.geomatch_version}"
+        raise IndexFormatError(f"its encoder {name!r} has changed since it was built", where=folder, hint=hint)
+    return encoder
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class _Job:
             window=window,
             grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
             tiles=tiles,
-            encoder=load_encoder(options.encoder),
+            encoder=load_encoder(options.encoder, options.backend),
             stretch=OpticalStretch.fit(raster),
             options=options,
             progress=progress,
@@ -186,7 +186,7 @@ class _Job:
             block.height + top + bottom,
             bands=self.stretch.bands,
         )
-        dense = self.encoder.dense(self.stretch.grey(patch)[None], patch.valid, "optical")
+        dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical")
         return dense.crop(left // cell, top // cell, -(-block.width // cell), -(-block.height // cell))
 
     def write_tiles(self, folder: Path) -> TileRecord:

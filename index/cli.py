@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geomatch.console import Quiet, Verbose, box, friendly, progress, set_verbosity
+from geomatch import defaults
+from geomatch.console import BackendOption, Quiet, Verbose, box, friendly, progress, set_verbosity
 from geomatch.errors import IndexFormatError, InputError
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ def build(
     tile: Annotated[int, typer.Option(help="Side of a tile, pixels.")] = 200,
     stride: Annotated[int, typer.Option(help="From one tile to the next, pixels.")] = 16,
     vectors: Annotated[str, typer.Option(help="auto, or a FAISS factory string such as Flat.")] = "auto",
+    encoder: Annotated[
+        str, typer.Option(help="structural, the name of weights (geomatch weights), or a .safetensors file.")
+    ] = defaults.ENCODER,
+    backend: BackendOption = defaults.BACKEND,
     min_valid: Annotated[float, typer.Option(help="Leave out tiles with a smaller share of data.")] = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
     verbose: Verbose = 0,
@@ -40,7 +45,14 @@ def build(
 
     set_verbosity(verbose, quiet)
     options = BuildOptions(
-        tile_px=tile, stride_px=stride, vectors=vectors, bbox=box(bbox), bbox_crs=bbox_crs, min_valid=min_valid
+        tile_px=tile,
+        stride_px=stride,
+        encoder=encoder,
+        backend=backend,
+        vectors=vectors,
+        bbox=box(bbox),
+        bbox_crs=bbox_crs,
+        min_valid=min_valid,
     )
     with progress(quiet) as step:
         made = build_index(orthomosaic, output, options, overwrite=overwrite, progress=step)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from geomatch import defaults
 from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs, transform_points
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
@@ -28,7 +29,8 @@ class BuildOptions:
     Attributes:
         tile_px: side of a tile.
         stride_px: from one tile to the next.
-        encoder: name of the encoder.
+        encoder: as ``geomatch.encoder.load_encoder`` takes it.
+        backend: what runs its network.
         vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat".
         bbox: (left, bottom, right, top) of the part to index, or None for the whole map.
         bbox_crs: CRS of ``bbox``, or None for the map's.
@@ -37,7 +39,8 @@ class BuildOptions:
 
     tile_px: int = TILE_PX
     stride_px: int = STRIDE_PX
-    encoder: str = "structural"
+    encoder: str = defaults.ENCODER
+    backend: str = defaults.BACKEND
     vectors: str = "auto"
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str | None = None

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from towns import Town, optical, write_town
 
 from geomatch.index.build import build_index
 
 Gdal = Callable[..., str]
+
+settings.register_profile("untimed", deadline=None)  # speed is measured in benchmarks, not here
+settings.load_profile("untimed")
 
 
 @pytest.fixture
@@ -40,3 +44,18 @@ def town_index(town: Town) -> Path:
     path = town.path.with_suffix(".gmi")
     build_index(town.path, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small network that learned nothing."""
+    import torch
+
+    from geomatch.nets.encoder import EncoderNet
+    from geomatch.nets.shapes import EncoderShape
+    from geomatch.weights import save_weights
+
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_weights(EncoderNet(EncoderShape(8, 16, 16, 1)), file, {"run": "test"})
+    return file

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomatch.confidence import PixelSigns, Signs, error_radius_px, probability, status_of
+from geomatch.confidence import (
+    LEARNED,
+    STRUCTURAL,
+    Model,
+    PixelSigns,
+    Signs,
+    error_radius_px,
+    model_of,
+    probability,
+    status_of,
+)
 
 ORDER = ("absent", "ambiguous", "located")
 number = st.floats(-1e6, 1e6)
@@ -16,18 +26,26 @@ pixel_signs = st.none() | st.builds(PixelSigns, peak=number, lead=number, total_
 signs = st.builds(Signs, prominence=number, margin=number, pixels=pixel_signs)
 
 
-@given(signs)
-def test_any_evidence_gives_a_probability(evidence: Signs) -> None:
-    assert 0 <= probability(evidence) <= 1
+models = st.sampled_from([STRUCTURAL, LEARNED])
 
 
-@given(signs, st.floats(0, 1e6))
-def test_standing_out_more_is_never_less_sure(evidence: Signs, more: float) -> None:
+@given(signs, models)
+def test_any_evidence_gives_a_probability(evidence: Signs, model: Model) -> None:
+    assert 0 <= probability(evidence, model) <= 1
+
+
+@given(signs, st.floats(0, 1e6), models)
+def test_standing_out_more_is_never_less_sure(evidence: Signs, more: float, model: Model) -> None:
     better = replace(evidence, prominence=evidence.prominence + more)
-    assert probability(better) >= probability(evidence)
+    assert probability(better, model) >= probability(evidence, model)
     if evidence.pixels is not None:
         sharper = replace(evidence, pixels=replace(evidence.pixels, peak=evidence.pixels.peak + more))
-        assert probability(sharper) >= probability(evidence)
+        assert probability(sharper, model) >= probability(evidence, model)
+
+
+def test_every_encoder_has_a_model() -> None:
+    assert model_of("structural") == STRUCTURAL
+    assert model_of("la1") == model_of("/somewhere/own.safetensors:alone") == LEARNED
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -48,4 +66,5 @@ def test_radius_of_a_cell_grows_with_it_and_that_of_pixels_does_not() -> None:
 @pytest.mark.parametrize("strong", [True, False])
 def test_overwhelming_evidence_decides(strong: bool) -> None:
     size = 1e6 if strong else -1e6
-    assert (probability(Signs(size, 0.0)) > 0.9) == strong
+    for model in (STRUCTURAL, LEARNED):
+        assert (probability(Signs(size, 0.0), model) > 0.9) == strong

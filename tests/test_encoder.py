@@ -1,13 +1,22 @@
-"""The structural encoder keeps the contract that every encoder must keep, and is known by its fingerprint."""
+"""Every encoder keeps the same contract and is known by its fingerprint."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from geomatch import structure
-from geomatch.encoder import ENCODERS, Modality, load_encoder
-from geomatch.errors import IndexFormatError
+from geomatch.encoder import Encoder, load_encoder
+from geomatch.errors import InputError, UsageError
+from geomatch.learned import LEARNED_SHARE
+from geomatch.nets.encoder import EncoderNet
+from geomatch.nets.shapes import EncoderShape, Modality
+from geomatch.weights import save_weights
+
+KINDS = ("structural", "joined", "alone")
 
 
 def image(
@@ -16,10 +25,17 @@ def image(
     return np.random.default_rng(0).random((bands, height, width)).astype("float32")
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+def encoder_of(kind: str, weights_file: Path) -> Encoder:
+    names = {"structural": "structural", "joined": str(weights_file), "alone": f"{weights_file}:alone"}
+    return load_encoder(names[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("modality", "bands"), [("optical", 3), ("optical", 1), ("sar", 1)])
-def test_features_have_the_promised_shape_and_range(name: str, modality: Modality, bands: int) -> None:
-    encoder = load_encoder(name)
+def test_features_have_the_promised_shape_and_range(
+    kind: str, modality: Modality, bands: int, weights_file: Path
+) -> None:
+    encoder = encoder_of(kind, weights_file)
     valid = np.ones((330, 300), bool)
     valid[:64, :64] = False
     dense = encoder.dense(image(bands), valid, modality)
@@ -31,9 +47,9 @@ def test_features_have_the_promised_shape_and_range(name: str, modality: Modalit
     assert not dense.valid[: 64 // cell - 1, : 64 // cell - 1].any()
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_blocks_with_the_halo_are_the_whole(name: str) -> None:
-    encoder = load_encoder(name)
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_with_the_halo_are_the_whole(kind: str, weights_file: Path) -> None:
+    encoder = encoder_of(kind, weights_file)
     cell, halo = encoder.cell_px, encoder.halo_px
     assert halo % cell == 0
     size = 2 * halo + 8 * cell
@@ -42,7 +58,7 @@ def test_blocks_with_the_halo_are_the_whole(name: str) -> None:
     part = encoder.dense(bands[:, 5 * cell :, 3 * cell :], valid[5 * cell :, 3 * cell :], "optical")
     cells = halo // cell
     np.testing.assert_allclose(
-        part.crop(cells, cells, 8, 8).values, whole.crop(cells + 3, cells + 5, 8, 8).values, rtol=0, atol=1.2e-7
+        part.crop(cells, cells, 8, 8).values, whole.crop(cells + 3, cells + 5, 8, 8).values, rtol=0, atol=1e-6
     )
 
 
@@ -69,10 +85,33 @@ def test_fingerprint_follows_the_constants(monkeypatch: pytest.MonkeyPatch) -> N
     assert load_encoder("structural").fingerprint() != before
 
 
-def test_encoder_is_loaded_by_name_and_fingerprint() -> None:
-    encoder = load_encoder("structural")
-    assert load_encoder("structural", encoder.fingerprint()).name == encoder.name == "structural"
-    with pytest.raises(IndexFormatError, match=r"has changed since the index was built.*[Bb]uild the index anew"):
-        load_encoder("structural", "0" * 64)
-    with pytest.raises(IndexFormatError, match=r"unknown encoder 'nobody', known are .*structural"):
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoder_is_known_by_its_name_and_fingerprint(kind: str, weights_file: Path) -> None:
+    encoder = encoder_of(kind, weights_file)
+    again = load_encoder(encoder.name)
+    assert (again.name, again.fingerprint(), again.channels) == (encoder.name, encoder.fingerprint(), encoder.channels)
+
+
+def test_other_weights_have_another_fingerprint(weights_file: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    save_weights(EncoderNet(EncoderShape(8, 16, 16, 1)), tmp_path / "other.safetensors", {})
+    prints = {load_encoder(str(file)).fingerprint() for file in (weights_file, tmp_path / "other.safetensors")}
+    prints |= {load_encoder(name).fingerprint() for name in ("structural", f"{weights_file}:alone")}
+    assert len(prints) == 4
+
+
+def test_joined_features_are_the_learned_beside_the_structural(weights_file: Path) -> None:
+    bands, valid = image(), np.ones((330, 300), bool)
+    joined, alone, structural = (
+        encoder_of(kind, weights_file).dense(bands, valid, "optical").values
+        for kind in ("joined", "alone", "structural")
+    )
+    np.testing.assert_allclose(joined[:8], LEARNED_SHARE * alone, atol=1e-6)
+    np.testing.assert_array_equal(joined[8:], structural)
+
+
+def test_unknown_encoders_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"unknown weights 'nobody'"):
         load_encoder("nobody")
+    with pytest.raises(InputError, match=r"gone\.safetensors"):
+        load_encoder(str(tmp_path / "gone.safetensors"))

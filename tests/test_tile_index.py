@@ -161,13 +161,13 @@ def test_files_that_contradict_the_manifest_are_faults(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"encoder.sha256": "0" * 64}, "has changed since the index was built"),
-        ({"encoder.name": "nobody"}, "unknown encoder 'nobody'"),
+        ({"encoder.sha256": "0" * 64}, "has changed since it was built"),
+        ({"encoder.name": "nobody"}, "unknown weights 'nobody'"),
     ],
 )
 def test_index_of_another_encoder_is_refused(change: dict[str, object], told: str, copy: Path) -> None:
     edit(copy, change)
-    with pytest.raises(IndexFormatError, match=rf"copy\.gmi: .*{told}.*[Bb]uild the index anew"):
+    with pytest.raises(IndexFormatError, match=rf"copy\.gmi: .*{told}.*[Bb]uild the index again"):
         TileIndex.open(copy)
 
 

@@ -21,7 +21,7 @@ from shapely.geometry import box
 from towns import PLACE, UTM33, Town, moved, optical, write_town
 
 from geomatch.encoder import StructuralEncoder
-from geomatch.errors import IndexFormatError, InputError, OutputError, UsageError
+from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import sha256_of
 from geomatch.index import build, plan
 from geomatch.index.build import build_index
@@ -429,7 +429,7 @@ def test_options_that_cannot_be_leave_nothing(wrong: BuildOptions, small: Town, 
 
 
 def test_unknown_encoder_names_the_known(small: Town, tmp_path: Path) -> None:
-    with pytest.raises(IndexFormatError, match=r"unknown encoder 'nobody', known are .*structural"):
+    with pytest.raises(UsageError, match=r"unknown weights 'nobody'"):
         build_index(small.path, tmp_path / "a.gmi", BuildOptions(encoder="nobody"))
     assert sha256_of(small.path)
     assert list(tmp_path.iterdir()) == []

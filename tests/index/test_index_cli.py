@@ -48,12 +48,12 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(build, "build_index", spy)
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi").exit_code == 0
     words = ["--tile", 96, "--stride", 24, "--vectors", "Flat", "--bbox", "1,2,3,4", "--bbox-crs", "EPSG:4326"]
-    words += ["--min-valid", 0.25, "--overwrite"]
+    words += ["--min-valid", 0.25, "--overwrite", "--encoder", "a.safetensors", "--backend", "torch"]
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", *words).exit_code == 0
-    told = BuildOptions(96, 24, "structural", "Flat", (1, 2, 3, 4), "EPSG:4326", 0.25)
+    told = BuildOptions(96, 24, "a.safetensors", "torch", "Flat", (1, 2, 3, 4), "EPSG:4326", 0.25)
     assert seen == [(BuildOptions(), False), (told, True)]
-    for field in fields(BuildOptions):  # every option but the encoder, of which there is one, was told apart
-        assert field.name == "encoder" or getattr(told, field.name) != getattr(BuildOptions(), field.name)
+    for field in fields(BuildOptions):  # every option was told apart
+        assert getattr(told, field.name) != getattr(BuildOptions(), field.name)
 
 
 def test_build_says_what_it_made_and_quiet_says_nothing(town: Town, tmp_path: Path) -> None:

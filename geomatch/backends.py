@@ -1,0 +1,140 @@
+"""What runs the network: torch, ONNX Runtime or OpenVINO behind one call, on one thread of the processor or on a GPU.
+
+``auto`` takes a CUDA device where torch sees one, else OpenVINO, else ONNX Runtime, else torch, whichever is installed.
+``benchmarks/backends.py`` prints the speed of each and how near their vectors lie to those of torch in float32.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch import defaults
+from geomatch.errors import UsageError
+from geomatch.extras import needs_extra
+from geomatch.nets.shapes import Modality
+
+if TYPE_CHECKING:
+    from geomatch.nets.encoder import EncoderNet
+
+Runner = Callable[[NDArray[np.float32], Modality], NDArray[np.float32]]  # [P x h x w] -> [C x h / 2 x w / 2]
+
+AUTO = defaults.BACKEND
+_OPSET = 17
+
+
+def load_runner(net: EncoderNet, backend: str = AUTO) -> Runner:
+    """What runs a network.
+
+    Args:
+        net: in evaluation mode.
+        backend: a key of ``BACKENDS``, or "auto".
+
+    Raises:
+        UsageError: an unknown backend, or one that is not installed.
+    """
+    name = _best() if backend == AUTO else backend
+    if name not in BACKENDS:
+        raise UsageError(f"unknown backend {name!r}", where="--backend", hint=f"choose auto, {', '.join(BACKENDS)}")
+    return BACKENDS[name](net)
+
+
+def _best() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "torch"
+    return next((name for name in ("openvino", "onnxruntime") if find_spec("onnx") and find_spec(name)), "torch")
+
+
+def _torch_runner(net: EncoderNet) -> Runner:
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's hints
+
+    @torch.inference_mode()
+    def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            batch = torch.from_numpy(planes)[None].to(device, memory_format=torch.channels_last)
+            features: NDArray[np.float32] = net(batch, modality)[0].float().cpu().numpy()
+        return features
+
+    return run
+
+
+def _onnx_runner(net: EncoderNet) -> Runner:
+    with needs_extra("fast", "the backend onnxruntime"):
+        import onnx  # noqa: F401  # the exporter's
+        import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+
+    @cache
+    def session(modality: Modality) -> Any:
+        return onnxruntime.InferenceSession(to_onnx(net, modality), options, providers=["CPUExecutionProvider"])
+
+    def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = session(modality).run(None, {"planes": planes[None]})[0][0]
+        return features
+
+    return run
+
+
+def _openvino_runner(net: EncoderNet) -> Runner:
+    with needs_extra("fast", "the backend openvino"):
+        import onnx  # noqa: F401  # the exporter's
+        import openvino
+
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+
+    @cache
+    def compiled(modality: Modality) -> Any:
+        return core.compile_model(core.read_model(to_onnx(net, modality)), "CPU", settings)
+
+    def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = compiled(modality)(planes[None])[0][0]
+        return features
+
+    return run
+
+
+def to_onnx(net: EncoderNet, modality: Modality) -> bytes:
+    """One branch of a network as ONNX: input "planes" [N x P x h x w] of any size, output "features"."""
+    import torch
+
+    from geomatch.nets.encoder import Branch
+
+    branch = Branch(net, modality).eval()
+    planes = torch.zeros(1, net.shape.planes(modality), 32, 32)
+    axes = {name: {0: "n", 2: "h", 3: "w"} for name in ("planes", "features")}
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter tells of a successor that needs packages of its own
+        torch.onnx.export(
+            branch,
+            (planes,),
+            out,  # type: ignore[arg-type]  # this exporter takes a buffer
+            dynamo=False,
+            input_names=["planes"],
+            output_names=["features"],
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+        )
+    return out.getvalue()
+
+
+BACKENDS: dict[str, Callable[[EncoderNet], Runner]] = {
+    "torch": _torch_runner,
+    "onnxruntime": _onnx_runner,
+    "openvino": _openvino_runner,
+}

@@ -1,0 +1,6 @@
+"""What is taken when nothing is told; without imports, so that the command line can name it at once."""
+
+from __future__ import annotations
+
+ENCODER = "structural"
+BACKEND = "auto"

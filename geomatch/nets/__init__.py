@@ -1,0 +1,1 @@
+"""Networks, one per file; shape contracts stand on ``forward``."""

@@ -1,0 +1,41 @@
+"""What decides the parameters of a network, apart from the network, so that reading it needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Modality = Literal["optical", "sar"]
+MODALITIES: tuple[Modality, Modality] = ("optical", "sar")
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Of ``geomatch.nets.encoder.EncoderNet``.
+
+    Attributes:
+        channels: features per cell.
+        stem: channels at 1/4 resolution.
+        width: channels at 1/8 resolution.
+        blocks: residual blocks of the shared trunk.
+        optical_planes, sar_planes: input planes of each branch.
+        shared_norm: one batch norm for both modalities rather than one for each.
+    """
+
+    channels: int = 16
+    stem: int = 32
+    width: int = 64
+    blocks: int = 2
+    optical_planes: int = 6
+    sar_planes: int = 4
+    shared_norm: bool = False
+
+    def planes(self, modality: Modality) -> int:
+        """Input planes of a branch."""
+        return self.optical_planes if modality == "optical" else self.sar_planes
+
+    @property
+    def reach_px(self) -> int:
+        """How many pixels of the image beyond a cell its features depend on, apart from the reach of the planes."""
+        quarter, eighth = 2, 1 + 2 * self.blocks  # 3 x 3 convolutions at each resolution
+        return 4 * quarter + 8 * eighth

@@ -1,0 +1,124 @@
+"""Trained weights: the named ones that ship with geomatch, and files of one's own.
+
+A safetensors file holds the parameters; its metadata say which network they belong to and how they came about, and the
+sha256 of the whole file is what an index remembers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geomatch.errors import InputError, UsageError
+from geomatch.files import sha256_of
+from geomatch.nets.shapes import EncoderShape
+
+if TYPE_CHECKING:
+    from geomatch.nets.encoder import EncoderNet
+
+SUFFIX = ".safetensors"
+METADATA = "geomatch"
+ARCHITECTURE = "geomatch.nets.encoder.EncoderNet"
+
+
+@dataclass(frozen=True)
+class Named:
+    """Weights that ship with geomatch.
+
+    Attributes:
+        sha256: of the file ``geomatch/nets/weights/NAME.safetensors``.
+        radiometry: what images they were trained on.
+        trained_on: scenes and split.
+        measured: where their figures stand.
+    """
+
+    sha256: str
+    radiometry: str
+    trained_on: str
+    measured: str
+
+
+NAMED: dict[str, Named] = {}
+DEFAULT = "la1"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of an encoder network.
+
+    Attributes:
+        name: of named weights, else the path of their file.
+        path: of the file.
+        sha256: of the file.
+        shape: of the network.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    shape: EncoderShape
+
+    @classmethod
+    def find(cls, name: str) -> Weights:
+        """Named weights, or those of a file.
+
+        Raises:
+            UsageError: neither a name nor a path that ends in .safetensors.
+            InputError: the file is missing or damaged, or its weights belong to another network.
+        """
+        if name in NAMED:
+            path = Path(str(files("geomatch") / "nets" / "weights" / f"{name}{SUFFIX}"))
+        elif name.endswith(SUFFIX):
+            path = Path(name)
+        else:
+            raise UsageError(f"unknown weights {name!r}", hint="geomatch weights list names those that there are")
+        shape = _shape_of(path)
+        found = cls(name if name in NAMED else str(path.resolve()), path, sha256_of(path), shape)
+        if name in NAMED and found.sha256 != NAMED[name].sha256:
+            raise InputError("is not the file that was shipped", where=path, hint="install geomatch again")
+        return found
+
+    def net(self) -> EncoderNet:
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            InputError: the parameters do not fit the network that the file names.
+        """
+        from safetensors.torch import load_file
+
+        from geomatch.nets.encoder import EncoderNet
+
+        net = EncoderNet(self.shape)
+        try:
+            net.load_state_dict(load_file(self.path))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise InputError(f"weights of another network ({reason})", where=self.path) from error
+        return net.eval()
+
+
+def save_weights(net: EncoderNet, path: Path, about: dict[str, str]) -> None:
+    """Write a network's parameters, with what is to be known about them."""
+    from safetensors.torch import save_file
+
+    known = {"architecture": ARCHITECTURE, "shape": asdict(net.shape), **about}
+    # One entry: safetensors writes several in random order, and the same weights would have another sha256 each time.
+    metadata = {METADATA: json.dumps(known, sort_keys=True)}
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path, metadata)
+
+
+def _shape_of(path: Path) -> EncoderShape:
+    from safetensors import SafetensorError, safe_open
+
+    hint = "give a file that geomatch train encoder wrote"
+    try:
+        with safe_open(path, "np") as file:
+            known: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+        if known.get("architecture") != ARCHITECTURE:
+            raise InputError("weights of another network", where=path, hint=hint)
+        return EncoderShape(**known["shape"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"cannot be read as weights ({error})", where=path, hint=hint) from error

@@ -1,0 +1,67 @@
+"""Weights are found by name or path, and refused when they are not what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from geomatch.errors import InputError, UsageError
+from geomatch.files import sha256_of
+from geomatch.nets.encoder import EncoderNet
+from geomatch.nets.shapes import EncoderShape
+from geomatch.weights import ARCHITECTURE, METADATA, NAMED, Weights, save_weights
+
+SHAPE = EncoderShape(8, 16, 16, 1)
+
+
+def about(**known: object) -> dict[str, str]:
+    return {METADATA: json.dumps({"architecture": ARCHITECTURE} | known)}
+
+
+def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = EncoderNet(SHAPE).eval()
+    save_weights(net, tmp_path / "a.safetensors", {"run": "test"})
+    found = Weights.find(str(tmp_path / "a.safetensors"))
+    assert found.shape == SHAPE
+    assert found.sha256 == sha256_of(tmp_path / "a.safetensors")
+    planes = torch.randn(1, 6, 16, 16)
+    torch.testing.assert_close(found.net()(planes, "optical"), net(planes, "optical"))
+    save_weights(net, tmp_path / "b.safetensors", {"run": "test"})
+    assert sha256_of(tmp_path / "b.safetensors") == found.sha256
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_shipped_weights_are_whole_and_small(name: str) -> None:
+    found = Weights.find(name)
+    assert found.sha256 == NAMED[name].sha256
+    assert found.path.stat().st_size <= 4e6
+    found.net()
+
+
+def test_what_is_no_weights_is_refused(tmp_path: Path, weights_file: Path) -> None:
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weights_file.read_bytes()[:1000])
+    text = tmp_path / "text.safetensors"
+    text.write_text("hello")
+    for file in (cut, text, tmp_path / "gone.safetensors", tmp_path):
+        with pytest.raises((InputError, UsageError), match=file.name):
+            Weights.find(str(file))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path, weights_file: Path) -> None:
+    tensors = load_file(weights_file)
+    other = tmp_path / "other.safetensors"
+    save_file(tensors, other, about(architecture="somebody.elses.Net"))
+    with pytest.raises(InputError, match=r"other\.safetensors: weights of another network"):
+        Weights.find(str(other))
+    save_file(tensors, other, about(shape={"channels": 8, "stem": 16, "width": 32, "blocks": 1}))
+    with pytest.raises(InputError, match="another network"):
+        Weights.find(str(other)).net()
+    save_file(tensors, other, about(shape={"depth": 3}))
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        Weights.find(str(other))

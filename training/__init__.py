@@ -1,0 +1,1 @@
+"""The jobs that fit weights; installed as ``geomatch.training``."""

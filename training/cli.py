@@ -1,0 +1,78 @@
+"""``geomatch train encoder | finetune | sheet``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geomatch.console import Quiet, Verbose, friendly, progress, set_verbosity
+
+app = typer.Typer(help="Train the encoder, or fine-tune it on a city of your own.", no_args_is_help=True)
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that is there is resumed.")]
+
+
+@app.command()
+@friendly
+def encoder(
+    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/encoder.")],
+    output: Output,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys, like trainer.max_epochs=1.")] = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder as a configuration says; repeat the command to resume a run that was killed."""
+    from .config import load_config
+    from .run import train_encoder
+
+    set_verbosity(verbose, quiet)
+    loaded = load_config(config, overrides or [])
+    with progress(quiet) as step:
+        weights = train_encoder(loaded, output, step)
+    if not quiet:
+        typer.echo(str(weights))
+
+
+@app.command()
+@friendly
+def finetune(
+    optical: Annotated[Path, typer.Argument(help="Orthomosaic (GeoTIFF).", show_default=False)],
+    sar: Annotated[Path, typer.Argument(help="SAR scene on the same grid (GeoTIFF).", show_default=False)],
+    output: Output,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Weights to begin with; default the shipped ones.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="How long.")] = 10.0,
+    holdout: Annotated[float, typer.Option(help="Share of the scene kept for validation, at its right.")] = 0.25,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Go on training the shipped encoder on two co-registered scenes of one's own."""
+    from .finetune import finetune_encoder
+
+    set_verbosity(verbose, quiet)
+    with progress(quiet) as step:
+        weights = finetune_encoder(optical, sar, output, start=start, minutes=minutes, holdout=holdout, progress=step)
+    if not quiet:
+        typer.echo(f"{weights}\ngeomatch index build {optical} -o city.gmi --encoder {weights}")
+
+
+@app.command()
+@friendly
+def sheet(
+    config: Annotated[Path, typer.Option(help="YAML of a run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write (.png).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys, like data.batch=8.")] = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Draw what a batch looks like: optical crops, and on each the SAR image where it belongs."""
+    from .config import load_config
+    from .sheet import draw_sheet
+
+    set_verbosity(verbose, quiet)
+    draw_sheet(load_config(config, overrides or []), output)
+    if not quiet:
+        typer.echo(str(output))

@@ -1,0 +1,209 @@
+"""What a training run is made of: dataclasses filled from YAML and dotted overrides, checked by OmegaConf."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from geomatch.errors import InputError, UsageError
+
+from .augment import AugmentOptions
+
+
+@dataclass
+class SceneConfig:
+    """Two co-registered GeoTIFFs.
+
+    Attributes:
+        optical, sar: files.
+        split: CSV of boxes (scene, x_off_px, y_off_px, width_px, height_px, split), or none.
+        scene: its name in that CSV, and for the validation.
+        holdout: without a CSV, share of the scene's width, at its right, that is kept for validation, behind a buffer.
+        weight: how often it is drawn, relative to the other sources.
+    """
+
+    optical: str = ""
+    sar: str = ""
+    split: str | None = None
+    scene: str = ""
+    holdout: float = 0.0
+    weight: float = 1.0
+
+
+@dataclass
+class FolderConfig:
+    """Folders of co-registered patches of the same names.
+
+    Attributes:
+        optical, sar: folders.
+        pairs: CSV (name, location), or none for all names that both folders have.
+        validation_share: of the locations, kept out of training.
+        weight: as of a scene.
+    """
+
+    optical: str = ""
+    sar: str = ""
+    pairs: str | None = None
+    validation_share: float = 0.3
+    weight: float = 1.0
+
+
+@dataclass
+class DataConfig:
+    """Where pairs come from and how they are cut.
+
+    Attributes:
+        root: folder that the paths are relative to; an environment variable is expanded.
+        scenes, folders: sources.
+        batch: pairs per step.
+        steps_per_epoch: batches that make an epoch.
+        workers: processes that make examples.
+        augment: fields of ``training.augment.AugmentOptions`` that differ from its defaults.
+    """
+
+    root: str = "."
+    scenes: list[SceneConfig] = field(default_factory=list)
+    folders: list[FolderConfig] = field(default_factory=list)
+    batch: int = 20
+    steps_per_epoch: int = 100
+    workers: int = 1
+    augment: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class NetConfig:
+    """Fields of ``geomatch.nets.encoder.EncoderShape``."""
+
+    channels: int = 16
+    stem: int = 32
+    width: int = 64
+    blocks: int = 2
+    shared_norm: bool = False
+
+
+@dataclass
+class LossConfig:
+    """Dense offset cross-entropy.
+
+    Attributes:
+        small_weight: of the loss of windows of 104 px, beside that of windows of 200 px.
+        temperature: that correlations are multiplied by at the start; learned.
+    """
+
+    small_weight: float = 0.7
+    temperature: float = 20.0
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW with a linear warm-up and a cosine to zero."""
+
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 50
+
+
+@dataclass
+class TrainerConfig:
+    """What lightning's Trainer is told.
+
+    Attributes:
+        max_epochs: after which it ends; the learning rate falls to zero by then.
+        max_minutes: ends it before.
+        accelerator, devices, precision: as lightning takes them.
+    """
+
+    max_epochs: int = 10
+    max_minutes: float | None = None
+    accelerator: str = "auto"
+    devices: str = "auto"
+    precision: str = "bf16-mixed"
+
+
+@dataclass
+class ValidationConfig:
+    """Windows of a scene's validation boxes, correlated with the whole of them.
+
+    Attributes:
+        scene: which of the scenes.
+        windows: of each size.
+        sizes_px: of the windows.
+        every_epochs: how often.
+    """
+
+    scene: str = ""
+    windows: int = 100
+    sizes_px: list[int] = field(default_factory=lambda: [200, 104])
+    every_epochs: int = 2
+
+
+@dataclass
+class EncoderConfig:
+    """One training run of the encoder.
+
+    Attributes:
+        name: of the run.
+        seed: of everything that is random.
+        start: weights to begin with, by name or path; they decide the network, and ``net`` is ignored.
+    """
+
+    name: str = "encoder"
+    seed: int = 1
+    start: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+
+def load_config(file: Path, overrides: Sequence[str] = ()) -> EncoderConfig:
+    """A run from YAML and ``key.sub=value`` overrides.
+
+    Raises:
+        InputError: the file cannot be read as YAML.
+        UsageError: an unknown key, with the nearest known one, or a value of the wrong kind.
+    """
+    try:
+        given = OmegaConf.load(file)
+    except (OSError, ValueError, YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot be read as YAML ({reason})", where=file, hint="see configs/encoder") from error
+    if not isinstance(given, DictConfig):
+        raise InputError("holds a list, not keys and values", where=file, hint="see configs/encoder")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(EncoderConfig), given, OmegaConf.from_dotlist(list(overrides)))
+        config = cast(EncoderConfig, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise _refusal(error, file) from error
+    options = OmegaConf.structured(AugmentOptions)
+    OmegaConf.set_readonly(options, False)
+    try:
+        OmegaConf.merge(options, config.data.augment)
+    except OmegaConfBaseException as error:
+        raise _refusal(error, file, "data.augment.") from error
+    return config
+
+
+def _refusal(error: OmegaConfBaseException, file: Path, prefix: str = "") -> UsageError:
+    """An unknown key, with the nearest one that there is beside it, or a value of the wrong kind."""
+    key = prefix + str(error.full_key or "")
+    if isinstance(error, ConfigKeyError) and is_dataclass(error.object_type):
+        parent, dot, last = key.rpartition(".")
+        near = difflib.get_close_matches(last, [f.name for f in fields(error.object_type)], n=1, cutoff=0.0)
+        return UsageError(f"unknown key {key!r}", where=file, hint=f"the nearest one is {parent}{dot}{near[0]}")
+    reason = str(error).splitlines()[0].rstrip(".")
+    return UsageError(f"{key}: {reason}" if key else reason, where=file, hint="correct the value")
+
+
+def save_config(config: EncoderConfig, file: Path) -> None:
+    """Write the resolved configuration."""
+    file.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))

@@ -1,0 +1,214 @@
+"""Batches of examples, and the windows on which a run is validated."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from geomatch.errors import GeomatchError, InputError, UsageError
+from geomatch.gdal import set_block_cache
+from geomatch.images import OpticalStretch, SarRadiometry
+from geomatch.learned import CELL_PX, planes
+from geomatch.raster import open_raster
+
+from .augment import AugmentOptions, Example, make_example
+from .config import DataConfig, FolderConfig, SceneConfig, ValidationConfig
+from .pairs import Box, FolderPairs, PairSource, ScenePairs
+
+Batch = dict[str, Tensor]
+NAMES = tuple(field.name for field in fields(Example))
+BLOCK_CACHE = 1 << 30  # bytes per worker
+BUFFER_PX = 400  # between training and holdout
+MAX_BLOCK_PX = 4096  # side of the part that a run is validated on
+
+
+def scene_boxes(root: Path, scene: SceneConfig, split: Literal["train", "val"]) -> list[Box]:
+    """The boxes of a scene that belong to a split: by its CSV, or by its holdout, or all of it for training."""
+    if scene.split:
+        return boxes_of(root / scene.split, scene.scene, split)
+    with open_raster(root / scene.optical) as raster:
+        width, height = raster.width, raster.height
+    kept = round(width * (1 - scene.holdout))
+    if split == "val":
+        if not scene.holdout:
+            what = f"scene {scene.scene!r} is to validate a run, and has neither a split nor a holdout"
+            raise UsageError(what, hint="set its split or its holdout, or leave validation.scene empty")
+        return [Box(kept, 0, width - kept, height)]
+    return [Box(0, 0, kept - (BUFFER_PX if scene.holdout else 0), height)]
+
+
+def scene_named(config: DataConfig, name: str) -> SceneConfig:
+    """The scene of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for scene in config.scenes:
+        if scene.scene == name:
+            return scene
+    raise UsageError(f"no scene {name!r} to validate on", where="validation.scene", hint="name one of data.scenes")
+
+
+def boxes_of(file: Path, scene: str, split: str) -> list[Box]:
+    """The boxes of a scene that a CSV gives to a split.
+
+    Raises:
+        InputError: the CSV cannot be read, or gives it none.
+    """
+    rows = [row for row in _rows(file, ("scene", "split", *_BOX)) if row["scene"] == scene and row["split"] == split]
+    if not rows:
+        raise InputError(f"no boxes of scene {scene!r} for {split!r}", where=file, hint="name one that it lists")
+    try:
+        return [Box(*(int(row[key]) for key in _BOX)) for row in rows]
+    except ValueError as error:
+        raise InputError(f"a box is no four whole numbers ({error})", where=file) from error
+
+
+def locations_of(file: Path, validation_share: float) -> tuple[list[str], list[str]]:
+    """Names of patches for training and for validation; all dates of one location are in one of the two.
+
+    Raises:
+        InputError: the CSV cannot be read.
+    """
+    rows = _rows(file, ("name", "location"))
+    places = sorted({row["location"] for row in rows})
+    kept = np.random.default_rng(0).permutation(len(places))[: round(validation_share * len(places))]
+    held = {places[i] for i in kept}
+    return (
+        [row["name"] for row in rows if row["location"] not in held],
+        [row["name"] for row in rows if row["location"] in held],
+    )
+
+
+_BOX = ("x_off_px", "y_off_px", "width_px", "height_px")
+
+
+def _rows(file: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV, which has values in the columns needed."""
+    hint = f"it has to have the columns {', '.join(needed)}"
+    try:
+        with file.open(newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot be read as CSV ({error})", where=file, hint=hint) from error
+    if not rows or any(row.get(key) is None for row in rows for key in needed):
+        raise InputError("is empty or lacks values", where=file, hint=hint)
+    return rows
+
+
+def open_scene(root: Path, config: SceneConfig) -> ScenePairs:
+    """A scene's pairs that are for training."""
+    return ScenePairs(root / config.optical, root / config.sar, scene_boxes(root, config, "train"))
+
+
+def open_folder(root: Path, config: FolderConfig) -> FolderPairs:
+    """A folder's pairs that are for training."""
+    names = locations_of(root / config.pairs, config.validation_share)[0] if config.pairs else None
+    return FolderPairs.of(root / config.optical, root / config.sar, names)
+
+
+class Batches(IterableDataset[Batch]):
+    """Endless random batches; each worker draws its own."""
+
+    def __init__(self, config: DataConfig, *seeds: int) -> None:
+        self._config = config
+        self._seeds = seeds
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from self._drawn()
+        except GeomatchError as error:
+            if get_worker_info() is None:
+                raise
+            # Torch would send on no more than its text and traceback; ``PairData`` raises it.
+            yield error  # type: ignore[misc]
+
+    def _drawn(self) -> Iterator[Batch]:
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        set_block_cache(BLOCK_CACHE)
+        worker = get_worker_info()
+        rng = np.random.default_rng([*self._seeds, worker.id if worker else 0])
+        root = Path(self._config.root)
+        sources: list[PairSource] = [
+            *(open_scene(root, scene) for scene in self._config.scenes),
+            *(open_folder(root, folder) for folder in self._config.folders),
+        ]
+        weights = np.array(
+            [*(scene.weight for scene in self._config.scenes), *(folder.weight for folder in self._config.folders)]
+        )
+        options = AugmentOptions(**self._config.augment)
+        while True:
+            chosen = rng.choice(len(sources), size=self._config.batch, p=weights / weights.sum())
+            examples = [make_example(sources[i], rng, options) for i in chosen]
+            yield {name: torch.from_numpy(np.stack([getattr(example, name) for example in examples])) for name in NAMES}
+
+
+class ValidationBlock:
+    """Random windows of a scene's validation boxes, and the map that they are looked for in.
+
+    Attributes:
+        planes: [6 x h x w] of the map.
+        windows: side in pixels -> ([N x 4 x s x s] planes, [N x 2] true first column and row in cells).
+    """
+
+    def __init__(self, root: Path, scene: SceneConfig, config: ValidationConfig, seed: int = 7) -> None:
+        boxes = scene_boxes(root, scene, "val")
+        col0, row0 = min(box.col0 for box in boxes), min(box.row0 for box in boxes)
+        width = min(MAX_BLOCK_PX, max(box.col0 + box.width for box in boxes) - col0)
+        height = min(MAX_BLOCK_PX, max(box.row0 + box.height for box in boxes) - row0)
+        if max(config.sizes_px) > min(width, height):
+            what = f"windows of {max(config.sizes_px)} px do not fit into the {width} × {height} px to validate on"
+            raise UsageError(what, where=root / scene.optical, hint="set smaller validation.sizes_px")
+        with open_raster(root / scene.optical) as raster:
+            stretch = OpticalStretch.fit(raster)
+            patch = raster.read(col0, row0, width, height, bands=stretch.bands)
+            self.planes = torch.from_numpy(planes(stretch.bands_of(patch), patch.valid, "optical"))
+        rng = np.random.default_rng(seed)
+        self.windows: dict[int, tuple[Tensor, Tensor]] = {}
+        with open_raster(root / scene.sar) as raster:
+            radiometry = SarRadiometry.detect(raster)
+            for size in config.sizes_px:
+                made: list[NDArray[np.float32]] = []
+                truth = []
+                for _ in range(config.windows):
+                    col, row = int(rng.integers(width - size + 1)), int(rng.integers(height - size + 1))
+                    cut = raster.read(col0 + col, row0 + row, size, size, bands=radiometry.bands)
+                    image = radiometry.relative_to(cut).log_amplitude(cut)
+                    made.append(planes(image[None], cut.valid, "sar"))
+                    truth.append((col / CELL_PX, row / CELL_PX))
+                self.windows[size] = (torch.from_numpy(np.stack(made)), torch.tensor(truth))
+
+
+class PairData(pl.LightningDataModule):
+    """The batches of a run."""
+
+    def __init__(self, config: DataConfig, seed: int) -> None:
+        super().__init__()
+        self._config = config
+        self._seed = seed
+
+    def train_dataloader(self) -> Any:
+        """Batches are made in worker processes; a resumed run goes on with others than it began with."""
+        assert self.trainer is not None, "lightning attaches it"
+        dataset = Batches(self._config, self._seed, self.trainer.global_step, self.trainer.global_rank)
+        workers = self._config.workers
+        return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """A worker's error is raised where it is seen."""
+        del dataloader_idx
+        if isinstance(batch, GeomatchError):
+            raise batch
+        return batch
