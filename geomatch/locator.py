@@ -218,7 +218,7 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
     looks: list[Refined] = []
     for corner in found.corners_px[: min(CONTENDERS, max(close, contested))]:
         looks.append(refiner.at(corner))
-        if len(looks) >= close and max(look.peak for look in looks) >= CERTAIN * chance_peak(refiner.cells):
+        if max(look.peak for look in looks) >= CERTAIN * chance_peak(refiner.cells):
             break
     total = found.scores[: len(looks)] + FINE_WEIGHT * np.array([look.peak for look in looks])
     best = int(total[: max(1, contested)].argmax())

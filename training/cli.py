@@ -1,4 +1,4 @@
-"""``geomatch train encoder | finetune | sheet``."""
+"""``geomatch train encoder | finetune | sheet | card``."""
 
 from __future__ import annotations
 
@@ -74,5 +74,28 @@ def sheet(
 
     set_verbosity(verbose, quiet)
     draw_sheet(load_config(config, overrides or []), output)
+    if not quiet:
+        typer.echo(str(output))
+
+
+@app.command()
+@friendly
+def card(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Markdown to write.")],
+    figures: Annotated[list[Path] | None, typer.Option(help="JSON of benchmarks/encoders.py; may be repeated.")] = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write the model card of a run: data, split, training, figures, limits."""
+    from geomatch.weights import SUFFIX, Weights
+
+    from .card import write_card
+    from .config import load_config
+    from .run import CONFIG
+
+    set_verbosity(verbose, quiet)
+    weights = Weights.find(str(run / f"encoder{SUFFIX}"))
+    write_card(load_config(run / CONFIG), weights, figures or [], output)
     if not quiet:
         typer.echo(str(output))
