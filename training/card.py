@@ -16,9 +16,11 @@ from geomatch.weights import Weights
 
 from .config import EncoderConfig
 
-LICENCES = """Contains modified Copernicus Sentinel data. The scenes keep the terms of their sources; the weights are under
-geomatch's licence."""
-LIMITS = """- Learned from the scenes named above alone; other sensors, resolutions and land are served by the structural
+LICENCES = """\
+Contains modified Copernicus Sentinel data. The scenes keep the terms of their sources; the weights are under geomatch's
+licence."""
+LIMITS = """\
+- Learned from the scenes named above alone; other sensors, resolutions and land are served by the structural
   features that stand beside the learned ones, as far as those go.
 - Windows north up at the map's scale, give or take the turn and the scale that training showed.
 - Open sea and bare surfaces have no place; rely on the status of an answer, not on its position."""
