@@ -27,7 +27,7 @@ from geomatch.tiles import starts
 RETRIEVED_TILES = 600
 CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
 CONTENDERS = 8
-CERTAIN = 1.5  # times the pixels' peak at a place taken by chance: then no further place is looked at
+CERTAIN = 1.5  # times the pixels' peak at a place taken by chance: then the pixels of the close places are enough
 ALONE = 1.4  # peak ratio beyond which the next best place need not be looked at
 
 
@@ -218,7 +218,8 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
     looks: list[Refined] = []
     for corner in found.corners_px[: min(CONTENDERS, max(close, contested))]:
         looks.append(refiner.at(corner))
-        if max(look.peak for look in looks) >= CERTAIN * chance_peak(refiner.cells):
+        # The second is looked at all the same: off the map a first look alone may be as high, and so would the second be.
+        if len(looks) >= close and max(look.peak for look in looks) >= CERTAIN * chance_peak(refiner.cells):
             break
     total = found.scores[: len(looks)] + FINE_WEIGHT * np.array([look.peak for look in looks])
     best = int(total[: max(1, contested)].argmax())

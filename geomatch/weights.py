@@ -45,8 +45,8 @@ NAMED: dict[str, Named] = {
     "la1": Named(
         sha256="15fd7a9144738d8eb27546234d1b737f4a19d0e3350c7d5e5c789b28d398b0fa",
         radiometry="optical bands stretched to [0, 1], SAR ln amplitude over its median (geomatch.images)",
-        trained_on="Los Angeles (Sentinel-1 VH and Sentinel-2 at 10 m, train fragments), 70 % of the locations of OMBRIA,"
-        " two simulated cities; 1,500 steps of 20 pairs, stopped where the validation block was served best",
+        trained_on="Los Angeles (Sentinel-1 VH and Sentinel-2 at 10 m, train fragments), 70 % of the locations of"
+        " OMBRIA, two simulated cities; 1,500 steps of 20 pairs, stopped where the validation block was served best",
         measured="README.md, benchmarks/encoders.py",
     )
 }
