@@ -218,7 +218,7 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
     looks: list[Refined] = []
     for corner in found.corners_px[: min(CONTENDERS, max(close, contested))]:
         looks.append(refiner.at(corner))
-        # The second is looked at all the same: off the map a first look alone may be as high, and so would the second be.
+        # The second is looked at all the same: off the map one look may be as high, and then so is the second.
         if len(looks) >= close and max(look.peak for look in looks) >= CERTAIN * chance_peak(refiner.cells):
             break
     total = found.scores[: len(looks)] + FINE_WEIGHT * np.array([look.peak for look in looks])
