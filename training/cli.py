@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geomatch.console import Quiet, Verbose, friendly, progress, set_verbosity
+from geomatch.extras import needs_extra
 
 app = typer.Typer(help="Train the encoder, or fine-tune it on a city of your own.", no_args_is_help=True)
 
@@ -24,8 +25,9 @@ def encoder(
     quiet: Quiet = False,
 ) -> None:
     """Train an encoder as a configuration says; repeat the command to resume a run that was killed."""
-    from .config import load_config
-    from .run import train_encoder
+    with needs_extra("train", "training"):
+        from .config import load_config
+        from .run import train_encoder
 
     set_verbosity(verbose, quiet)
     loaded = load_config(config, overrides or [])
@@ -50,7 +52,8 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """Go on training the shipped encoder on two co-registered scenes of one's own."""
-    from .finetune import finetune_encoder
+    with needs_extra("train", "training"):
+        from .finetune import finetune_encoder
 
     set_verbosity(verbose, quiet)
     with progress(quiet) as step:
@@ -69,8 +72,9 @@ def sheet(
     quiet: Quiet = False,
 ) -> None:
     """Draw what a batch looks like: optical crops, and on each the SAR image where it belongs."""
-    from .config import load_config
-    from .sheet import draw_sheet
+    with needs_extra("train", "training"):
+        from .config import load_config
+        from .sheet import draw_sheet
 
     set_verbosity(verbose, quiet)
     draw_sheet(load_config(config, overrides or []), output)
@@ -90,9 +94,10 @@ def card(
     """Write the model card of a run: data, split, training, figures, limits."""
     from geomatch.weights import SUFFIX, Weights
 
-    from .card import write_card
-    from .config import load_config
-    from .run import CONFIG
+    with needs_extra("train", "training"):
+        from .card import write_card
+        from .config import load_config
+        from .run import CONFIG
 
     set_verbosity(verbose, quiet)
     weights = Weights.find(str(run / f"encoder{SUFFIX}"))

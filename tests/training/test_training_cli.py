@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,12 @@ def test_finetune_of_a_missing_scene_is_an_input_error(tmp_path: Path) -> None:
     done = train("finetune", tmp_path / "o.tif", tmp_path / "s.tif", "-o", tmp_path / "own", "--from", "a.safetensors")
     assert done.exit_code == 3
     assert "o.tif" in complaint(done.stderr)
+
+
+def test_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "omegaconf", None)
+    for name in [name for name in sys.modules if name.startswith("geomatch.training.") and not name.endswith(".cli")]:
+        monkeypatch.delitem(sys.modules, name)
+    result = CliRunner().invoke(app, ["sheet", "--config", str(tmp_path / "a.yaml"), "-o", str(tmp_path / "a.png")])
+    assert result.exit_code == 2
+    assert "pip install 'geomatch[train]'" in result.stderr
