@@ -2,7 +2,7 @@
 
 The network sees an image at 1/4 resolution as orientation channels (``geomatch.structure``, in which the modalities
 already look alike) and as the image itself in the units of its radiometry, so that nothing depends on how a map is cut
-into blocks. Standardised within 32 px instead, it finds fewer: what is brighter than its surroundings is lost.
+into blocks.
 """
 
 from __future__ import annotations

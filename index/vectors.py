@@ -101,7 +101,7 @@ def _index(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:
 def _half_whitening(sample: NDArray[np.float32], components: int) -> faiss.LinearTransform:
     """PCA, each component divided by the square root of its deviation.
 
-    FAISS's own computes all components, which takes thirty times the time for vectors of thousands.
+    FAISS's own computes all components, which takes long for vectors of thousands.
     """
     import faiss
 
