@@ -19,24 +19,9 @@ from geomatch.strips import Strip
 from geomatch.tile_index import TileIndex
 
 SHOWN_CANDIDATES = 5
-FINE_WEIGHT = 2.0  # of the pixels' correlation against the features'; a false place's spreads half as much
-CHANCE_PEAK = 4.2  # taken for the next place where it was not looked at: fine peak times the square root of the cells
 MIN_SPREAD = 0.05  # of the best score: few other places tell little of their spread
 INLIER_CELLS = 1.5
 _LOOK_AROUND_CELLS = 5
-
-
-@dataclass(frozen=True)
-class Looked:
-    """Places after correlation, and what the pixels say of some.
-
-    Attributes:
-        places: the chosen one first, the others best first.
-        looks: of the first places, in their order, None or nothing where the pixels were not looked at.
-    """
-
-    places: Poses
-    looks: tuple[Refined | None, ...]
 
 
 @dataclass(frozen=True)
@@ -54,28 +39,17 @@ class Judged:
     signs: Signs
 
     @classmethod
-    def of(cls, looked: Looked) -> Judged:
-        """Read the signs."""
-        scores = looked.places.scores
-        best, others = float(scores[0]), scores[1:]
+    def of(cls, places: Poses, refined: Refined | None = None) -> Judged:
+        """Read the signs of places after correlation, the chosen one first, and of what the pixels say of it."""
+        best, others = float(places.scores[0]), places.scores[1:]
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         margin = _log_ratio(best, others)
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
-        looks = looked.looks + (None,) * (len(scores) - len(looked.looks))
-        refined = looks[0]
         if refined is None:
-            return cls(looked.places, None, Signs(prominence, margin))
-        compared = [i for i, look in enumerate(looks) if look is not None]
-        compared += [i for i, look in enumerate(looks) if look is None][:1]
-        chance = chance_peak(refined.cells)
-        fine = np.array([look.peak if (look := looks[i]) is not None else chance for i in compared])
-        total = scores[compared] + FINE_WEIGHT * fine
-        pixels = PixelSigns(
-            peak=refined.peak * float(np.sqrt(refined.cells)),
-            lead=_log_ratio(float(fine[0]), fine[1:]),
-            total_lead=_log_ratio(float(total[0]), total[1:]),
-        )
-        return cls(looked.places, refined, Signs(prominence, margin, pixels))
+            return cls(places, None, Signs(prominence, margin))
+        lead = _log_ratio(refined.peak, np.array([refined.aside]))
+        pixels = PixelSigns(refined.peak * float(np.sqrt(refined.cells)), lead)
+        return cls(places, refined, Signs(prominence, margin, pixels))
 
     @property
     def corner_px(self) -> NDArray[np.float64]:
@@ -87,11 +61,6 @@ class Judged:
     def accuracy(self) -> Accuracy:
         """Whether the place was fixed on pixels."""
         return "pixel" if self.refined is not None and self.refined.fixed else "cell"
-
-
-def chance_peak(cells: int) -> float:
-    """The pixels' correlation to be expected at a wrong place when so many fine cells are compared."""
-    return CHANCE_PEAK / float(np.sqrt(cells))
 
 
 def _log_ratio(best: float, others: NDArray[np.float64]) -> float:

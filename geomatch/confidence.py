@@ -17,15 +17,15 @@ class Model:
 
     Attributes:
         features: bias, prominence, margin; where the map's pixels were not at hand.
-        pixels: bias, prominence, margin, pixels' peak, lead, total lead.
+        pixels: bias, prominence, margin, pixels' peak, lead.
     """
 
     features: tuple[float, ...]
     pixels: tuple[float, ...]
 
 
-STRUCTURAL = Model((-6.13, 1.02, 0.0201), (-6.68, 0.635, -0.963, 0.276, 2.45, 0.442))
-LEARNED = Model((-6.16, 1.07, 0.919), (-7.4, 0.746, -0.457, 0.449, 0.624, 0.0107))
+STRUCTURAL = Model((-6.13, 1.02, 0.0201), (-8.39, 0.73, -0.848, 0.395, 2.54))
+LEARNED = Model((-6.16, 1.07, 0.919), (-7.4, 0.746, -0.457, 0.449, 0.624))
 
 MAX_PROMINENCE = 20.0
 
@@ -41,13 +41,11 @@ class PixelSigns:
 
     Attributes:
         peak: correlation times the square root of the number of cells compared.
-        lead: logarithm of the correlation over the highest at the other places that were looked at.
-        total_lead: the same of the features' and the pixels' correlation together.
+        lead: logarithm of the correlation over the highest aside of it, within the reach of the search.
     """
 
     peak: float
     lead: float
-    total_lead: float
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geomatch import defaults, headings
-from geomatch.answer import FINE_WEIGHT, Answers, Judged, Looked, chance_peak
+from geomatch.answer import Answers, Judged
 from geomatch.errors import InputError
 from geomatch.fusion import DISTINCT_CELLS, Poses
 from geomatch.headings import Asked, Hypothesis
@@ -25,10 +25,9 @@ from geomatch.tile_index import TileIndex
 from geomatch.tiles import starts
 
 RETRIEVED_TILES = 600
-CONTESTED = 1.2  # peak ratio up to which the fine correlation decides between the best places
+CONTESTED = 1.15  # peak ratio up to which the fine correlation decides between the best places
 CONTENDERS = 8
-CERTAIN = 1.5  # times the pixels' peak at a place taken by chance: then the pixels of the close places are enough
-ALONE = 1.4  # peak ratio beyond which the next best place need not be looked at
+FINE_WEIGHT = 2.0  # of the pixels' correlation against the features'; a false place's spreads half as much
 
 
 @dataclass(frozen=True)
@@ -163,8 +162,8 @@ class Locator:
             reason = "no place on the map resembles the strip, or the strip is larger than the map"
             return Trace(answers.nowhere("absent", reason), strip, retrieved)
         with clock.stage("refine"):
-            looked = _look_closer(found, self._refiner(query))
-            judged = Judged.of(_among_rivals(rivals, looked, query))
+            found, look = _look_closer(found, self._refiner(query))
+            judged = Judged.of(_among_rivals(rivals, found, query), look)
         return Trace(answers.placed(query.windows, judged), strip, retrieved, judged)
 
     def _try_headings(self, raw: RawStrip) -> list[Hypothesis]:
@@ -180,7 +179,8 @@ class Locator:
         if self.pixels is not None:
             close = [finalist for finalist in finalists if finalist.score * CONTESTED >= finalists[0].score]
             looked = [self._looked_at(finalist, ask(raw)(finalist.turn_deg)) for finalist in close]
-            finalists = sorted(looked, key=_total, reverse=True) + finalists[len(close) :]
+            looked.sort(key=lambda finalist: _together(finalist.score, finalist.look), reverse=True)
+            finalists = looked + finalists[len(close) :]
         return [*finalists[:1], *headings.distinct([*finalists[1:], *tried], apart)]
 
     def _looked_at(self, finalist: Hypothesis, query: Query) -> Hypothesis:
@@ -209,26 +209,24 @@ def _shows_nothing(strip: Strip) -> str | None:
     return unusable(strip.image, strip.valid, strip.area_px)
 
 
-def _look_closer(found: Poses, refiner: Refiner | None) -> Looked:
-    """Look at the best places pixel by pixel; where several come close, the pixels choose between them."""
+def _look_closer(found: Poses, refiner: Refiner | None) -> tuple[Poses, Refined | None]:
+    """The places, the best first, and what its pixels say; where several come close, the pixels choose between them."""
     if refiner is None:
-        return Looked(found, ())
+        return found, None
     contested = int((found.scores * CONTESTED >= found.scores[0]).sum())
-    close = 2 if (found.scores * ALONE >= found.scores[0]).sum() > 1 else 1
     looks: list[Refined] = []
-    for corner in found.corners_px[: min(CONTENDERS, max(close, contested))]:
+    for corner in found.corners_px[: min(CONTENDERS, contested)]:
         looks.append(refiner.at(corner))
-        # The second is looked at all the same: off the map one look may be as high, and then so is the second.
-        if len(looks) >= close and max(look.peak for look in looks) >= CERTAIN * chance_peak(refiner.cells):
+        if looks[-1].certain:
             break
-    total = found.scores[: len(looks)] + FINE_WEIGHT * np.array([look.peak for look in looks])
-    best = int(total[: max(1, contested)].argmax())
+    best = int(np.argmax([_together(score, look) for score, look in zip(found.scores, looks, strict=False)]))
     order = [best, *(i for i in range(len(found)) if i != best)]
-    return Looked(Poses(found.corners_px[order], found.scores[order]), tuple(looks[i] for i in order if i < len(looks)))
+    return Poses(found.corners_px[order], found.scores[order]), looks[best]
 
 
-def _total(hypothesis: Hypothesis) -> float:
-    return hypothesis.score + FINE_WEIGHT * (hypothesis.look.peak if hypothesis.look else 0.0)
+def _together(score: float, look: Refined | None) -> float:
+    """What features and pixels say of a place."""
+    return score + FINE_WEIGHT * (look.peak if look else 0.0)
 
 
 def _with_first(rivals: Sequence[Hypothesis], retrieved: Poses, query: Query) -> Poses:
@@ -238,18 +236,16 @@ def _with_first(rivals: Sequence[Hypothesis], retrieved: Poses, query: Query) ->
     return Poses(np.vstack([*corners, retrieved.corners_px]), np.append(scores, retrieved.scores))
 
 
-def _among_rivals(rivals: Sequence[Hypothesis], looked: Looked, query: Query) -> Looked:
+def _among_rivals(rivals: Sequence[Hypothesis], found: Poses, query: Query) -> Poses:
     """The chosen place, and as the others the best of all headings: it was chosen among all of them."""
     if not rivals:
-        return looked
-    places, middle, apart = looked.places, query.middle_px, DISTINCT_CELLS * query.index.encoder.cell_px
-    looks = looked.looks + (None,) * (len(places) - len(looked.looks))
+        return found
+    middle, apart = query.middle_px, DISTINCT_CELLS * query.index.encoder.cell_px
     own = [
-        Hypothesis(0.0, corner + middle, float(score), look)
-        for corner, score, look in zip(places.corners_px, places.scores, looks, strict=True)
+        Hypothesis(0.0, corner + middle, float(score))
+        for corner, score in zip(found.corners_px, found.scores, strict=True)
     ]
     others = headings.distinct([*own[1:], *rivals], apart)
     others = [rival for rival in others if np.abs(rival.center_px - own[0].center_px).max() >= apart]
     kept = [own[0], *others]
-    corners = np.array([rival.center_px for rival in kept]) - middle
-    return Looked(Poses(corners, np.array([rival.score for rival in kept])), tuple(rival.look for rival in kept))
+    return Poses(np.array([rival.center_px for rival in kept]) - middle, np.array([rival.score for rival in kept]))

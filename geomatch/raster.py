@@ -238,7 +238,7 @@ class Raster:
     def _decode(self, source: Any, bands: list[int], window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         with gdal_session(self.path):
             data = source.read(bands, window=window, out_dtype=self.dtype)
-            valid = np.isfinite(data).all(axis=0)
+            valid = _finite(data)
             if self._has_internal_mask:
                 valid &= source.read_masks(bands[0], window=window) > 0
             if self._alpha_band is not None:
@@ -283,6 +283,13 @@ def open_raster(path: str | os.PathLike[str], *, limits: Limits | None = None, n
         dataset.close()
         raise
     return raster
+
+
+def _finite(data: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where all bands [B x H x W] are finite; whole numbers are, and need not be asked."""
+    if np.issubdtype(data.dtype, np.integer):
+        return np.ones(data.shape[1:], np.bool_)
+    return np.asarray(np.isfinite(data).all(axis=0))
 
 
 def _nearest(source: int, target: int) -> NDArray[np.int64]:

@@ -21,6 +21,9 @@ CELL_PX = 2  # finer cells follow the speckle, coarser ones the cells that the i
 SEARCH_PX = 16  # how far the coarse place may be off, two cells of the index
 TRUST_PX = 24.0  # standard deviation of a Gaussian by which nearer peaks are preferred to farther ones
 MAX_WINDOWS = 16
+ASIDE_CELLS = 4  # fine cells from the peak at which the correlation no longer belongs to it
+CHANCE_PEAK = 4.2  # fine peak at a wrong place times the square root of the cells, on the average
+CERTAIN = 1.5  # times what chance and the surroundings give
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,21 @@ class Refined:
     Attributes:
         corner_px: [2] map pixel of the strip's first pixel.
         peak: mean correlation of the windows there.
+        aside: the highest within reach that does not belong to the peak: what a wrong place of such structure gives.
         cells: fine cells that were compared.
         fixed: whether the peak lies within reach; if not, ``corner_px`` is the place that was asked about.
     """
 
     corner_px: NDArray[np.float64]
     peak: float
+    aside: float
     cells: int
     fixed: bool
+
+    @property
+    def certain(self) -> bool:
+        """Whether the peak stands so far above its surroundings that no other place need be looked at."""
+        return self.peak >= CERTAIN * max(self.aside, CHANCE_PEAK / float(np.sqrt(self.cells)))
 
 
 class Refiner:
@@ -90,10 +100,11 @@ class Refiner:
         trusted = total * self._trust(start - corner_px)
         row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
+        aside = _highest_aside(total, row, col)
         if not (peak > 0 and 0 < row < 2 * reach and 0 < col < 2 * reach):
-            return Refined(corner_px, peak, self.cells, fixed=False)
+            return Refined(corner_px, peak, aside, self.cells, fixed=False)
         shift = np.array([col, row]) + subpixel(total, row, col) - reach
-        return Refined(start + CELL_PX * shift, peak, self.cells, fixed=True)
+        return Refined(start + CELL_PX * shift, peak, aside, self.cells, fixed=True)
 
     @staticmethod
     def _trust(shift_px: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,3 +127,9 @@ class Refiner:
         field = structure(stretch.grey(patch), patch.valid, CELL_PX)
         rms = float(np.sqrt(np.square(field.values).sum() / max(1, field.valid.sum())))
         return over(query, field, rms)[:side, :side]
+
+
+def _highest_aside(surface: NDArray[np.float64], row: int, col: int) -> float:
+    """The highest entry at least ASIDE_CELLS from one, at least 0."""
+    rows, cols = (np.abs(np.arange(side) - at) for side, at in zip(surface.shape, (row, col), strict=True))
+    return max(0.0, float(surface[np.maximum(rows[:, None], cols) >= ASIDE_CELLS].max()))

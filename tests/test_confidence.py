@@ -22,7 +22,7 @@ from geomatch.confidence import (
 
 ORDER = ("absent", "ambiguous", "located")
 number = st.floats(-1e6, 1e6)
-pixel_signs = st.none() | st.builds(PixelSigns, peak=number, lead=number, total_lead=number)
+pixel_signs = st.none() | st.builds(PixelSigns, peak=number, lead=number)
 signs = st.builds(Signs, prominence=number, margin=number, pixels=pixel_signs)
 
 

@@ -12,7 +12,7 @@ from towns import Town, moved, pixel_centres, radar_at, write_town
 
 from geomatch.images import OpticalStretch
 from geomatch.raster import open_raster
-from geomatch.refine import SEARCH_PX, MapPixels, Refiner
+from geomatch.refine import SEARCH_PX, MapPixels, Refiner, _highest_aside
 from geomatch.strips import Strip
 
 SIZE = 200
@@ -50,8 +50,17 @@ def test_place_beyond_reach_is_never_fixed_on_the_truth(
     refiner = Refiner(strip_at(town, (300, 300)), WINDOWS, SIZE, pixels)
     there, elsewhere = refiner.at(np.array([300.0, 300.0])), refiner.at(np.add((300.0, 300.0), off))
     assert elsewhere.peak < there.peak / 2
+    assert there.certain
+    assert not elsewhere.certain
     if not elsewhere.fixed:
         assert elsewhere.corner_px.tolist() == [300 + off[0], 300 + off[1]]
+
+
+def test_aside_is_the_highest_entry_away_from_the_peak() -> None:
+    surface = np.zeros((9, 9))
+    surface[2, 3], surface[2, 6], surface[6, 3], surface[8, 0] = 0.9, 0.8, 0.3, 0.2
+    assert _highest_aside(surface, 2, 3) == 0.3
+    assert _highest_aside(-np.ones((17, 17)), 0, 0) == 0
 
 
 @pytest.mark.parametrize("place", [(-5000.0, 40.0), (40.0, 90_000.0)])
