@@ -1,6 +1,7 @@
 """What runs the network: torch, ONNX Runtime or OpenVINO behind one call, on one thread of the processor or on a GPU.
 
 ``auto`` takes a CUDA device where torch sees one, else OpenVINO, else ONNX Runtime, else torch, whichever is installed.
+torch and OpenVINO compute in bfloat16 where the processor multiplies it natively, which takes half the time;
 ``benchmarks/backends.py`` prints the speed of each and how near their vectors lie to those of torch in float32.
 """
 
@@ -28,14 +29,16 @@ Runner = Callable[[NDArray[np.float32], Modality], NDArray[np.float32]]  # [P x 
 
 AUTO = defaults.BACKEND
 _OPSET = 17
+_MULTIPLIES_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 
 
-def load_runner(net: EncoderNet, backend: str = AUTO) -> Runner:
+def load_runner(net: EncoderNet, backend: str = AUTO, *, exact: bool = False) -> Runner:
     """What runs a network.
 
     Args:
         net: in evaluation mode.
         backend: a key of ``BACKENDS``, or "auto".
+        exact: float32 even where bfloat16 is faster.
 
     Raises:
         UsageError: an unknown backend, or one that is not installed.
@@ -43,7 +46,7 @@ def load_runner(net: EncoderNet, backend: str = AUTO) -> Runner:
     name = _best() if backend == AUTO else backend
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {name!r}", where="--backend", hint=f"choose auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name](net)
+    return BACKENDS[name](net, exact)
 
 
 def _best() -> str:
@@ -54,15 +57,16 @@ def _best() -> str:
     return next((name for name in ("openvino", "onnxruntime") if find_spec("onnx") and find_spec(name)), "torch")
 
 
-def _torch_runner(net: EncoderNet) -> Runner:
+def _torch_runner(net: EncoderNet, exact: bool) -> Runner:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    short = not exact and (device.type == "cuda" or _multiplies_bfloat16())
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's hints
 
     @torch.inference_mode()
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=short):
             batch = torch.from_numpy(planes)[None].to(device, memory_format=torch.channels_last)
             features: NDArray[np.float32] = net(batch, modality)[0].float().cpu().numpy()
         return features
@@ -70,7 +74,16 @@ def _torch_runner(net: EncoderNet) -> Runner:
     return run
 
 
-def _onnx_runner(net: EncoderNet) -> Runner:
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor does; elsewhere torch emulates it slowly. False where torch is too old to tell."""
+    import torch
+
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in _MULTIPLIES_BFLOAT16)
+
+
+def _onnx_runner(net: EncoderNet, exact: bool) -> Runner:
+    del exact  # ONNX Runtime computes in the model's own float32
     with needs_extra("fast", "the backend onnxruntime"):
         import onnx  # noqa: F401  # the exporter's
         import onnxruntime
@@ -89,16 +102,18 @@ def _onnx_runner(net: EncoderNet) -> Runner:
     return run
 
 
-def _openvino_runner(net: EncoderNet) -> Runner:
+def _openvino_runner(net: EncoderNet, exact: bool) -> Runner:
     with needs_extra("fast", "the backend openvino"):
         import onnx  # noqa: F401  # the exporter's
-        import openvino
+        import openvino  # noqa: F401
 
-    core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False}
+    settings = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"}
+    if exact:
+        settings["INFERENCE_PRECISION_HINT"] = "f32"  # else OpenVINO takes what suits the processor
 
     @cache
     def compiled(modality: Modality) -> Any:
+        core = _openvino_core()
         return core.compile_model(core.read_model(to_onnx(net, modality)), "CPU", settings)
 
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
@@ -106,6 +121,17 @@ def _openvino_runner(net: EncoderNet) -> Runner:
         return features
 
     return run
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the process: its processor plugin gives the main thread a signal stack, and frees it when it is unloaded.
+
+    A signal that came after that, such as that of a finished child process, ended the process.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def to_onnx(net: EncoderNet, modality: Modality) -> bytes:
@@ -133,7 +159,7 @@ def to_onnx(net: EncoderNet, modality: Modality) -> bytes:
     return out.getvalue()
 
 
-BACKENDS: dict[str, Callable[[EncoderNet], Runner]] = {
+BACKENDS: dict[str, Callable[[EncoderNet, bool], Runner]] = {
     "torch": _torch_runner,
     "onnxruntime": _onnx_runner,
     "openvino": _openvino_runner,

@@ -17,9 +17,7 @@ def places(*scores: float) -> Poses:
     return Poses(np.arange(2.0 * len(scores)).reshape(-1, 2), np.array(scores))
 
 
-def look(
-    peak: float, *, aside: float = 0.1, fixed: bool = True, corner: tuple[float, float] = (7.5, 8.5)
-) -> Refined:
+def look(peak: float, *, aside: float = 0.1, fixed: bool = True, corner: tuple[float, float] = (7.5, 8.5)) -> Refined:
     at: NDArray[np.float64] = np.array(corner)
     return Refined(at, peak, aside, cells=400, fixed=fixed)
 

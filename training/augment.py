@@ -34,6 +34,11 @@ class AugmentOptions:
         disturbed: share of examples whose SAR image is turned and scaled against the optical one.
         turn_deg, scale: by up to how much.
         mixed, inverted: share of examples whose optical bands are mixed, and of those, inverted.
+        convolved: share of examples whose optical bands go through a random 3 x 3 or 5 x 5 filter (Xu et al. 2021,
+            "Robust and generalizable visual representation learning via random convolutions", ICLR).
+        dropped: share of examples in whose SAR image rectangles are blanked as nodata, as much in the optical one.
+        pseudo: share of examples whose SAR image is made from the optical one: brightness mapped at random, edges
+            bright, under speckle of few looks; for pretraining where there is no SAR.
         speckled: share of examples with speckle.
         looks: of the gamma speckle, one is chosen.
     """
@@ -51,6 +56,9 @@ class AugmentOptions:
     scale: float = 0.13
     mixed: float = 0.6
     inverted: float = 0.3
+    convolved: float = 0.15
+    dropped: float = 0.15
+    pseudo: float = 0.0
     speckled: float = 0.4
     looks: tuple[float, ...] = (2, 4, 8)
 
@@ -88,6 +96,8 @@ def make_example(source: PairSource, rng: np.random.Generator, options: AugmentO
     scale = min(scale, (side - 2) / (reach / scale))
     optical_from = _about((side / 2, side / 2), o.optical_px / 2, tilt, scale)
     optical, valid = _warp(pair.optical, pair.valid, optical_from, o.optical_px, scale)
+    if rng.random() < o.pseudo:
+        pair = Pair(pair.optical, _pseudo_sar(pair.optical.mean(axis=0), rng)[None], pair.valid)
     turn, ratio = 0.0, 1.0
     if rng.random() < o.disturbed:
         turn = float(rng.uniform(-o.turn_deg, o.turn_deg))
@@ -98,6 +108,8 @@ def make_example(source: PairSource, rng: np.random.Generator, options: AugmentO
     middle = (round(rng.uniform(half, o.optical_px - half)), round(rng.uniform(half, o.optical_px - half)))
     to_optical = _about(middle, o.sar_px / 2, turn, ratio)
     sar, sar_valid = _warp(pair.sar, pair.valid, _compose(optical_from, to_optical), o.sar_px, scale * ratio)
+    if rng.random() < o.dropped:
+        valid, sar_valid = _blanked(valid, rng), _blanked(sar_valid, rng)
     log_sar = _sar_photometry(sar, sar_valid, rng, o)
     large, large_at = _windows(log_sar, sar_valid, to_optical, rng, (LARGE_PX, o.large))
     small, small_at = _windows(log_sar, sar_valid, to_optical, rng, (SMALL_PX, o.small))
@@ -177,9 +189,11 @@ def _optical_photometry(
             bands = np.tensordot(mix.astype(np.float32), bands, axes=1)
         if rng.random() < o.inverted:
             bands = -bands
-        low, high = np.percentile(bands[:, ::4, ::4], [1, 99])
+        low, high = (float(value) for value in np.percentile(bands[:, ::4, ::4], [1, 99]))
         bands = np.clip((bands - low) / max(high - low, 0.02), 0, 1)
         bands = bands ** float(np.exp(rng.uniform(-0.6, 0.6)))
+    if rng.random() < o.convolved:
+        bands = _convolved(bands, rng)
     if rng.random() < 0.2:
         bands = np.stack([cv2.GaussianBlur(band, (0, 0), float(rng.uniform(0.5, 1.2))) for band in bands])
     if rng.random() < 0.2 and len(bands) != 2:  # no picture has two
@@ -191,6 +205,37 @@ def _optical_photometry(
         noise = rng.standard_normal(bands.shape, np.float32) * np.float32(rng.uniform(0.005, 0.03))
         bands = np.asarray(bands + noise, dtype=np.float32)
     return np.asarray(bands * valid, dtype=np.float32)
+
+
+def _convolved(bands: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Bands through one random filter, brought back to [0, 1]."""
+    side = int(rng.choice((3, 5)))
+    kernel = rng.normal(0, 1 / side, (side, side)).astype(np.float32)
+    kernel[side // 2, side // 2] += np.float32(rng.choice((-1, 1)))  # some of the image itself is left
+    filtered = np.stack([cv2.filter2D(band, cv2.CV_32F, kernel, borderType=cv2.BORDER_REFLECT) for band in bands])
+    low, high = (float(value) for value in np.percentile(filtered[:, ::4, ::4], [1, 99]))
+    return np.asarray(np.clip((filtered - low) / max(high - low, 0.02), 0, 1), dtype=np.float32)
+
+
+def _blanked(valid: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Less one to three rectangles, each up to a third of the side."""
+    valid, side = valid.copy(), valid.shape[0]
+    for _ in range(int(rng.integers(1, 4))):
+        (row, col), (tall, wide) = rng.integers(side, size=2), rng.integers(side // 16, side // 3, size=2)
+        valid[row : row + tall, col : col + wide] = False
+    return valid
+
+
+def _pseudo_sar(grey: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """An amplitude of median one that has the edges of an optical image, and its areas in an order of their own."""
+    levels = np.linspace(0, 1, 6)
+    tone = np.interp(grey, levels, rng.normal(0, 0.5, len(levels)))
+    across, down = (cv2.Sobel(grey, cv2.CV_32F, dx, 1 - dx) for dx in (1, 0))
+    edges = np.hypot(across, down)
+    log_amplitude = tone + rng.uniform(0, 1.5) * edges / max(float(edges.mean()), 1e-3) / 4
+    looks = float(rng.uniform(1, 4))
+    amplitude = np.exp(log_amplitude) * np.sqrt(rng.standard_gamma(looks, grey.shape) / looks)
+    return np.asarray(amplitude / max(float(np.median(amplitude)), 1e-6), dtype=np.float32)
 
 
 def _sar_photometry(

@@ -1,7 +1,9 @@
-"""``geomatch train encoder | finetune | sheet | card``."""
+"""``geomatch train encoder | finetune | sheet | card | discrepancy``."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -104,3 +106,31 @@ def card(
     write_card(load_config(run / CONFIG), weights, figures or [], output)
     if not quiet:
         typer.echo(str(output))
+
+
+@app.command()
+@friendly
+def discrepancy(
+    config: Annotated[Path, typer.Option(help="YAML of a run; windows are of its validation scene.")],
+    weights: Annotated[list[str], typer.Option(help="Name, .safetensors file, or untrained; may be repeated.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for embeddings.png.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys, like net.blocks=3.")] = None,
+    pairs: Annotated[int, typer.Option(help="Windows of each modality.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the windows and of all that is random.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how far apart the two modalities' embeddings lie, for one or more weights, and draw them."""
+    with needs_extra("train", "training"):
+        from .config import load_config
+        from .discrepancy import measure_discrepancy, table
+
+    set_verbosity(verbose, quiet)
+    loaded = load_config(config, overrides or [])
+    with progress(quiet) as step:
+        found = measure_discrepancy(loaded, weights, output, step, pairs=pairs, seed=seed)
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=1))
+    elif not quiet:
+        typer.echo(table(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -56,12 +56,27 @@ class FolderConfig:
 
 
 @dataclass
+class SimulatedConfig:
+    """Cities that are simulated while the run goes on.
+
+    Attributes:
+        size_px: side of a city.
+        draws: crops from one city before the next is made.
+        weight: as of a scene; 0 for none.
+    """
+
+    size_px: int = 1536
+    draws: int = 60
+    weight: float = 0.0
+
+
+@dataclass
 class DataConfig:
     """Where pairs come from and how they are cut.
 
     Attributes:
         root: folder that the paths are relative to; an environment variable is expanded.
-        scenes, folders: sources.
+        scenes, folders, simulated: sources.
         batch: pairs per step.
         steps_per_epoch: batches that make an epoch.
         workers: processes that make examples.
@@ -71,6 +86,7 @@ class DataConfig:
     root: str = "."
     scenes: list[SceneConfig] = field(default_factory=list)
     folders: list[FolderConfig] = field(default_factory=list)
+    simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
     batch: int = 20
     steps_per_epoch: int = 100
     workers: int = 1
@@ -79,35 +95,96 @@ class DataConfig:
 
 @dataclass
 class NetConfig:
-    """Fields of ``geomatch.nets.encoder.EncoderShape``."""
+    """The network.
 
+    Attributes:
+        form: "dense" features (``geomatch.nets.encoder``), or one "global" vector (``geomatch.nets.resnet``), for
+            comparison: of that no weights are exported.
+        inputs: "both", "structure" or "image": the planes that the network sees; the others' weights stay zero.
+        channels, stem, width, blocks: of the dense form, as of ``EncoderShape``.
+        shared_norm: of either form.
+        layers, vector, pooling: of the global form, as of ``GlobalShape``; ``width`` is that of its first stage.
+    """
+
+    form: str = "dense"
+    inputs: str = "both"
     channels: int = 16
     stem: int = 32
     width: int = 64
     blocks: int = 2
     shared_norm: bool = False
+    layers: int = 18
+    vector: int = 512
+    pooling: str = "gem"
 
 
 @dataclass
 class LossConfig:
-    """Dense offset cross-entropy.
+    """What pairs are held together by: the dense offset cross-entropy, a loss on pooled vectors, or both.
 
     Attributes:
-        small_weight: of the loss of windows of 104 px, beside that of windows of 200 px.
-        temperature: that correlations are multiplied by at the start; learned.
+        dense: weight of the dense offset cross-entropy; 0 for none.
+        small_weight: in it, of windows of 104 px, beside those of 200 px.
+        temperature: that correlations, and inner products of vectors, are multiplied by at the start; learned, but for
+            ``cross-batch``.
+        pooled: none, triplet, infonce, multi-similarity or cross-batch (``training.pooled``), on windows of 200 px.
+        pooled_weight: its weight.
+        projection: components that pooled vectors are brought to by a learned linear layer; 0 for none. The layer is
+            not part of exported weights: an index fits a PCA to its own map.
+        memory: windows that ``cross-batch`` remembers of each modality.
     """
 
+    dense: float = 1.0
     small_weight: float = 0.7
     temperature: float = 20.0
+    pooled: str = "none"
+    pooled_weight: float = 1.0
+    projection: int = 0
+    memory: int = 1024
+
+
+@dataclass
+class AlignmentConfig:
+    """What draws the modalities' pooled vectors together as sets; the defaults are the critic's published setting.
+
+    Attributes:
+        method: none, critic, critic-gp, class-adversarial, sliced, sinkhorn or mmd (``training.alignment``).
+        weight: of it in the loss.
+        steps: of the critic per step of the encoder.
+        clip: bound of the critic's parameters (``critic``).
+        penalty: weight of its gradient's penalty (``critic-gp``).
+        lr: of the critic's Adam.
+        hardest: share of the windows that the critic sees, those whose two vectors are farthest apart.
+        hidden: channels of the critic's, or the classifier's, first layer.
+        projections: directions of ``sliced``.
+        regularisation: of ``sinkhorn``, in squared distances of vectors of length one.
+    """
+
+    method: str = "none"
+    weight: float = 0.01
+    steps: int = 5
+    clip: float = 0.1
+    penalty: float = 10.0
+    lr: float = 1e-3
+    hardest: float = 0.5
+    hidden: int = 256
+    projections: int = 50
+    regularisation: float = 0.1
 
 
 @dataclass
 class OptimizerConfig:
-    """AdamW with a linear warm-up and a cosine to zero."""
+    """AdamW with a linear warm-up and a cosine to zero.
+
+    Attributes:
+        lr, weight_decay, warmup_steps: of it.
+        averaging: decay of the exponential moving average of the weights, which is what is validated and kept.
+    """
 
     lr: float = 2e-3
     weight_decay: float = 0.01
     warmup_steps: int = 50
+    averaging: float = 0.998
 
 
 @dataclass
@@ -129,19 +206,22 @@ class TrainerConfig:
 
 @dataclass
 class ValidationConfig:
-    """Windows of a scene's validation boxes, correlated with the whole of them.
+    """Windows of a scene's validation boxes, correlated with the whole of them, and looked up among their tiles.
 
     Attributes:
         scene: which of the scenes.
         windows: of each size.
         sizes_px: of the windows.
         every_epochs: how often.
+        stride_px: of the map's tiles that vectors of 200 px are looked up among; none for the index's own, or twice
+            that in the global form, which has to see each tile by itself.
     """
 
     scene: str = ""
     windows: int = 100
     sizes_px: list[int] = field(default_factory=lambda: [200, 104])
     every_epochs: int = 2
+    stride_px: int | None = None
 
 
 @dataclass
@@ -160,6 +240,7 @@ class EncoderConfig:
     data: DataConfig = field(default_factory=DataConfig)
     net: NetConfig = field(default_factory=NetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
@@ -202,6 +283,14 @@ def _refusal(error: OmegaConfBaseException, file: Path, prefix: str = "") -> Usa
         return UsageError(f"unknown key {key!r}", where=file, hint=f"the nearest one is {parent}{dot}{near[0]}")
     reason = str(error).splitlines()[0].rstrip(".")
     return UsageError(f"{key}: {reason}" if key else reason, where=file, hint="correct the value")
+
+
+def one_of(value: str | int, known: Iterable[str | int], where: str) -> None:
+    """Raise a UsageError that lists what is known, if a value is not among it."""
+    names = list(known)
+    if value not in names:
+        hint = f"known are {', '.join(map(str, names))}"
+        raise UsageError(f"unknown {where.rpartition('.')[2]} {value!r}", where=where, hint=hint)
 
 
 def save_config(config: EncoderConfig, file: Path) -> None:

@@ -25,6 +25,7 @@ from geomatch.raster import open_raster
 from .augment import AugmentOptions, Example, make_example
 from .config import DataConfig, FolderConfig, SceneConfig, ValidationConfig
 from .pairs import Box, FolderPairs, PairSource, ScenePairs
+from .simulated import SimulatedPairs
 
 Batch = dict[str, Tensor]
 NAMES = tuple(field.name for field in fields(Example))
@@ -119,13 +120,19 @@ def open_folder(root: Path, config: FolderConfig) -> FolderPairs:
 
 
 class Batches(IterableDataset[Batch]):
-    """Endless random batches; each worker draws its own."""
+    """Endless random batches; each worker draws its own, and every epoch goes on where the one before it ended."""
 
     def __init__(self, config: DataConfig, *seeds: int) -> None:
         self._config = config
         self._seeds = seeds
+        self._stream: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._stream is None:
+            self._stream = self._told()
+        return self._stream
+
+    def _told(self) -> Iterator[Batch]:
         try:
             yield from self._drawn()
         except GeomatchError as error:
@@ -144,10 +151,10 @@ class Batches(IterableDataset[Batch]):
         sources: list[PairSource] = [
             *(open_scene(root, scene) for scene in self._config.scenes),
             *(open_folder(root, folder) for folder in self._config.folders),
+            SimulatedPairs(self._config.simulated.size_px, self._config.simulated.draws),
         ]
-        weights = np.array(
-            [*(scene.weight for scene in self._config.scenes), *(folder.weight for folder in self._config.folders)]
-        )
+        scenes, folders = self._config.scenes, self._config.folders
+        weights = np.array([*(s.weight for s in scenes), *(f.weight for f in folders), self._config.simulated.weight])
         options = AugmentOptions(**self._config.augment)
         while True:
             chosen = rng.choice(len(sources), size=self._config.batch, p=weights / weights.sum())

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -21,9 +21,11 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from geomatch.console import Step
 from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import check_target, published, writing
+from geomatch.nets.encoder import EncoderNet
 from geomatch.weights import SUFFIX, save_weights
 
 from .augment import LARGE_PX, SMALL_PX, AugmentOptions
+from .checks import check_objective
 from .config import EncoderConfig, load_config, save_config
 from .data import PairData, scene_boxes, scene_named
 from .task import SCORE, EncoderTask
@@ -74,11 +76,13 @@ def train_encoder(config: EncoderConfig, output: Path, progress: Step = lambda s
 
     Args:
         config: of the run.
-        output: folder for the configuration, logs, checkpoints and at the end ``encoder.safetensors``.
+        output: folder for the configuration, logs, checkpoints and at the end ``encoder.safetensors``,
+            which the global form has none of.
         progress: told the steps.
 
     Returns:
-        The weights' file: of the epoch that did best on validation, or of the last one where there is none.
+        The weights' file: of the epoch that did best on validation, or of the last one where there is none. Of the
+        global form, which is no ``Encoder``, the checkpoint of that epoch.
 
     Raises:
         UsageError: ``output`` holds a run of another configuration, or nothing to train on is named.
@@ -100,13 +104,16 @@ def train_encoder(config: EncoderConfig, output: Path, progress: Step = lambda s
         task = EncoderTask(config, total)
         trainer.fit(task, PairData(config.data, config.seed), ckpt_path=_last(output))
     chosen = Path(best.best_model_path or output / LAST)
+    if config.net.form == "global":
+        return chosen
     return export_weights(config, chosen, output / f"encoder{SUFFIX}")
 
 
 def _check(config: EncoderConfig) -> None:
     """Raise on what would be found out only after the first steps, or the first epochs."""
-    if not (config.data.scenes or config.data.folders):
-        raise UsageError("neither scenes nor folders of pairs are named", hint="set data.scenes or data.folders")
+    if not (config.data.scenes or config.data.folders or config.data.simulated.weight):
+        hint = "set data.scenes, data.folders or data.simulated.weight"
+        raise UsageError("neither scenes nor folders of pairs are named", hint=hint)
     options, v = AugmentOptions(**config.data.augment), config.validation
     needed = LARGE_PX if options.large else SMALL_PX
     if not needed <= options.sar_px <= options.optical_px:
@@ -115,6 +122,7 @@ def _check(config: EncoderConfig) -> None:
         raise UsageError(what, where="data.augment", hint="set a larger sar_px, and optical_px above it")
     if min(config.trainer.max_epochs, config.data.steps_per_epoch, config.data.batch, v.every_epochs) < 1:
         raise UsageError("no epochs, steps or pairs", hint="set them to 1 or more")
+    check_objective(config)
     if v.scene:
         scene = scene_named(config.data, v.scene)
         scene_boxes(Path(config.data.root), scene, "val")
@@ -179,7 +187,7 @@ def _lightning() -> Iterator[None]:
 
 
 def export_weights(config: EncoderConfig, checkpoint: Path, output: Path) -> Path:
-    """Write the network of a checkpoint as weights.
+    """Write the network of a checkpoint, of the dense form, as weights.
 
     Raises:
         InputError: the checkpoint is damaged or of another run.
@@ -192,7 +200,7 @@ def export_weights(config: EncoderConfig, checkpoint: Path, output: Path) -> Pat
         reason = str(error).splitlines()[0]
         raise InputError(f"is no checkpoint of this run ({reason})", where=checkpoint) from error
     with published(output) as file:
-        save_weights(task.net, file, {"run": config.name, "seed": str(config.seed)})
+        save_weights(cast(EncoderNet, task.kept_net), file, {"run": config.name, "seed": str(config.seed)})
     return output
 
 

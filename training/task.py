@@ -3,64 +3,139 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from geomatch.nets.encoder import EncoderNet
-from geomatch.nets.shapes import EncoderShape
-from geomatch.weights import Weights
+from geomatch.learned import CELL_PX
+from geomatch.nets.resnet import GlobalNet
+from geomatch.nets.shapes import GlobalShape
+from geomatch.tiles import STRIDE_PX, vector_size
 
+from . import alignment, pooled
+from .augment import LARGE_PX
 from .config import EncoderConfig
 from .data import Batch, ValidationBlock, scene_named
-from .losses import Windows, correlation, offset_loss
+from .losses import Windows, offset_loss
+from .network import Net, make_net
+from .validation import dense_recall, found_share, global_recall, map_features
 
-FOUND_CELLS = 1.25  # 10 px
 SCORE = "val_score"
-_CHUNK = 10
 
 
 class EncoderTask(pl.LightningModule):
-    """Dense offset cross-entropy on two sizes of window."""
+    """The losses of a batch, by the form of the network.
+
+    Dense features are correlated over all offsets, and pooled to vectors; the global form has vectors alone.
+    """
 
     def __init__(self, config: EncoderConfig, total_steps: int) -> None:
         super().__init__()
         self._config = config
         self._total_steps = total_steps
-        net = Weights.find(config.start).net() if config.start else EncoderNet(EncoderShape(**asdict(config.net)))
-        self.net = net.train()
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own hints
-        self.temperatures = nn.Parameter(torch.full((2,), math.log(config.loss.temperature)))
+        self.net = make_net(config)
+        start = torch.full((2,), math.log(config.loss.temperature))
+        self.temperatures = nn.Parameter(start, requires_grad=config.loss.dense > 0)
+        self.averaged = AveragedModel(self.net, avg_fn=self._average, use_buffers=True).requires_grad_(False)
+        shape = self.net.shape
+        inputs = shape.vector if isinstance(shape, GlobalShape) else vector_size(shape.channels, LARGE_PX)
+        self.head = pooled.Head(inputs, config.loss.projection)
+        self.averaged_head = (
+            AveragedModel(self.head, avg_fn=self._average).requires_grad_(False) if config.loss.projection else None
+        )
+        self.pooled_loss = pooled.make_pooled_loss(config.loss, self.head.outputs)
+        self.alignment = alignment.make_alignment(config.alignment, self.head.outputs)
         self._block: ValidationBlock | None = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         """One batch of pairs."""
         del number
-        optical = self.net(batch["optical"], "optical")
-        total: Tensor = optical.new_zeros(())
-        for i, (name, weight) in enumerate((("large", 1.0), ("small", self._config.loss.small_weight))):
-            planes, truth = batch[name], batch[f"{name}_at"]
-            pairs, count = planes.shape[:2]
-            if not count:
-                continue
-            pair = torch.arange(pairs, device=planes.device).repeat_interleave(count)
-            windows = Windows(pair, self.net(planes.flatten(0, 1), "sar"), truth.flatten(0, 1))
-            loss, hits = offset_loss(windows, optical, self.temperatures[i])
-            total = total + weight * loss
-            self.log(f"loss_{name}", loss)
-            self.log(f"hits_{name}", hits)
+        total, vectors = self._whole_vectors(batch) if isinstance(self.net, GlobalNet) else self._dense_loss(batch)
+        if vectors is not None:
+            total = total + self._vector_loss(vectors)
         self.log("loss", total)
         return total
 
+    def _dense_loss(self, batch: Batch) -> tuple[Tensor, pooled.Vectors | None]:
+        """The weighted offset loss, and vectors of the large windows where something is asked of them."""
+        weight = self._config.loss.dense
+        optical = self.net(batch["optical"], "optical")
+        total: Tensor = optical.new_zeros(())
+        vectors = None
+        for i, (name, share) in enumerate((("large", 1.0), ("small", self._config.loss.small_weight))):
+            asked = name == "large" and (self.pooled_loss is not None or self.alignment is not None)
+            if not batch[name].shape[1] or not (weight or asked):
+                continue
+            pair, truth = _places(batch, name)
+            windows = Windows(pair, self.net(batch[name].flatten(0, 1), "sar"), truth)
+            if weight:
+                loss, hits = offset_loss(windows, optical, self.temperatures[i])
+                total = total + weight * share * loss
+                self.log(f"loss_{name}", loss)
+                self.log(f"hits_{name}", hits)
+            if asked:
+                vectors = self._pooled_vectors(windows, optical)
+        return total, vectors
+
+    def _pooled_vectors(self, windows: Windows, fields: Tensor) -> pooled.Vectors:
+        """Dense features pooled as an index pools them."""
+        at_px = windows.truth * CELL_PX
+        with torch.autocast(fields.device.type, enabled=False):
+            sar = pooled.pooled(windows.values, torch.zeros_like(at_px), LARGE_PX)
+            optical = pooled.pooled(fields[windows.pair], at_px, LARGE_PX)
+            return pooled.Vectors(self.head(optical), self.head(sar), windows.pair, at_px, LARGE_PX)
+
+    def _whole_vectors(self, batch: Batch) -> tuple[Tensor, pooled.Vectors]:
+        """No loss, and vectors of windows that are encoded one by one."""
+        pair, truth = _places(batch, "large")
+        at_px = truth * CELL_PX
+        optical = self.net(pooled.cut_planes(batch["optical"], pair, at_px, LARGE_PX), "optical")
+        sar = self.net(batch["large"].flatten(0, 1), "sar")
+        return sar.new_zeros(()), pooled.Vectors(optical, sar, pair, at_px, LARGE_PX)
+
+    def _vector_loss(self, vectors: pooled.Vectors) -> Tensor:
+        """What is asked of pooled vectors: that pairs are near, and that the modalities lie alike."""
+        total = vectors.sar.new_zeros(())
+        with torch.autocast(vectors.sar.device.type, enabled=False):
+            if self.pooled_loss is not None:
+                loss = self.pooled_loss(vectors)
+                total = total + self._config.loss.pooled_weight * loss
+                self.log("loss_pooled", loss)
+            if self.alignment is not None:
+                loss = self.alignment(vectors.optical, vectors.sar)
+                total = total + loss
+                self.log("loss_alignment", loss)
+        return total
+
+    def _average(self, kept: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        """Exponential moving average whose memory grows with the run, so that the start is soon forgotten."""
+        decay = min(self._config.optimizer.averaging, (1 + float(count)) / (10 + float(count)))
+        return current + decay * (kept - current)
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        """Take the step into the average."""
+        self.averaged.update_parameters(self.net)
+        if self.averaged_head is not None:
+            self.averaged_head.update_parameters(self.head)
+
+    @property
+    def kept_net(self) -> Net:
+        """The averaged network: what is validated and kept."""
+        return cast(Net, self.averaged.module)
+
     def configure_optimizers(self) -> Any:
-        """AdamW, decay on matrices only."""
+        """AdamW, decay on matrices only; a critic has an optimiser of its own."""
         o = self._config.optimizer
-        matrices = [p for p in self.parameters() if p.ndim > 1]
-        others = [p for p in self.parameters() if p.ndim <= 1]
+        others_of = [part for part in (self.head, self.pooled_loss, self.alignment) if part is not None]
+        every = [*self.net.parameters(), self.temperatures, *(p for part in others_of for p in part.parameters())]
+        trained = [p for p in every if p.requires_grad]
+        matrices = [p for p in trained if p.ndim > 1]
+        others = [p for p in trained if p.ndim <= 1]
         optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}], lr=o.lr
         )
@@ -73,7 +148,7 @@ class EncoderTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_end(self) -> None:
-        """Share of validation windows found by correlation with the whole block; in the last epoch in any case."""
+        """Look the validation windows up in the whole block; in the last epoch in any case."""
         v, epochs = self._config.validation, self.current_epoch + 1
         ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
         if not v.scene or (epochs % v.every_epochs and not ends):
@@ -81,29 +156,32 @@ class EncoderTask(pl.LightningModule):
         if self._block is None:
             scene = scene_named(self._config.data, v.scene)
             self._block = ValidationBlock(Path(self._config.data.root), scene, v)
-        shares = found_share(self.net, self._block)
-        for size, share in shares.items():
-            self.log(f"val_{size}", share)
-        self.log(SCORE, sum(shares.values()) / len(shares))
+        whole = isinstance(self.kept_net, GlobalNet)  # thousands of tiles: in the precision of the training
+        with self.trainer.precision_plugin.forward_context() if whole else nullcontext():
+            figures = self.validated(self._block)
+        for name, value in figures.items():
+            self.log(name, value)
+
+    def validated(self, block: ValidationBlock) -> dict[str, float]:
+        """Shares found by correlation, by size, and recall by vectors; the score is the mean of the former.
+
+        The global form, which cannot be correlated, is scored by its recall at one.
+        """
+        net, stride = self.kept_net, self._config.validation.stride_px or STRIDE_PX
+        if isinstance(net, GlobalNet):
+            ranks = global_recall(net, block, self._config.validation.stride_px or 2 * STRIDE_PX)
+            return ranks | {SCORE: ranks["val_r1"]}
+        field = map_features(net, block)
+        shares = found_share(net, block, field)
+        figures = {f"val_{size}": share for size, share in shares.items()}
+        if LARGE_PX in block.windows:
+            head = self.head if self.averaged_head is None else self.averaged_head.module
+            figures |= dense_recall(net, block, field, head, stride)
+        return figures | {SCORE: sum(shares.values()) / len(shares)}
 
 
-@torch.inference_mode()
-def found_share(net: EncoderNet, block: ValidationBlock) -> dict[int, float]:
-    """Share of windows whose highest correlation lies within 10 px of the true place, by window size."""
-    training = net.training
-    net.eval()
-    device = next(net.parameters()).device
-    field = net(block.planes[None].to(device), "optical")
-    shares = {}
-    for size, (sar, truth) in block.windows.items():
-        found = 0
-        for first in range(0, len(sar), _CHUNK):
-            features = net(sar[first : first + _CHUNK].to(device), "sar")
-            surface = correlation(features, field)[:, 0]
-            best = surface.flatten(1).argmax(dim=1).cpu()
-            at = torch.stack([best % surface.shape[-1], best // surface.shape[-1]], dim=1)
-            error = (at - truth[first : first + _CHUNK]).square().sum(dim=1).sqrt()
-            found += int((error <= FOUND_CELLS).sum())
-        shares[size] = found / len(sar)
-    net.train(training)
-    return shares
+def _places(batch: Batch, name: str) -> tuple[Tensor, Tensor]:
+    """[T] pair and [T x 2] place of each of a batch's windows."""
+    pairs, count = batch[name].shape[:2]
+    pair = torch.arange(pairs, device=batch[name].device).repeat_interleave(count)
+    return pair, batch[f"{name}_at"].flatten(0, 1)

@@ -39,3 +39,25 @@ class EncoderShape:
         """How many pixels of the image beyond a cell its features depend on, apart from the reach of the planes."""
         quarter, eighth = 2, 1 + 2 * self.blocks  # 3 x 3 convolutions at each resolution
         return 4 * quarter + 8 * eighth
+
+
+@dataclass(frozen=True)
+class GlobalShape:
+    """Of ``geomatch.nets.resnet.GlobalNet``.
+
+    Attributes:
+        width: channels after the stem; the last stage of 18 layers has eight times as many.
+        layers: 18 or 50.
+        vector: components of the vector.
+        pooling: "gem" or "max".
+        optical_planes, sar_planes: input planes of each branch.
+        shared_norm: one batch norm for both modalities in each block rather than one for each.
+    """
+
+    width: int = 64
+    layers: int = 18
+    vector: int = 512
+    pooling: str = "gem"
+    optical_planes: int = 6
+    sar_planes: int = 4
+    shared_norm: bool = False

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from geomatch.learned import CELL_PX, PLANE_PX
 from geomatch.training import augment
-from geomatch.training.augment import AugmentOptions, Example, make_example
+from geomatch.training.augment import AugmentOptions, Example, _blanked, _convolved, _pseudo_sar, make_example
 from geomatch.training.pairs import FolderPairs, Pair
 
-SMALL = AugmentOptions(optical_px=264, sar_px=208)
+SMALL = AugmentOptions(optical_px=264, sar_px=208, dropped=0)
 IMAGE = 3  # the plane behind the three of orientation
 
 
@@ -96,7 +96,7 @@ def seen_at(places: NDArray[np.float64], cell: NDArray[np.float64]) -> NDArray[n
 @pytest.mark.usefixtures("same_light")
 @pytest.mark.parametrize("disturbed", [0.0, 1.0])
 def test_middle_of_a_window_shows_what_is_seen_where_it_is_said_to_lie(disturbed: float) -> None:
-    options = replace(AugmentOptions(), disturbed=disturbed, rescaled=0.6)
+    options = replace(AugmentOptions(), disturbed=disturbed, rescaled=0.6, dropped=0)
     turns, ratios = [], []
     for seed in range(40):
         places = places_of(seed, options, 1100)
@@ -217,7 +217,8 @@ def test_share_and_range_of_scales() -> None:
 def test_any_light_gives_finite_planes(bands: int, polarisations: int) -> None:
     still = Still(noise(400), bands, polarisations)
     for seed in range(12):
-        example = make_example(still, np.random.default_rng(seed), replace(SMALL, mixed=0.8, inverted=0.5))
+        options = replace(SMALL, mixed=0.8, inverted=0.5, convolved=0.5, dropped=0.5, pseudo=0.5)
+        example = make_example(still, np.random.default_rng(seed), options)
         assert example.optical.shape == (6, 66, 66)
         for array in (getattr(example, field.name) for field in fields(example)):
             assert array.dtype == np.float32
@@ -243,6 +244,38 @@ def test_small_patch_of_a_folder_fills_the_example(tmp_path: Path) -> None:
         assert example.optical.shape == (6, 98, 98)
         assert (example.large.shape, example.large_at.shape) == ((2, 4, 50, 50), (2, 2))
         assert (example.small.shape, example.small_at.shape) == ((4, 4, 26, 26), (4, 2))
+
+
+def test_random_filter_is_a_convolution_of_every_band() -> None:
+    bands = np.stack([noise(64, seed) for seed in range(3)])
+    ramp = np.broadcast_to(np.linspace(0.2, 0.8, 64, dtype=np.float32), (3, 64, 64))
+    for seed in range(20):
+        filtered = _convolved(bands, np.random.default_rng(seed))
+        assert filtered.shape == bands.shape
+        assert filtered.dtype == np.float32
+        assert (filtered.min(), filtered.max()) == (0, 1)
+        inner = _convolved(ramp, np.random.default_rng(seed))[:, 4:-4, 8:-8]
+        assert np.ptp(inner, axis=1).max() < 1e-3  # what varies along one axis varies along that axis alone
+        assert np.ptp(np.diff(inner, axis=2)) < 1e-3  # and as evenly as before
+
+
+def test_blanked_rectangles_are_some_but_not_most() -> None:
+    shares = [_blanked(np.ones((96, 96), bool), np.random.default_rng(seed)).mean() for seed in range(50)]
+    assert min(shares) > 1 - 3 / 9
+    assert np.mean(shares) < 0.98
+
+
+def test_pseudo_sar_has_the_edges_of_its_picture_and_not_its_tones() -> None:
+    picture = np.zeros((128, 128), np.float32)
+    picture[:, 64:] = 0.8
+    tones, edge = [], []
+    for seed in range(200):
+        log_amplitude = np.log(_pseudo_sar(picture, np.random.default_rng(seed)) + 1e-3)
+        left, right = (float(np.median(log_amplitude[:, part])) for part in (np.s_[:60], np.s_[68:]))
+        tones.append(right - left)
+        edge.append(float(np.median(log_amplitude[:, 63:65])) - (left + right) / 2)
+    assert 0.3 < np.mean(np.array(tones) > 0) < 0.7
+    assert np.mean(edge) > 1
 
 
 @pytest.mark.parametrize(("large", "small"), [(0, 3), (1, 0)])

@@ -136,6 +136,16 @@ def test_workers_draw_what_the_process_itself_draws(scenes: Path) -> None:
     assert all(torch.equal(loaded[name], here[name]) for name in here)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_epoch_repeats_the_batches_of_another(scenes: Path, workers: int) -> None:
+    loader = DataLoader(
+        Batches(config_of(scenes).data, 4), batch_size=None, num_workers=workers, persistent_workers=workers > 0
+    )
+    drawn = [batch["optical"] for _ in range(3) for batch in islice(loader, 2)]
+    for number, batch in enumerate(drawn):
+        assert not any(torch.equal(batch, other) for other in drawn[:number])
+
+
 def test_sources_are_drawn_from_by_weight(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[object] = []
     monkeypatch.setattr("geomatch.training.data.make_example", lambda source, rng, options: drawn.append(source))

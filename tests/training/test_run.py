@@ -82,7 +82,7 @@ def test_weights_are_those_of_the_best_checkpoint(finished: Path) -> None:
     net = weights.net()
     kept = load_checkpoint(finished / "best.ckpt", weights_only=True)["state_dict"]
     for name, value in net.state_dict().items():
-        assert torch.equal(value, kept[f"net.{name}"])
+        assert torch.equal(value, kept[f"averaged.module.{name}"])
     assert net(torch.zeros(1, 6, 50, 60), "optical").shape == (1, 8, 25, 30)
     assert net(torch.zeros(1, 4, 50, 60), "sar").shape == (1, 8, 25, 30)
 
@@ -254,6 +254,88 @@ def test_checkpoint_of_another_network_is_named(finished: Path, scenes: Path, tm
     assert not (tmp_path / "w.safetensors").exists()
 
 
+# --- other losses and forms ---
+
+
+PUBLISHED = ["loss.pooled=triplet", "alignment.method=critic"]
+GLOBAL = [*PUBLISHED, "net.form=global", "net.vector=16", "loss.dense=0", "validation.sizes_px=[200]"]
+
+
+@pytest.mark.parametrize("method", ["critic", "critic-gp"])
+def test_resumed_run_keeps_its_critic(scenes: Path, tmp_path: Path, method: str) -> None:
+    words = ["loss.pooled=triplet", f"alignment.method={method}", "trainer.precision=bf16-mixed"]
+    config = config_of(scenes, *words, "trainer.max_epochs=3")
+    folder = tmp_path / "run"
+    with pytest.raises(KilledError):
+        train_encoder(config, folder, Steps(kill_after=5))
+    before = load_checkpoint(folder / LAST, weights_only=True)["state_dict"]["alignment._extra_state"]
+    assert {int(state["step"]) for state in before["state"].values()} == {4 * 5}
+    train_encoder(config, folder)
+    after = load_checkpoint(folder / LAST, weights_only=True)["state_dict"]["alignment._extra_state"]
+    assert {int(state["step"]) for state in after["state"].values()} == {6 * 5}
+    assert Weights.find(str(folder / "encoder.safetensors")).net()
+
+
+@pytest.mark.parametrize("pooled", ["infonce", "cross-batch"])
+def test_run_with_memory_or_temperature_is_resumed(scenes: Path, tmp_path: Path, pooled: str) -> None:
+    config = config_of(scenes, f"loss.pooled={pooled}", "loss.memory=16", "loss.projection=8", "trainer.max_epochs=3")
+    with pytest.raises(KilledError):
+        train_encoder(config, tmp_path / "run", Steps(kill_after=3))
+    assert train_encoder(config, tmp_path / "run").is_file()
+
+
+def test_recall_of_vectors_is_logged_beside_the_score(scenes: Path, tmp_path: Path) -> None:
+    train_encoder(validated(scenes, "validation.sizes_px=[200,104]", "trainer.max_epochs=1"), tmp_path / "run")
+    (row,) = [row for row in metrics(tmp_path / "run") if row.get("val_score")]
+    assert 0 <= float(row["val_r1"]) <= float(row["val_r10"]) <= float(row["val_r100"]) <= 1
+    shares = [float(row["val_200"]), float(row["val_104"])]
+    assert float(row["val_score"]) == pytest.approx(sum(shares) / 2)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_global_form_leaves_its_best_checkpoint(scenes: Path, tmp_path: Path, precision: str) -> None:
+    config = validated(scenes, *GLOBAL, f"trainer.precision={precision}")
+    assert train_encoder(config, tmp_path / "run") == tmp_path / "run" / "best.ckpt"
+    assert not (tmp_path / "run" / "encoder.safetensors").exists()
+    rows = [row for row in metrics(tmp_path / "run") if row.get("val_score")]
+    assert [row["val_score"] for row in rows] == [row["val_r1"] for row in rows]
+    assert train_encoder(config, tmp_path / "run").name == "best.ckpt"  # again, from what is there
+
+
+@pytest.mark.parametrize("inputs", ["structure", "image"])
+def test_weights_do_not_see_the_planes_left_out(scenes: Path, tmp_path: Path, inputs: str) -> None:
+    config = config_of(scenes, f"net.inputs={inputs}", "trainer.max_epochs=1")
+    net = Weights.find(str(train_encoder(config, tmp_path / "run"))).net()
+    unseen = slice(3, None) if inputs == "structure" else slice(0, 3)
+    planes = torch.randn(1, 6, 50, 50)
+    before = net(planes, "optical")
+    planes[:, unseen] = torch.randn_like(planes[:, unseen])
+    assert torch.equal(net(planes, "optical"), before)
+
+
+SMALL = [
+    "net.width=16",
+    "net.stem=16",
+    "net.blocks=1",
+    "net.vector=16",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+]
+SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "encoder").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configuration_runs_a_step(shipped: Path, scenes: Path, tmp_path: Path) -> None:
+    config, small = load_config(shipped, SMALL), config_of(scenes, steps_per_epoch=1)
+    config.data, config.start = small.data, None
+    if config.validation.scene:
+        config.validation.scene, config.validation.windows = "town", 2
+        config.validation.sizes_px = [size for size in config.validation.sizes_px if size <= 200]
+    steps = Steps()
+    assert train_encoder(config, tmp_path / "run", steps).is_file()
+    assert steps.seen == [(1, 1)]
+
+
 # --- a full disk ---
 
 
@@ -296,7 +378,7 @@ def test_checkpoint_that_does_not_fit_is_not_there(tmp_path: Path) -> None:
 
 
 def test_nothing_to_train_on_is_a_usage_error(scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"neither scenes nor folders.*data\.scenes or data\.folders"):
+    with pytest.raises(UsageError, match=r"neither scenes nor folders.*data\.scenes, data\.folders or data\.simulated"):
         train_encoder(config_of(scenes, scenes=[]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -311,6 +393,9 @@ def test_nothing_to_train_on_is_a_usage_error(scenes: Path, tmp_path: Path) -> N
         "data.augment.sar_px=150",
         "data.augment.optical_px=180",
         "start=nowhere",
+        "loss.dense=0",
+        "alignment.method=gan",
+        "net.form=global",
     ],
 )
 def test_options_that_cannot_be_are_usage_errors(scenes: Path, tmp_path: Path, override: str) -> None:

@@ -33,7 +33,7 @@ def test_window_is_laid_where_it_belongs(scenes: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(augment, "_optical_photometry", lambda bands, valid, rng, o: bands.mean(axis=0)[None])
     monkeypatch.setattr(augment, "_sar_photometry", lambda sar, valid, rng, o: sar[0])
     scene = {"optical": "optical.tif", "sar": "optical.tif", "split": "split.csv", "scene": "town"}
-    config: EncoderConfig = config_of(scenes, "data.augment.disturbed=0", scenes=[scene])
+    config: EncoderConfig = config_of(scenes, "data.augment.disturbed=0", "data.augment.dropped=0", scenes=[scene])
     draw_sheet(config, tmp_path / "sheet.png")
     sheet = cv2.imread(str(tmp_path / "sheet.png"), cv2.IMREAD_GRAYSCALE)
     assert sheet is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -85,6 +86,22 @@ def test_sheet_prints_its_path(config: Path, tmp_path: Path) -> None:
     done = train("sheet", "--config", config, "-o", tmp_path / "sheet.png", "data.root=/nowhere")
     assert done.exit_code == 3
     complaint(done.stderr)
+
+
+def test_discrepancy_prints_a_table_or_json(config: Path, tmp_path: Path) -> None:
+    words = ("discrepancy", "--config", config, "-o", tmp_path / "out", "--pairs", 8, "validation.scene=town")
+    done = train(*words, "--weights", "untrained", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    (found,) = json.loads(done.stdout)
+    assert (found["weights"], found["pairs"]) == ("untrained", 8)
+    assert (tmp_path / "out" / "embeddings.png").is_file()
+    done = train(*words, "--weights", "untrained")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert f"{found['same_places']['w2']:.4f}" in done.stdout
+    done = train(*words, "--weights", "abacus")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "abacus" in complaint(done.stderr)
+    assert train(*words).exit_code == 2
 
 
 # --- fine-tuning ---
