@@ -30,25 +30,25 @@ FOLDER = BENCH / "ablation"
 BEGIN, END = "<!-- table -->", "<!-- end of table -->"
 
 POOLED = "loss.dense=0"
-GLOBAL = ("net.form=global", "validation.sizes_px=[200]", POOLED)
+GLOBAL = ("net.form=global", "net.width=32", "validation.sizes_px=[200]", POOLED)
 ROWS: dict[str, tuple[str, ...]] = {
     "base": (),
     "triplet": (POOLED, "loss.pooled=triplet"),
     "infonce": (POOLED, "loss.pooled=infonce"),
-    "multi-similarity": (POOLED, "loss.pooled=multi-similarity"),
-    "cross-batch": (POOLED, "loss.pooled=cross-batch"),
-    "dense + infonce": ("loss.pooled=infonce", "loss.pooled_weight=0.3"),
     "one norm for both": ("net.shared_norm=true",),
     "critic": ("alignment.method=critic",),
+    "one norm, critic": ("net.shared_norm=true", "alignment.method=critic"),
+    "triplet + critic": (POOLED, "loss.pooled=triplet", "alignment.method=critic"),
+    "structure alone": ("net.inputs=structure",),
+    "image alone": ("net.inputs=image",),
     "critic-gp": ("alignment.method=critic-gp",),
     "class-adversarial": ("alignment.method=class-adversarial",),
     "sliced": ("alignment.method=sliced", "alignment.weight=0.1"),
     "sinkhorn": ("alignment.method=sinkhorn", "alignment.weight=0.1"),
     "mmd": ("alignment.method=mmd", "alignment.weight=0.1"),
-    "triplet + critic": (POOLED, "loss.pooled=triplet", "alignment.method=critic"),
-    "one norm, critic": ("net.shared_norm=true", "alignment.method=critic"),
-    "structure alone": ("net.inputs=structure",),
-    "image alone": ("net.inputs=image",),
+    "multi-similarity": (POOLED, "loss.pooled=multi-similarity"),
+    "cross-batch": (POOLED, "loss.pooled=cross-batch"),
+    "dense + infonce": ("loss.pooled=infonce", "loss.pooled_weight=0.3"),
     "global, triplet": (*GLOBAL, "loss.pooled=triplet"),
     "global, triplet + critic": (*GLOBAL, "loss.pooled=triplet", "alignment.method=critic"),
 }

@@ -5,7 +5,7 @@ optical ones at the same random places; blocks are those that an index is built 
 are of the map without them. CPU time is split into the network's input (planes), the network, the structural features,
 what joins the two, and for blocks the map's stretching; its pixels come decoded from GDAL's cache.
 
-    python benchmarks/backends.py [--encoder la1] [--windows 300] [-o FILE]
+    python benchmarks/backends.py [--encoder la2] [--windows 300] [-o FILE]
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ same windows. Prints the share of textured windows that are placed within 10 px 
 recall of the vectors alone (a tile that overlaps by half). Cases that are complete in bench/encoders/ are not run again
 unless an encoder or the windows have changed.
 
-    python benchmarks/encoders.py [--windows 500] [--encoders la1 la1:alone structural] [--cases plain-200] [-o FILE]
+    python benchmarks/encoders.py [--windows 500] [--encoders la2 la2:alone structural] [--cases plain-200] [-o FILE]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 
 FOLDER = Path("bench/encoders")
-ENCODERS = ("la1", "la1:alone", "structural")  # the first is judged
+ENCODERS = ("la2", "la2:alone", "structural")  # the first is judged
 LOOKS = 4
 
 Pixels = NDArray[Any]  # [B x H x W]

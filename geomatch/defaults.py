@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-ENCODER = "structural"
+ENCODER = "la2"
 BACKEND = "auto"

@@ -24,7 +24,7 @@ from geomatch.weights import Weights
 VERSION = 1  # raised whenever the same image gives other planes
 PLANE_PX = 4  # side of a cell of the network's input
 CELL_PX = 8  # and of its output
-LEARNED_SHARE = 0.7  # of the learned features' length in the joined ones
+LEARNED_SHARE = 0.8  # of the learned features' length in the joined ones
 STANDARD = {"optical": (0.4, 0.25), "sar": (0.1, 0.5)}  # usual mean and deviation: stretched bands, ln amplitude
 MAX_DEVIATION = 4.0
 BANDS = {"optical": 3, "sar": 1}

@@ -42,15 +42,15 @@ class Named:
 
 
 NAMED: dict[str, Named] = {
-    "la1": Named(
-        sha256="15fd7a9144738d8eb27546234d1b737f4a19d0e3350c7d5e5c789b28d398b0fa",
+    "la2": Named(
+        sha256="4e7d91ee176967eeeaa0a205a973c6abf79155bacba2b1b829fff8a201522ae7",
         radiometry="optical bands stretched to [0, 1], SAR ln amplitude over its median (geomatch.images)",
         trained_on="Los Angeles (Sentinel-1 VH and Sentinel-2 at 10 m, train fragments), 70 % of the locations of"
-        " OMBRIA, two simulated cities; 1,500 steps of 20 pairs, stopped where the validation block was served best",
-        measured="README.md, benchmarks/encoders.py",
+        " OMBRIA, simulated cities; configs/encoder/la.yaml",
+        measured="docs/la2.md",
     )
 }
-DEFAULT = "la1"
+DEFAULT = "la2"
 
 
 @dataclass(frozen=True)

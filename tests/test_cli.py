@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -227,8 +228,10 @@ def test_exhaustive_finds_the_same_place(files: Path, town_index: Path) -> None:
 def test_people_get_a_line_for_each_file(files: Path, town_index: Path) -> None:
     result = geomatch("locate", files / "here.tif", files / "flat.tif", "--index", town_index)
     here, flat = result.stdout.splitlines()
-    assert here.startswith(f"{files / 'here.tif'}: located at 595190.")
-    assert "(EPSG:32633), within " in here
+    found = re.fullmatch(r"(.*): located at ([\d.]+), ([\d.]+) \(EPSG:32633\), within [\d.]+ m, confidence 1.00", here)
+    assert found is not None
+    assert found[1] == str(files / "here.tif")
+    assert float(found[2]) == pytest.approx(595190, abs=1)
     assert flat == f"{files / 'flat.tif'}: unusable, the strip is constant"
     assert result.stderr == ""
 

@@ -45,7 +45,7 @@ def test_standing_out_more_is_never_less_sure(evidence: Signs, more: float, mode
 
 def test_every_encoder_has_a_model() -> None:
     assert model_of("structural") == STRUCTURAL
-    assert model_of("la1") == model_of("/somewhere/own.safetensors:alone") == LEARNED
+    assert model_of("la2") == model_of("/somewhere/own.safetensors:alone") == LEARNED
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

@@ -20,7 +20,8 @@ from drawing import write_tiff
 from shapely.geometry import box
 from towns import PLACE, UTM33, Town, moved, optical, write_town
 
-from geomatch.encoder import StructuralEncoder
+from geomatch import defaults
+from geomatch.encoder import load_encoder
 from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import sha256_of
 from geomatch.index import build, plan
@@ -53,6 +54,11 @@ def test_directory_holds_four_files_whose_hashes_the_manifest_knows(town_index: 
         assert entry == {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def components_of(index: TileIndex) -> int:
+    """Of what is searched with: a tile's features, pooled to 12 x 12 cells."""
+    return index.encoder.channels * 12 * 12
+
+
 def test_manifest_tells_what_was_built_of_what(town: Town, town_index: Path) -> None:
     manifest = json.loads((town_index / MANIFEST).read_text())
     (source,) = manifest["sources"]
@@ -61,7 +67,7 @@ def test_manifest_tells_what_was_built_of_what(town: Town, town_index: Path) -> 
     assert source["sha256"] == hashlib.sha256(town.path.read_bytes()).hexdigest()
     assert source["size_bytes"] == town.path.stat().st_size
     assert source["mtime_ns"] == town.path.stat().st_mtime_ns
-    assert manifest["encoder"]["sha256"] == StructuralEncoder().fingerprint()
+    assert manifest["encoder"]["sha256"] == load_encoder(defaults.ENCODER).fingerprint()
     assert manifest["grid"]["transform"] == list(town.transform)[:6]
 
 
@@ -207,7 +213,7 @@ def test_constant_map_is_an_index_that_opens(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "map.tif", np.full((300, 300), 7, "uint8"), transform=PLACE, crs=UTM33)
     index = build_index(path, tmp_path / "a.gmi", QUICK)
     assert index.check() == []
-    assert np.isfinite(index.search(np.zeros((1, 432), np.float32), 3).scores).all()
+    assert np.isfinite(index.search(np.zeros((1, components_of(index)), np.float32), 3).scores).all()
 
 
 def test_what_is_there_is_left_alone(small: Town, tmp_path: Path) -> None:
@@ -439,5 +445,5 @@ def test_unknown_encoder_names_the_known(small: Town, tmp_path: Path) -> None:
 def test_other_search_structures_find_a_tile_by_itself(vectors: str, town: Town, tmp_path: Path) -> None:
     index = build_index(town.path, tmp_path / "a.gmi", BuildOptions(stride_px=32, vectors=vectors))
     assert index.manifest.tiles.vectors.endswith(vectors)
-    assert len(index.search(np.ones((2, 432), np.float32), 5).scores) == 2
+    assert len(index.search(np.ones((2, components_of(index)), np.float32), 5).scores) == 2
     assert index.check() == []

@@ -47,12 +47,12 @@ def test_overrides_win(file: Path) -> None:
         "trainer.max_epochs=7",
         "optimizer.lr=1e-4",
         "trainer.max_minutes=0.5",
-        "start=la1",
+        "start=la2",
         "net.shared_norm=true",
     ]
     config = load_config(file, [*words, "validation.sizes_px=[80,40]", "data.augment.speckled=0"])
     assert (config.trainer.max_epochs, config.optimizer.lr, config.trainer.max_minutes) == (7, 1e-4, 0.5)
-    assert (config.start, config.net.shared_norm, config.validation.sizes_px) == ("la1", True, [80, 40])
+    assert (config.start, config.net.shared_norm, config.validation.sizes_px) == ("la2", True, [80, 40])
     assert config.data.augment["speckled"] == 0
     assert config.data.augment["sar_px"] == 208  # of the file, beside it
     assert config.net.width == 16

@@ -320,7 +320,7 @@ def test_weights_to_begin_with_lose_the_planes_left_out(config: EncoderConfig, t
         (["net.inputs=all"], r"unknown inputs 'all'.*both, structure, image"),
         (["net.form=global"], r"no dense features.*loss\.dense=0"),
         (["net.form=global", "loss.dense=0"], r"no loss is on"),
-        (["net.form=global", "loss.dense=0", "loss.pooled=triplet", "start=la1"], r"weights to begin with"),
+        (["net.form=global", "loss.dense=0", "loss.pooled=triplet", "start=la2"], r"weights to begin with"),
         (["net.layers=34"], r"unknown layers 34.*18, 50"),
         (["net.pooling=mean"], r"unknown pooling 'mean'.*gem, max"),
         (["loss.pooled=triplet", "data.augment.large=0"], r"windows of 200 px"),
