@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= demo
 
-.PHONY: demo test test-slow bench lint format clean
+.PHONY: demo test test-slow bench ablation lint format clean
 
 demo: $(READY)  ## simulate a city, index it, locate its strips, report
 	$(BIN)/geomatch demo -o $(DEMO)
@@ -19,6 +19,9 @@ test-slow: $(READY)  ## the tests that take minutes
 bench: $(READY)  ## what is measured, against whom; see benchmarks/README.md
 	$(BIN)/python benchmarks/exhaustive.py -o bench/exhaustive.json
 	$(BIN)/python benchmarks/build.py -o bench/build.json
+
+ablation: $(READY)  ## what each part of the encoder's training gives; hours, and goes on where it was ended
+	$(BIN)/python benchmarks/ablation.py --into docs/ablation.md -o bench/ablation.json
 
 lint: $(READY)
 	$(BIN)/ruff check .

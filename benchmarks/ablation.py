@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="for every row, such as data.steps_per_epoch=600")
     given = parser.parse_args()
     common.data_or_skip(given.data)
+    common.one_thread()
     results = {row: [measured(row, seed, given.overrides) for seed in given.seeds] for row in given.rows}
     rows = [[row, *cells(runs)] for row, runs in results.items()]
     show("Parts of the encoder's training", ("row", *MEASURES.values()), rows)

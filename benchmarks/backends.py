@@ -179,7 +179,7 @@ def encode_windows(contenders: dict[str, Contender], images: dict[Modality, list
 def encode_map(contenders: dict[str, Contender], data: Path, area: Area) -> None:
     """Every contender encodes the blocks of the area's index."""
     with open_raster(common.area_file(data, area, common.BENCH / "gallery"), need_grid=True) as raster:
-        job = _Job.plan(raster, BuildOptions(encoder="structural"), _silent)
+        job = _Job.plan(raster, BuildOptions(encoder=common.STRUCTURAL), _silent)
         todo = list(blocks(job.window))
         for contender in contenders.values():  # the first one does not count
             replace(job, encoder=contender.encoder).encode(todo[-1])

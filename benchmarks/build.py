@@ -44,20 +44,27 @@ class Build:
 
 
 class Builder:
-    """Builds where it is asked to; made in the process that is measured."""
+    """Builds where it is asked to; made in the process that is measured.
+
+    Args:
+        encoder: of the index.
+    """
+
+    def __init__(self, encoder: str) -> None:
+        self._encoder = encoder
 
     def __call__(self, map_file: Path, index: Path) -> tuple[int, str, float, float]:
         """Tiles, kind of vectors, CPU seconds of the build alone and of the process so far."""
-        from geomatch.index.build import build_index
+        from geomatch.index.build import BuildOptions, build_index
 
-        done = common.timed(build_index, map_file, index)
+        done = common.timed(build_index, map_file, index, BuildOptions(encoder=self._encoder))
         tiles = done.value.manifest.tiles
         return tiles.count, tiles.vectors, done.cpu_s, time.process_time()
 
 
-def measure(map_file: Path, megapixels: float, folder: Path) -> Build:
+def measure(map_file: Path, megapixels: float, folder: Path, encoder: str) -> Build:
     index = folder / f"{map_file.stem}.gmi"
-    worker = Worker(Builder)
+    worker = Worker(Builder, encoder)
     asked = worker.ask(map_file, index)
     _, peak = worker.close()
     tiles, vectors, cpu, whole = asked.value
@@ -83,6 +90,7 @@ def row_of(build: Build) -> list[str]:
 def main() -> None:
     parser = common.parser(__doc__, windows=0)
     parser.add_argument("--copies", type=int, default=4, help="of the block, across and down: 4 make 201 Mpx")
+    parser.add_argument("--encoder", default=common.STRUCTURAL, help="default structural")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
@@ -93,7 +101,7 @@ def main() -> None:
         for copies in (1, given.copies):
             map_file = folder / f"map-{copies}.tif"
             common.write_map(map_file, pixels, (copies, copies), place)
-            builds.append(measure(map_file, LA_VAL.megapixels * copies**2, folder))
+            builds.append(measure(map_file, LA_VAL.megapixels * copies**2, folder, given.encoder))
     columns = ["map", "tiles", "vectors", "bytes/px", "CPU s", "Mpx/CPU s", "with imports", "Mpx/CPU s", "wall s",
                "peak MB"]  # fmt: skip
     common.show("Building an index, one thread", columns, [row_of(build) for build in builds])

@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import faiss
 import numpy as np
-from common import LA_VAL, data_or_skip, finish, parser, show
+from common import LA_VAL, STRUCTURAL, data_or_skip, finish, parser, show
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
@@ -70,13 +70,13 @@ class Query:
 
 def main() -> None:
     arguments = parser(__doc__, windows=250)
-    arguments.add_argument("--encoder", default="structural")
+    arguments.add_argument("--encoder", default=STRUCTURAL)
     options = arguments.parse_args()
     data = data_or_skip(options.data)
     cv2.setNumThreads(1)
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        fitted, checked = _scenes(data, Path(folder), learned=options.encoder != "structural")
+        fitted, checked = _scenes(data, Path(folder), learned=options.encoder != STRUCTURAL)
         for scene in fitted + checked:
             build_index(
                 scene.optical, _index(scene, Path(folder)), BuildOptions(bbox=scene.bbox, encoder=options.encoder)

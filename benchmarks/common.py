@@ -40,6 +40,7 @@ BENCH = ROOT / "bench"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PRINTED_WIDTH = 150
 JPEG_TILE_PX = 512
+STRUCTURAL = "structural"  # the encoder that needs no training, where it is what is measured
 
 
 @dataclass(frozen=True)

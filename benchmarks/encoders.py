@@ -34,8 +34,7 @@ from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 
 FOLDER = Path("bench/encoders")
-STRUCTURAL = "structural"
-ENCODERS = ("la2", "la2:alone", STRUCTURAL)  # the first is judged
+ENCODERS = ("la2", "la2:alone", common.STRUCTURAL)  # the first is judged
 LOOKS = 4
 SAME_PX, RIGHT_PX, NEAR_PX = 3.0, 10.0, 50.0
 
@@ -223,9 +222,9 @@ def main() -> None:
         for name, found in all_found.items():
             rows.append(row_of(case, name, found))
             results.append({"case": case.name, "encoder": name, **found["scores"]})
-        if STRUCTURAL in all_found:
+        if common.STRUCTURAL in all_found:
             first = results[-len(given.encoders)]
-            first |= apart(case, all_found[given.encoders[0]], all_found[STRUCTURAL])
+            first |= apart(case, all_found[given.encoders[0]], all_found[common.STRUCTURAL])
         latest = results[-len(given.encoders) :]
         bars += bars_of(case, [(result["encoder"], result["success_px_textured"]["10"]) for result in latest])
     columns = ("case", "encoder", "textured", "within 10 px", "5 px", "R@1", "R@100", "wrong/located", "CPU ms")

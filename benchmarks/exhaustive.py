@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from geomatch.images import OpticalStretch
-from geomatch.index.build import build_index
+from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.raster import open_raster
 from geomatch.strips import Strip
@@ -155,7 +155,7 @@ def run_case(data: Path, case: Case, seed: int) -> list[Score]:
 def measure(data: Path, case: Case, seed: int) -> list[Score]:
     map_file = map_of(data, case)
     index = map_file.with_suffix(".gmi")
-    build_index(map_file, index, overwrite=True)
+    build_index(map_file, index, BuildOptions(encoder=common.STRUCTURAL), overwrite=True)
     workers = {
         GEOMATCH: Worker(geomatch_contender, index),
         PLAIN: Worker(plain_contender, map_file, case.size),

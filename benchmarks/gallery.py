@@ -17,7 +17,7 @@ from geomatch import tiles
 from geomatch.correlate import QUANTUM, Field
 from geomatch.encoder import StructuralEncoder
 from geomatch.index import vectors as fitting
-from geomatch.index.build import build_index
+from geomatch.index.build import BuildOptions, build_index
 from geomatch.structure import CHANNELS, Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid, tile_vectors
@@ -42,7 +42,8 @@ def field_of(data: Path, area: Area) -> Field:
     """Features of an area as its index holds them."""
     folder = common.BENCH / "gallery"
     map_file = common.area_file(data, area, folder)
-    index: TileIndex = build_index(map_file, map_file.with_suffix(".gmi"), overwrite=True)
+    options = BuildOptions(encoder=common.STRUCTURAL)
+    index: TileIndex = build_index(map_file, map_file.with_suffix(".gmi"), options, overwrite=True)
     return index.features
 
 

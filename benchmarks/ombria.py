@@ -25,7 +25,7 @@ from geomatch.learned import CELL_PX
 from geomatch.training.data import locations_of
 from geomatch.training.pairs import FolderPairs
 
-ENCODERS = ("la2", "la2:alone", "structural")  # the first is judged
+ENCODERS = ("la2", "la2:alone", common.STRUCTURAL)  # the first is judged
 VALIDATION_SHARE = 0.3  # as in configs/encoder
 SIDE = 32  # cells of a patch
 REACHES = (2, 9)  # cells by which windows are narrower at each side

@@ -111,7 +111,7 @@ def parts(data: Path) -> Iterator[Tiles]:
     yield Tiles(*gallery.gallery_vectors(block, TileGrid(LA_VAL.width, LA_VAL.height), min_valid))
     scene_file = data / LA_VAL.scene / "optical.tif"
     folder = common.BENCH / "gallery" / f"{LA_VAL.scene}.gmi"
-    scene = build_index(scene_file, folder, overwrite=True)
+    scene = build_index(scene_file, folder, BuildOptions(encoder=common.STRUCTURAL), overwrite=True)
     dense, grid = gallery.as_dense(scene.features), TileGrid(scene.grid.width, scene.grid.height)
     for across, down in MIRRORS:
         found, corners = gallery.gallery_vectors(gallery.mirrored(dense, across=across, down=down), grid, min_valid)

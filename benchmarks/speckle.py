@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import cv2
 import numpy as np
-from common import LA_VAL, data_or_skip, finish, parser, share, show
+from common import LA_VAL, STRUCTURAL, data_or_skip, finish, parser, share, show
 from numpy.typing import NDArray
 
 from geomatch import images
@@ -61,7 +61,8 @@ def main() -> None:
         with open_raster(scene / "optical.tif", need_grid=True) as raster:
             assert raster.grid is not None
             block = raster.grid.window(LA_VAL.col0, LA_VAL.row0, LA_VAL.width, LA_VAL.height)
-        build_index(scene / "optical.tif", index, BuildOptions(bbox=footprint(block).bounds))
+        options = BuildOptions(bbox=footprint(block).bounds, encoder=STRUCTURAL)
+        build_index(scene / "optical.tif", index, options)
         locator = Locator.open(index)
         results = {
             f"{name}, {looks or 'no'} looks added": _success(locator, scene / "sar.tif", chosen, looks, options)
