@@ -19,6 +19,7 @@ from geomatch.learned import CELL_PX, PLANE_PX, plane_count, planes
 from .pairs import Pair, PairSource
 
 LARGE_PX, SMALL_PX = 200, 104
+TILT_DEG = 15.0
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,32 @@ class Example:
     small_at: NDArray[np.float32]
 
 
-def make_example(source: PairSource, rng: np.random.Generator, options: AugmentOptions) -> Example:
-    """Draw a pair and make an example of it."""
-    o = options
+def widest_px(options: AugmentOptions) -> int:
+    """Side of the largest square of a scene that an example is made of."""
+    scale = options.max_scale if options.rescaled else 1.0
+    tilt = np.radians(TILT_DEG if options.tilted else 0.0)
+    return int(np.ceil(options.optical_px * scale * (np.cos(tilt) + np.sin(tilt)))) + 2
+
+
+def make_example(
+    source: PairSource, rng: np.random.Generator, options: AugmentOptions, pose: np.random.Generator | None = None
+) -> Example:
+    """Draw a pair and make an example of it.
+
+    Args:
+        source: of the pair.
+        rng: of all that is random.
+        options: how far the example is from the pair.
+        pose: of the geometry in the place of ``rng``, so that two examples may share it and no more.
+    """
+    o, pose = options, pose or rng
     scale = 1.0
-    if rng.random() < o.rescaled:
-        scale = float(np.exp(rng.uniform(-np.log(o.finer), np.log(o.max_scale))))
-    tilt = float(rng.uniform(-15, 15)) if rng.random() < o.tilted else 0.0
+    if pose.random() < o.rescaled:
+        scale = float(np.exp(pose.uniform(-np.log(o.finer), np.log(o.max_scale))))
+    tilt = float(pose.uniform(-TILT_DEG, TILT_DEG)) if pose.random() < o.tilted else 0.0
     reach = o.optical_px * scale * (abs(np.cos(np.radians(tilt))) + abs(np.sin(np.radians(tilt))))
-    pair = source.draw(rng, int(np.ceil(reach)) + 2)
-    pair = _turned(pair, rng)
+    pair = source.draw(pose, int(np.ceil(reach)) + 2)
+    pair = _turned(pair, pose)
     # Patches smaller than asked for fill the crop by being seen at a finer scale.
     side = pair.valid.shape[0]
     scale = min(scale, (side - 2) / (reach / scale))
@@ -99,20 +116,20 @@ def make_example(source: PairSource, rng: np.random.Generator, options: AugmentO
     if rng.random() < o.pseudo:
         pair = Pair(pair.optical, _pseudo_sar(pair.optical.mean(axis=0), rng)[None], pair.valid)
     turn, ratio = 0.0, 1.0
-    if rng.random() < o.disturbed:
-        turn = float(rng.uniform(-o.turn_deg, o.turn_deg))
-        ratio = float(np.exp(rng.uniform(-o.scale, o.scale)))
+    if pose.random() < o.disturbed:
+        turn = float(pose.uniform(-o.turn_deg, o.turn_deg))
+        ratio = float(np.exp(pose.uniform(-o.scale, o.scale)))
     cos, sin = abs(np.cos(np.radians(turn))), abs(np.sin(np.radians(turn)))
     half = min(o.sar_px * ratio * (cos + sin), o.optical_px - 1) / 2
     # Whole pixels: what is neither turned nor scaled is shown as it is, as most queries are, and not interpolated.
-    middle = (round(rng.uniform(half, o.optical_px - half)), round(rng.uniform(half, o.optical_px - half)))
+    middle = (round(pose.uniform(half, o.optical_px - half)), round(pose.uniform(half, o.optical_px - half)))
     to_optical = _about(middle, o.sar_px / 2, turn, ratio)
     sar, sar_valid = _warp(pair.sar, pair.valid, _compose(optical_from, to_optical), o.sar_px, scale * ratio)
     if rng.random() < o.dropped:
         valid, sar_valid = _blanked(valid, rng), _blanked(sar_valid, rng)
     log_sar = _sar_photometry(sar, sar_valid, rng, o)
-    large, large_at = _windows(log_sar, sar_valid, to_optical, rng, (LARGE_PX, o.large))
-    small, small_at = _windows(log_sar, sar_valid, to_optical, rng, (SMALL_PX, o.small))
+    large, large_at = _windows(log_sar, sar_valid, to_optical, pose, (LARGE_PX, o.large))
+    small, small_at = _windows(log_sar, sar_valid, to_optical, pose, (SMALL_PX, o.small))
     seen = planes(_optical_photometry(optical, valid, rng, o), valid, "optical")
     return Example(seen, large, small, large_at, small_at)
 

@@ -33,7 +33,7 @@ def write_card(config: EncoderConfig, weights: Weights, figures: Sequence[Path],
         config: of the run.
         weights: that it left.
         figures: JSON files that ``benchmarks/encoders.py -o`` wrote.
-        output: the card.
+        output: the card; its name without the ending is its title.
 
     Raises:
         InputError: a file of figures cannot be read.
@@ -41,7 +41,7 @@ def write_card(config: EncoderConfig, weights: Weights, figures: Sequence[Path],
     """
     parameters = sum(values.numel() for values in weights.net().parameters())
     parts = [
-        f"# {config.name}",
+        f"# {output.stem}",
         f"sha256 `{weights.sha256}`, {parameters:,} parameters, {weights.shape}",
         "## Learned from\n" + "\n".join(_sources(config)),
         LICENCES,
@@ -65,7 +65,8 @@ def _sources(config: EncoderConfig) -> list[str]:
         f"validation, weight {folder.weight:g}"
         for folder in config.data.folders
     ]
-    return scenes + folders
+    cities = [f"- cities simulated while training went on, weight {config.data.simulated.weight:g}"]
+    return scenes + folders + (cities if config.data.simulated.weight else [])
 
 
 def _trained(config: EncoderConfig) -> str:

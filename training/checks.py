@@ -7,7 +7,8 @@ from geomatch.nets.resnet import KINDS, POOLINGS
 
 from . import alignment, pooled
 from .augment import LARGE_PX, AugmentOptions
-from .config import EncoderConfig, one_of
+from .config import DataConfig, EncoderConfig, one_of
+from .mining import mined_pairs
 from .network import FORMS, INPUTS
 
 
@@ -38,5 +39,24 @@ def check_objective(config: EncoderConfig) -> None:
     if (loss.pooled != "none" or config.alignment.method != "none") and windows < 2:
         hint = "set data.augment.large and data.batch"
         raise UsageError(f"pooled vectors are of windows of {LARGE_PX} px, and of two or more", hint=hint)
+    check_mining(config.data)
     if loss.pooled == "cross-batch" and loss.memory < windows:
         raise UsageError(f"a memory of {loss.memory} windows is less than a batch of {windows}", where="loss.memory")
+
+
+def check_mining(data: DataConfig) -> None:
+    """Raise on mining that is on and cannot be.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    m, where = data.mining, "data.mining"
+    if not m.share:
+        return
+    if not 0 < m.share <= 1 or not mined_pairs(data):
+        hint = "give a share of 0 to 1 that makes two or more of data.batch"
+        raise UsageError(f"a share of {m.share:g} of {data.batch} pairs is not possible", where=where, hint=hint)
+    if m.every_epochs < 1 or m.places < 2:
+        raise UsageError("no epochs or places", where=where, hint="set every_epochs to 1, places to 2 or more")
+    if not any(scene.weight for scene in data.scenes):
+        raise UsageError("no scenes to look for places in", where=where, hint="name data.scenes, or set share=0")

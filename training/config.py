@@ -71,6 +71,21 @@ class SimulatedConfig:
 
 
 @dataclass
+class MiningConfig:
+    """Places that the network takes for each other, drawn in pairs (``training.mining``).
+
+    Attributes:
+        share: of a batch's pairs that are such places; 0 for none, and nothing is mined.
+        every_epochs: how often they are looked for.
+        places: of each scene, among which they are looked for.
+    """
+
+    share: float = 0.0
+    every_epochs: int = 5
+    places: int = 400
+
+
+@dataclass
 class DataConfig:
     """Where pairs come from and how they are cut.
 
@@ -80,6 +95,7 @@ class DataConfig:
         batch: pairs per step.
         steps_per_epoch: batches that make an epoch.
         workers: processes that make examples.
+        mining: of hard negatives in the scenes.
         augment: fields of ``training.augment.AugmentOptions`` that differ from its defaults.
     """
 
@@ -90,6 +106,7 @@ class DataConfig:
     batch: int = 20
     steps_per_epoch: int = 100
     workers: int = 1
+    mining: MiningConfig = field(default_factory=MiningConfig)
     augment: dict[str, Any] = field(default_factory=dict)
 
 

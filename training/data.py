@@ -24,7 +24,8 @@ from geomatch.raster import open_raster
 
 from .augment import AugmentOptions, Example, make_example
 from .config import DataConfig, FolderConfig, SceneConfig, ValidationConfig
-from .pairs import Box, FolderPairs, PairSource, ScenePairs
+from .mining import MINED, MinedFile, mined_pairs
+from .pairs import Box, FolderPairs, PairSource, PlacePairs, ScenePairs
 from .simulated import SimulatedPairs
 
 Batch = dict[str, Tensor]
@@ -120,11 +121,18 @@ def open_folder(root: Path, config: FolderConfig) -> FolderPairs:
 
 
 class Batches(IterableDataset[Batch]):
-    """Endless random batches; each worker draws its own, and every epoch goes on where the one before it ended."""
+    """Endless random batches; each worker draws its own, and every epoch goes on where the one before it ended.
 
-    def __init__(self, config: DataConfig, *seeds: int) -> None:
+    Args:
+        config: of the sources.
+        seeds: of the batches.
+        mined: file of confusable places, which may appear and change; where there is none, nothing is drawn from it.
+    """
+
+    def __init__(self, config: DataConfig, *seeds: int, mined: Path | None = None) -> None:
         self._config = config
         self._seeds = seeds
+        self._mined = MinedFile(mined, len(config.scenes))
         self._stream: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -148,8 +156,9 @@ class Batches(IterableDataset[Batch]):
         worker = get_worker_info()
         rng = np.random.default_rng([*self._seeds, worker.id if worker else 0])
         root = Path(self._config.root)
+        opened = [open_scene(root, scene) for scene in self._config.scenes]
         sources: list[PairSource] = [
-            *(open_scene(root, scene) for scene in self._config.scenes),
+            *opened,
             *(open_folder(root, folder) for folder in self._config.folders),
             SimulatedPairs(self._config.simulated.size_px, self._config.simulated.draws),
         ]
@@ -157,9 +166,30 @@ class Batches(IterableDataset[Batch]):
         weights = np.array([*(s.weight for s in scenes), *(f.weight for f in folders), self._config.simulated.weight])
         options = AugmentOptions(**self._config.augment)
         while True:
-            chosen = rng.choice(len(sources), size=self._config.batch, p=weights / weights.sum())
-            examples = [make_example(sources[i], rng, options) for i in chosen]
+            hard = self._confusable(opened, rng, options)
+            chosen = rng.choice(len(sources), size=self._config.batch - len(hard), p=weights / weights.sum())
+            examples = [*(make_example(sources[i], rng, options) for i in chosen), *hard]
             yield {name: torch.from_numpy(np.stack([getattr(example, name) for example in examples])) for name in NAMES}
+
+    def _confusable(self, scenes: list[ScenePairs], rng: np.random.Generator, options: AugmentOptions) -> list[Example]:
+        """Examples of places and of what they are taken for, one after the other; none where none are known.
+
+        The two of a pair share their geometry, windows included, since tiles that are turned or moved against each
+        other are not confused; brightness, speckle and blanks are each one's own.
+        """
+        mined = self._mined.latest() if self._config.mining.share else []
+        weights = np.array([s.weight * bool(found) for s, found in zip(self._config.scenes, mined, strict=False)])
+        examples: list[Example] = []
+        if not weights.sum():
+            return examples
+        for _ in range(mined_pairs(self._config)):
+            number = int(rng.choice(len(weights), p=weights / weights.sum()))
+            found = mined[number][int(rng.integers(len(mined[number])))]
+            pose = int(rng.integers(1 << 32))
+            for col, row in (found.place, found.other):
+                source = PlacePairs(scenes[number], col, row)
+                examples.append(make_example(source, rng, options, np.random.default_rng(pose)))
+        return examples
 
 
 class ValidationBlock:
@@ -209,8 +239,10 @@ class PairData(pl.LightningDataModule):
     def train_dataloader(self) -> Any:
         """Batches are made in worker processes; a resumed run goes on with others than it began with."""
         assert self.trainer is not None, "lightning attaches it"
-        dataset = Batches(self._config, self._seed, self.trainer.global_step, self.trainer.global_rank)
+        seeds = (self._seed, self.trainer.global_step, self.trainer.global_rank)
+        dataset = Batches(self._config, *seeds, mined=Path(self.trainer.default_root_dir) / MINED)
         workers = self._config.workers
+        cv2.setNumThreads(1)  # a second run in one process hung: its worker waited for threads that a fork leaves out
         return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

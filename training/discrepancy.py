@@ -21,7 +21,6 @@ from geomatch.console import Step
 from geomatch.errors import UsageError
 from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
-from geomatch.images import log_of
 from geomatch.learned import CELL_PX, LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.shapes import EncoderShape
@@ -168,7 +167,7 @@ def embed(encoder: LearnedEncoder, windows: Sequence[Pair]) -> tuple[Vectors, Ve
         cells = TILE_PX // CELL_PX
         whole = encoder.dense(pair.optical, pair.valid, "optical")
         optical.append(_vector(whole.crop(start // CELL_PX, start // CELL_PX, cells, cells)))
-        image, valid = _query(pair, slice(start, start + TILE_PX))
+        image, valid = pair.query(slice(start, start + TILE_PX))
         sar.append(_vector(encoder.dense(image, valid, "sar")))
     return np.stack(optical), np.stack(sar)
 
@@ -255,14 +254,6 @@ def _encoder(config: EncoderConfig, name: str, seed: int) -> LearnedEncoder:
         torch.manual_seed(seed)
         net = EncoderNet(shape).eval()
     return LearnedEncoder(Weights(UNTRAINED, Path(), "", shape), load_runner(net))
-
-
-def _query(pair: Pair, part: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The part of the SAR image as a query's, [1 x s x s] relative to its own medians, and what of it is known."""
-    bands, valid = pair.sar[:, part, part], pair.valid[part, part]
-    medians = [float(np.median(lit)) if (lit := band[band > 0]).size else 1.0 for band in bands]
-    relative = [band / np.float32(median) for band, median in zip(bands, medians, strict=True)]
-    return log_of(relative, valid)[None], valid
 
 
 def _vector(dense: Dense) -> Vectors:

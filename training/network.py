@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import cast
 
@@ -35,6 +37,18 @@ def make_net(config: EncoderConfig) -> Net:
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own hints
     _leave_out(net, INPUTS[n.inputs])
     return net.train()
+
+
+@contextmanager
+def evaluated(net: nn.Module) -> Iterator[torch.device]:
+    """The network in evaluation mode, and where it runs."""
+    training = net.training
+    net.eval()
+    try:
+        with torch.inference_mode():
+            yield next(net.parameters()).device
+    finally:
+        net.train(training)
 
 
 def _leave_out(net: Net, planes: slice) -> None:

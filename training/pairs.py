@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from geomatch.errors import InputError
 from geomatch.geo import pixel_between
-from geomatch.images import OpticalStretch, SarRadiometry
+from geomatch.images import OpticalStretch, SarRadiometry, log_of
 from geomatch.raster import Raster, open_raster
 from geomatch.texture import is_textured
+from geomatch.tiles import TILE_PX
 
 MAX_NODATA = 0.02
 BLACK, BLANK_PX = 3, 9  # as JPEG leaves it; side of the smallest area that counts as fill
 MAX_OFF_PX = 0.5  # between the grids of two scenes
+JITTER_PX = 32  # of a crop around a place that is asked for
 _TRIES = 1000
 
 
@@ -42,6 +44,22 @@ class Pair:
     optical: NDArray[np.float32]
     sar: NDArray[np.float32]
     valid: NDArray[np.bool_]
+
+    def query(self, part: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """A square of the SAR image as a query's, [1 x s x s] relative to its own medians, and what of it is known."""
+        bands, valid = self.sar[:, part, part], self.valid[part, part]
+        medians = [float(np.median(lit)) if (lit := band[band > 0]).size else 1.0 for band in bands]
+        relative = [band / np.float32(median) for band, median in zip(bands, medians, strict=True)]
+        return log_of(relative, valid)[None], valid
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A pair, and the first column and row of the scene that it shows."""
+
+    pair: Pair
+    col: int
+    row: int
 
 
 class PairSource(Protocol):
@@ -119,32 +137,70 @@ class ScenePairs:
 
     def draw(self, rng: np.random.Generator, side_px: int) -> Pair:
         """A pair whose middle is uniform over the boxes, as far as it lies within them."""
+        return self.find(rng, side_px).pair
+
+    def find(self, rng: np.random.Generator, side_px: int) -> Placed:
+        """Such a pair, and where it lies."""
         side_px = min(side_px, self._largest)
         for _ in range(_TRIES):
             box = self._boxes[int(rng.choice(len(self._boxes), p=self._shares))]
             col = box.col0 + int(rng.integers(box.width)) - side_px // 2
             row = box.row0 + int(rng.integers(box.height)) - side_px // 2
-            first_col, first_row = col // _COARSE, row // _COARSE
-            last_col, last_row = -(-(col + side_px) // _COARSE), -(-(row + side_px) // _COARSE)
-            if first_col < 0 or first_row < 0:
-                continue
-            within = self._allowed[first_row:last_row, first_col:last_col]
-            if within.shape != (last_row - first_row, last_col - first_col) or not within.all():
+            if not self._within(col, row, side_px):
                 continue
             pair = self._read(col, row, side_px)
             if pair.valid.mean() >= 1 - MAX_NODATA and is_textured(pair.optical.mean(axis=0), pair.valid):
-                return pair
+                return Placed(pair, col, row)
         raise InputError(
             f"no place of {side_px} × {side_px} px with data and texture",
             where=self._optical.path,
             hint="use smaller crops or larger scenes",
         )
 
+    def draw_at(self, rng: np.random.Generator, side_px: int, col: int, row: int) -> Pair:
+        """A pair around a place, its middle up to JITTER_PX from it; what it shows is not asked.
+
+        Where the boxes leave no room for it the middle is the place itself, and then it is smaller, down to a tile.
+
+        Raises:
+            InputError: the place is not in the boxes, or too near to their edge for a tile.
+        """
+        shift = rng.integers(-JITTER_PX, JITTER_PX, size=2, endpoint=True).tolist()
+        for side in range(min(side_px, self._largest), min(side_px, TILE_PX) - 1, -_COARSE):
+            for right, down in (shift, (0, 0)):
+                first = (col + right - side // 2, row + down - side // 2)
+                if self._within(*first, side):
+                    return self._read(*first, side)
+        what = f"no room for a crop around column {col}, row {row} in its boxes"
+        raise InputError(what, where=self._optical.path, hint="name a place further within them")
+
+    def _within(self, col: int, row: int, side: int) -> bool:
+        """Whether a square lies in the union of the boxes."""
+        first_col, first_row = col // _COARSE, row // _COARSE
+        last_col, last_row = -(-(col + side) // _COARSE), -(-(row + side) // _COARSE)
+        if first_col < 0 or first_row < 0:
+            return False
+        within = self._allowed[first_row:last_row, first_col:last_col]
+        return within.shape == (last_row - first_row, last_col - first_col) and bool(within.all())
+
     def _read(self, col: int, row: int, side: int) -> Pair:
         optical = self._optical.read(col, row, side, side, bands=self._stretch.bands)
         sar = self._sar.read(col, row, side, side, bands=self._radiometry.bands)
         amplitude = np.stack(self._radiometry.relative(sar)).astype(np.float32)
         return Pair(self._stretch.bands_of(optical), amplitude, optical.valid & self._radiometry.lit(sar))
+
+
+@dataclass(frozen=True)
+class PlacePairs:
+    """One place of a scene as a source."""
+
+    scene: ScenePairs
+    col: int
+    row: int
+
+    def draw(self, rng: np.random.Generator, side_px: int) -> Pair:
+        """A pair around it."""
+        return self.scene.draw_at(rng, side_px, self.col, self.row)
 
 
 @dataclass(frozen=True)

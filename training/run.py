@@ -28,6 +28,7 @@ from .augment import LARGE_PX, SMALL_PX, AugmentOptions
 from .checks import check_objective
 from .config import EncoderConfig, load_config, save_config
 from .data import PairData, scene_boxes, scene_named
+from .mining import MINED
 from .task import SCORE, EncoderTask
 
 CONFIG, LAST = "config.yaml", "last.ckpt"
@@ -212,6 +213,8 @@ def _remember(config: EncoderConfig, output: Path) -> None:
             hint = "name another folder, or repeat the run's own configuration to resume it"
             raise UsageError("holds a run of another configuration", where=output, hint=hint)
         return
+    with writing(output):
+        (output / MINED).unlink(missing_ok=True)  # of a run that left no checkpoint
     with published(file) as part:
         save_config(config, part)
 

@@ -18,11 +18,13 @@ from geomatch.nets.shapes import GlobalShape
 from geomatch.tiles import STRIDE_PX, vector_size
 
 from . import alignment, pooled
-from .augment import LARGE_PX
+from .augment import LARGE_PX, AugmentOptions, widest_px
 from .config import EncoderConfig
-from .data import Batch, ValidationBlock, scene_named
+from .data import Batch, ValidationBlock, open_scene, scene_named
 from .losses import Windows, offset_loss
+from .mining import MINED, mine_scene, mining_rng, write_mined
 from .network import Net, make_net
+from .pairs import JITTER_PX
 from .validation import dense_recall, found_share, global_recall, map_features
 
 SCORE = "val_score"
@@ -148,6 +150,28 @@ class EncoderTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_end(self) -> None:
+        """Validate, and look for confusable places."""
+        self._validate()
+        m = self._config.data.mining
+        if m.share and not (self.current_epoch + 1) % m.every_epochs and self.trainer.is_global_zero:
+            self.log("confusable", float(self.mine(Path(self.trainer.default_root_dir) / MINED)))
+
+    def mine(self, file: Path) -> int:
+        """Write the places of each scene that the averaged network takes for each other, and return how many.
+
+        Crops around two of them show nothing in common, since a negative must not show the place itself.
+        """
+        data, epoch = self._config.data, self.current_epoch + 1
+        apart_px = widest_px(AugmentOptions(**data.augment)) + 2 * JITTER_PX
+        mined = []
+        for number, scene in enumerate(data.scenes):
+            rng = mining_rng(self._config.seed, epoch, number)
+            places = data.mining.places if scene.weight else 0
+            mined.append(mine_scene(self.kept_net, open_scene(Path(data.root), scene), rng, places, apart_px))
+        write_mined(file, mined, epoch)
+        return sum(len(found) for found in mined)
+
+    def _validate(self) -> None:
         """Look the validation windows up in the whole block; in the last epoch in any case."""
         v, epochs = self._config.validation, self.current_epoch + 1
         ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop

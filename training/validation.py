@@ -7,7 +7,6 @@ both axes. They are compared as they are trained, without the PCA that an index 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from geomatch.tiles import TileGrid, tile_vectors
 from .augment import LARGE_PX
 from .data import ValidationBlock
 from .losses import correlation
+from .network import evaluated
 from .pooled import pooled
 
 FOUND_CELLS = 1.25  # 10 px
@@ -34,21 +34,9 @@ Tiles = Iterator[tuple[Tensor, Tensor]]  # [N x 2] corners in pixels, [N x D] ve
 Encode = Callable[[Tensor], Tensor]
 
 
-@contextmanager
-def _evaluated(net: nn.Module) -> Iterator[torch.device]:
-    """The network in evaluation mode, and where it runs."""
-    training = net.training
-    net.eval()
-    try:
-        with torch.inference_mode():
-            yield next(net.parameters()).device
-    finally:
-        net.train(training)
-
-
 def map_features(net: EncoderNet, block: ValidationBlock) -> Tensor:
     """Dense features of the block's map: [1 x C x h x w]."""
-    with _evaluated(net) as device:
+    with evaluated(net) as device:
         field: Tensor = net(block.planes[None].to(device), "optical")
         return field
 
@@ -57,7 +45,7 @@ def found_share(net: EncoderNet, block: ValidationBlock, field: Tensor | None = 
     """Share of windows whose highest correlation lies within 10 px of the true place, by window size."""
     field = map_features(net, block) if field is None else field
     shares = {}
-    with _evaluated(net) as device:
+    with evaluated(net) as device:
         for size, (sar, truth) in block.windows.items():
             found = 0
             for first in range(0, len(sar), _CHUNK):
@@ -76,7 +64,7 @@ def dense_recall(
 ) -> dict[str, float]:
     """Recall of the large windows by their pooled features."""
     sar, truth = block.windows[LARGE_PX]
-    with _evaluated(net) as device:
+    with evaluated(net) as device:
 
         def encode(planes: Tensor) -> Tensor:
             origin = torch.zeros(len(planes), 2, device=device)
@@ -90,7 +78,7 @@ def dense_recall(
 def global_recall(net: GlobalNet, block: ValidationBlock, stride_px: int) -> dict[str, float]:
     """Recall of the large windows by vectors of whole windows."""
     sar, truth = block.windows[LARGE_PX]
-    with _evaluated(net) as device:
+    with evaluated(net) as device:
         tiles = whole_tiles(block.planes, lambda planes: net(planes.to(device), "optical"), LARGE_PX, stride_px)
         queries = encoded(sar, lambda planes: net(planes.to(device), "sar"))
         return _named(recalls(tiles, queries, truth * CELL_PX, stride_px))

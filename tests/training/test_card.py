@@ -9,7 +9,14 @@ import pytest
 
 from geomatch.errors import InputError
 from geomatch.training.card import write_card
-from geomatch.training.config import DataConfig, EncoderConfig, FolderConfig, SceneConfig, TrainerConfig
+from geomatch.training.config import (
+    DataConfig,
+    EncoderConfig,
+    FolderConfig,
+    SceneConfig,
+    SimulatedConfig,
+    TrainerConfig,
+)
 from geomatch.weights import Weights
 
 CONFIG = EncoderConfig(
@@ -17,6 +24,7 @@ CONFIG = EncoderConfig(
     data=DataConfig(
         scenes=[SceneConfig("a/optical.tif", "a/sar.tif", "split.csv", "harbour", weight=0.5)],
         folders=[FolderConfig("o", "s", validation_share=0.2)],
+        simulated=SimulatedConfig(weight=0.3),
         batch=12,
         steps_per_epoch=7,
     ),
@@ -38,7 +46,16 @@ def test_card_tells_data_training_and_figures(tmp_path: Path, weights_file: Path
     weights = Weights.find(str(weights_file))
     write_card(CONFIG, weights, [figures], tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
-    for told in (weights.sha256, "harbour", "split.csv", "20%", "21 steps of 12 pairs", "## Limits"):
+    for told in (
+        weights.sha256,
+        "harbour",
+        "split.csv",
+        "20%",
+        "21 steps of 12 pairs",
+        "## Limits",
+        "# card",
+        "simulated",
+    ):
         assert told in text
     assert "| plain-200 | mine | 47 | 0.957 [0.857, 0.989] | 0.851 | 1.000 |" in text
 

@@ -12,7 +12,7 @@ from drawing import NORTH_UP, UTM11, ramp, write_tiff
 from numpy.typing import NDArray
 
 from geomatch.errors import InputError
-from geomatch.training.pairs import Box, FolderPairs, Pair, PatchNames, ScenePairs
+from geomatch.training.pairs import JITTER_PX, Box, FolderPairs, Pair, PatchNames, PlacePairs, ScenePairs
 
 WIDTH, HEIGHT = 640, 512
 SIDE = 96
@@ -171,6 +171,53 @@ def test_grids_that_differ_are_refused_by_name(told: Path, tmp_path: Path, crs: 
 def test_scene_that_has_no_grid_is_taken_pixel_on_pixel(told: Path, tmp_path: Path) -> None:
     other = write_tiff(tmp_path / "other.tif", ramp(HEIGHT, WIDTH, "uint32"), crs=None, transform=None)
     assert ScenePairs(told / "optical.tif", other).draw(np.random.default_rng(0), SIDE).valid.all()
+
+
+# --- at a place that is asked for ---
+
+
+def test_crop_around_a_place_is_moved_a_little(told: Path) -> None:
+    pairs, rng, middles = source(told), np.random.default_rng(0), []
+    for _ in range(60):
+        cols, rows = sar_places(PlacePairs(pairs, 330, 250).draw(rng, 240))
+        assert cols.shape == (240, 240)
+        middles.append((int(cols[0, 0]) + 120 - 330, int(rows[0, 0]) + 120 - 250))
+    off = np.array(middles)
+    assert np.abs(off).max() <= JITTER_PX
+    assert (off.min(axis=0) < -20).all()
+    assert (off.max(axis=0) > 20).all()
+
+
+def test_crop_near_an_edge_stays_in_the_boxes_and_shows_the_place(told: Path) -> None:
+    box = Box(64, 64, 480, 416)
+    pairs, rng = source(told, [box]), np.random.default_rng(0)
+    for _ in range(20):
+        for col, row in ((190, 190), (420, 300), (304, 272), (64 + 116, 64 + 116)):
+            cols, rows = sar_places(pairs.draw_at(rng, 400, col, row))
+            assert 200 <= cols.shape[0] <= 400
+            assert cols.min() >= 64
+            assert cols.max() < 64 + 480
+            assert rows.min() >= 64
+            assert rows.max() < 64 + 416
+            assert cols.min() <= col - 68
+            assert cols.max() >= col + 68
+            assert rows.min() <= row - 68
+            assert rows.max() >= row + 68
+
+
+@pytest.mark.parametrize("place", [(600, 256), (300, 20), (-50, 100), (5000, 5000), (230, 40)])
+def test_place_outside_the_boxes_is_refused(told: Path, place: tuple[int, int]) -> None:
+    pairs = source(told, [Box(64, 0, 352, 512), Box(448, 0, 64, 512)])
+    with pytest.raises(InputError, match=rf"optical\.tif: .*column {place[0]}, row {place[1]}"):
+        pairs.draw_at(np.random.default_rng(0), 240, *place)
+
+
+def test_found_pair_is_the_drawn_one_and_lies_where_it_says(told: Path) -> None:
+    pairs = source(told)
+    found, drawn_pair = (draw(np.random.default_rng(4), SIDE) for draw in (pairs.find, pairs.draw))
+    np.testing.assert_array_equal(found.pair.sar, drawn_pair.sar)
+    cols, rows = sar_places(found.pair)
+    assert (cols[0, 0], rows[0, 0]) == (found.col, found.row)
 
 
 # --- folders of patches ---

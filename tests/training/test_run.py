@@ -6,6 +6,7 @@ import csv
 import errno
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.nets.shapes import EncoderShape
 from geomatch.training import data as training_data
 from geomatch.training.config import EncoderConfig, load_config
+from geomatch.training.mining import MINED
 from geomatch.training.run import LAST, WholeCheckpoints, export_weights, train_encoder
 from geomatch.training.task import EncoderTask
 from geomatch.weights import Weights
@@ -162,9 +164,9 @@ def test_killed_run_goes_on_from_its_last_checkpoint(
     seeds: list[tuple[int, ...]] = []
     original = training_data.Batches.__init__
 
-    def kept(self: Any, config: Any, *numbers: int) -> None:
+    def kept(self: Any, config: Any, *numbers: int, **named: Any) -> None:
         seeds.append(numbers)
-        original(self, config, *numbers)
+        original(self, config, *numbers, **named)
 
     monkeypatch.setattr(training_data.Batches, "__init__", kept)
     config, folder = config_of(scenes, "trainer.max_epochs=3"), tmp_path / "run"
@@ -327,13 +329,15 @@ SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "encoder").glob("*.yam
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configuration_runs_a_step(shipped: Path, scenes: Path, tmp_path: Path) -> None:
     config, small = load_config(shipped, SMALL), config_of(scenes, steps_per_epoch=1)
-    config.data, config.start = small.data, None
+    mining = replace(config.data.mining, every_epochs=1, places=6)
+    config.data, config.start = replace(small.data, mining=mining, batch=4), None
     if config.validation.scene:
         config.validation.scene, config.validation.windows = "town", 2
         config.validation.sizes_px = [size for size in config.validation.sizes_px if size <= 200]
     steps = Steps()
     assert train_encoder(config, tmp_path / "run", steps).is_file()
     assert steps.seen == [(1, 1)]
+    assert (tmp_path / "run" / MINED).is_file() == bool(mining.share)
 
 
 # --- a full disk ---
