@@ -19,7 +19,7 @@ from .config import (
 )
 from .run import train_encoder
 
-STEPS_PER_MINUTE = 30  # planned; the learning rate falls to zero by the end of so many
+STEPS_PER_MINUTE = 50  # planned; the learning rate falls to zero by the end of so many
 EPOCH_STEPS = 20
 LEARNING_RATE = 5e-4  # a quarter of a training's from nothing
 BATCH = 20
