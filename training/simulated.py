@@ -21,7 +21,7 @@ class SimulatedPairs:
 
     Args:
         size_px: side of a city.
-        draws: from one city, before the next is made, which takes about 2 s of one core for 1536 px.
+        draws: from one city, before the next is made.
     """
 
     def __init__(self, size_px: int = 1536, draws: int = 60) -> None:

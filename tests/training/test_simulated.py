@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from geomatch.structure import structure
 from geomatch.training.pairs import Pair
@@ -38,7 +37,7 @@ def test_generator_decides_all() -> None:
         assert not np.array_equal(mine.optical, different.optical)
 
 
-def test_city_is_left_after_so_many_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_city_is_left_after_so_many_draws() -> None:
     source, rng, cities = SimulatedPairs(512, 2), np.random.default_rng(0), []
     for _ in range(5):
         source.draw(rng, SIDE)
