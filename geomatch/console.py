@@ -23,9 +23,8 @@ P = ParamSpec("P")
 Step = Callable[[str, int, int], None]  # stage, done, total
 
 Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more: how files were understood.")]
-BackendOption = Annotated[
-    str, typer.Option("--backend", help="What runs the network: auto, torch, onnxruntime or openvino.")
-]
+BACKENDS = "What runs the network: auto, torch, onnxruntime or openvino."
+BackendOption = Annotated[str, typer.Option("--backend", help=BACKENDS)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; no progress.")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,18 @@ FORMAT_VERSION = 1
 MANIFEST, TILES, VECTORS, FEATURES = "manifest.json", "tiles.parquet", "vectors.faiss", "features.tif"
 
 _REBUILD = "build the index again with geomatch index build"
+
+
+def part_names(count: int) -> list[str]:
+    """Names of ``count`` files that hold the vectors: vectors.faiss, vectors-2.faiss and so on."""
+    first, dot, suffix = VECTORS.partition(".")
+    return [VECTORS, *(f"{first}-{number}{dot}{suffix}" for number in range(2, count + 1))]
+
+
+def is_index_file(name: str) -> bool:
+    """Whether a file of that name may lie in an index."""
+    stem, suffix = VECTORS.split(".")
+    return name in (MANIFEST, TILES, FEATURES) or re.fullmatch(rf"{stem}(-\d+)?\.{suffix}", name) is not None
 
 
 def _check_counts(**counts: int) -> None:
@@ -121,10 +134,15 @@ class Manifest:
     files: Mapping[str, FileRecord]
 
     def __post_init__(self) -> None:
-        if set(self.files) != {TILES, VECTORS, FEATURES}:
+        if set(self.files) != {TILES, FEATURES, *self.vector_parts}:
             raise ValueError(f"the files are {', '.join(map(str, self.files)) or 'none'}")
         if not (math.isfinite(self.feature_rms) and self.feature_rms >= 0):
             raise ValueError(f"feature_rms is {self.feature_rms}")
+
+    @property
+    def vector_parts(self) -> list[str]:
+        """Names of the files of the vectors, in their order."""
+        return part_names(max(1, len(self.files) - 2))
 
     @property
     def cells(self) -> tuple[int, int]:

@@ -4,7 +4,8 @@ An index is a directory, written whole by ``geomatch.index`` and never changed i
 
     manifest.json   what it is: versions, encoder, tiles, CRS, the map's file, sha256 of the files beside it
     tiles.parquet   GeoParquet: id, source, row, col, x, y, valid_fraction, geometry
-    vectors.faiss   FAISS: a pre-transform (PCA and norm) and the tiles' vectors, ids are rows of the table
+    vectors.faiss   FAISS: a pre-transform (PCA and norm) and the tiles' vectors, ids are rows of the table; of many
+                    tiles the first part, vectors-2.faiss and so on go on where it ends
     features.tif    int8 GeoTIFF of dense features, one pixel per cell, with its own georeferencing
 """
 
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,12 +30,7 @@ from geomatch.files import sha256_of
 from geomatch.geo import Grid
 from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest
 from geomatch.raster import Raster, open_raster
-from geomatch.threads import one_thread
-
-if TYPE_CHECKING:
-    import faiss
-
-RERANKED = 4  # coded vectors looked at again per tile asked for; benchmarks/search.py
+from geomatch.vectors import Vectors, read_part
 
 _REBUILD = "build the index again with geomatch index build"
 
@@ -106,7 +101,7 @@ class TileIndex:
         ]
         if faults:
             return faults
-        counts = {TILES: len(self._corners), VECTORS: int(self._vectors.ntotal)}
+        counts = {TILES: len(self._corners), VECTORS: len(self._vectors)}
         faults += [
             f"{name}: {count} tiles, the manifest says {len(self)}"
             for name, count in counts.items()
@@ -129,10 +124,8 @@ class TileIndex:
             vectors: [Q x D] pooled features as ``geomatch.tiles`` makes them.
             k: how many.
         """
-        k = min(k, len(self))
-        with one_thread():
-            scores, ids = self._vectors.search(np.ascontiguousarray(vectors, dtype=np.float32), k)
-        return Hits(np.where(ids >= 0, scores, -np.inf), self._corners[np.maximum(ids, 0)])
+        scores, ids = self._vectors.search(vectors, min(k, len(self)))
+        return Hits(scores, self._corners[ids])
 
     @cached_property
     def features(self) -> Field:
@@ -179,15 +172,12 @@ class TileIndex:
         return np.stack([table["col"].to_numpy(), table["row"].to_numpy()], axis=1).astype(np.int32)
 
     @cached_property
-    def _vectors(self) -> faiss.Index:
-        import faiss
-
-        with _reading(self.path / VECTORS) as file:
-            index = faiss.read_index(str(file))
-        inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
-        if isinstance(inner, faiss.IndexRefine):
-            inner.k_factor = RERANKED
-        return index
+    def _vectors(self) -> Vectors:
+        parts = []
+        for name in self.manifest.vector_parts:
+            with _reading(self.path / name) as file:
+                parts.append(read_part(file))
+        return Vectors(parts)
 
 
 def _encoder_of(manifest: Manifest, folder: Path, backend: str) -> Encoder:

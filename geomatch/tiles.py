@@ -52,6 +52,10 @@ class TileGrid:
                 hint="use a larger map or choose smaller tiles with --tile",
             )
 
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return len(self.col_starts) * len(self.row_starts)
+
     @property
     def col_starts(self) -> NDArray[np.int32]:
         """First pixel column of every column of tiles."""

@@ -28,12 +28,12 @@ from geomatch.manifest import (
     FEATURES,
     MANIFEST,
     TILES,
-    VECTORS,
     EncoderRecord,
     FileRecord,
     Manifest,
     SourceRecord,
     TileRecord,
+    is_index_file,
 )
 from geomatch.raster import Limits, Raster, open_raster
 from geomatch.structure import Dense
@@ -43,7 +43,7 @@ from geomatch.tiles import TileGrid
 
 from .plan import BLOCK_PX, BuildOptions, Window, blocks, window_of
 from .tables import TileTable
-from .vectors import fit_vectors, vectors_by_rows, write_vectors
+from .vectors import VectorFiles, fit_vectors, tile_blocks
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -104,7 +104,7 @@ def _check_replaceable(target: Path) -> None:
     if not (target / MANIFEST).is_file():
         raise OutputError("is there already and is no index", where=target, hint="choose another place")
     with writing(target):
-        others = sorted({file.name for file in target.iterdir()} - {MANIFEST, TILES, VECTORS, FEATURES})
+        others = sorted(file.name for file in target.iterdir() if not is_index_file(file.name))
     if others:
         what = f"holds more than an index ({others[0]}{', ...' if others[1:] else ''})"
         raise OutputError(what, where=target, hint="move that elsewhere, or choose another place")
@@ -197,24 +197,24 @@ class _Job:
         """
         with open_raster(folder / FEATURES) as features:
 
-            def read(row0: int, height: int) -> Dense:
-                patch = features.read(0, row0, features.width, height)
+            def read(col0: int, row0: int, width: int, height: int) -> Dense:
+                patch = features.read(col0, row0, width, height)
                 values: NDArray[np.float32] = patch.data.astype(np.float32) * patch.valid * QUANTUM
                 return Dense(values, patch.valid)
 
-            index, factory = fit_vectors(read, self.tiles, features.height, self.encoder, self.options)
+            cells, cell_px, channels = (features.height, features.width), self.encoder.cell_px, self.encoder.channels
+            index, factory = fit_vectors(read, self.tiles, cells, self.encoder, self.options)
+            vectors = VectorFiles(folder, index)
             with TileTable(folder / TILES, self.grid, self.tiles.size_px) as table:
-                for done, total, row_starts, found in vectors_by_rows(
-                    read, self.tiles, features.height, self.encoder.cell_px, self.encoder.channels
-                ):
-                    self.progress("vectors", done, total)
-                    keep = found.valid_fraction >= self.options.min_valid
+                for block in tile_blocks(read, self.tiles, cells, cell_px, channels):
+                    self.progress("vectors", block.done, block.total)
+                    keep = block.found.valid_fraction >= self.options.min_valid
                     at_rows, at_cols = np.nonzero(keep)
-                    index.add(np.ascontiguousarray(found.vectors[keep]))
-                    table.add(self.tiles.col_starts[at_cols], row_starts[at_rows], found.valid_fraction[keep])
-                self.progress("vectors", total, total)
-        write_vectors(index, folder / VECTORS)
-        return TileRecord(self.tiles.size_px, self.tiles.stride_px, int(index.ntotal), factory)
+                    vectors.add(block.found.vectors[keep])
+                    table.add(block.col_starts[at_cols], block.row_starts[at_rows], block.found.valid_fraction[keep])
+                self.progress("vectors", len(self.tiles), len(self.tiles))
+            count = vectors.close()
+        return TileRecord(self.tiles.size_px, self.tiles.stride_px, count, factory)
 
     def manifest(self, folder: Path, target: Path, tiles: TileRecord, rms: float) -> Manifest:
         """What the index in ``folder`` says about itself once it is at ``target``."""
@@ -238,10 +238,7 @@ class _Job:
             grid=self.grid,
             stretch=self.stretch,
             feature_rms=rms,
-            files={
-                name: FileRecord((folder / name).stat().st_size, sha256_of(folder / name))
-                for name in (TILES, VECTORS, FEATURES)
-            },
+            files={file.name: FileRecord(file.stat().st_size, sha256_of(file)) for file in sorted(folder.iterdir())},
         )
         self.progress("hashing", 1, 1)
         return manifest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geomatch import defaults
-from geomatch.console import BackendOption, Quiet, Verbose, box, friendly, progress, set_verbosity
+from geomatch.console import BACKENDS, Quiet, Verbose, box, friendly, progress, set_verbosity
 from geomatch.errors import IndexFormatError, InputError
 
 if TYPE_CHECKING:
@@ -25,26 +25,36 @@ IndexArgument = Annotated[Path, typer.Argument(help="Index directory.", show_def
 def build(
     orthomosaic: Annotated[Path, typer.Argument(help="Georeferenced GeoTIFF.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to appear, like city.gmi.")],
+    config: Annotated[Path | None, typer.Option(help="YAML of options, see configs/index; flags win over it.")] = None,
     bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the part to index.")] = None,
     bbox_crs: Annotated[str | None, typer.Option(help="CRS of --bbox, like EPSG:4326; default the map's.")] = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile, pixels.")] = 200,
-    stride: Annotated[int, typer.Option(help="From one tile to the next, pixels.")] = 16,
-    vectors: Annotated[str, typer.Option(help="auto, or a FAISS factory string such as Flat.")] = "auto",
+    tile: Annotated[int | None, typer.Option(help="Side of a tile, pixels.", show_default="200")] = None,
+    stride: Annotated[int | None, typer.Option(help="From one tile to the next, pixels.", show_default="16")] = None,
+    vectors: Annotated[
+        str | None, typer.Option(help="auto, or a FAISS factory string such as Flat.", show_default="auto")
+    ] = None,
     encoder: Annotated[
-        str, typer.Option(help="structural, the name of weights (geomatch weights), or a .safetensors file.")
-    ] = defaults.ENCODER,
-    backend: BackendOption = defaults.BACKEND,
-    min_valid: Annotated[float, typer.Option(help="Leave out tiles with a smaller share of data.")] = 0.5,
+        str | None,
+        typer.Option(
+            help="structural, the name of weights (geomatch weights), or a .safetensors file.",
+            show_default=defaults.ENCODER,
+        ),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help=BACKENDS, show_default=defaults.BACKEND)] = None,
+    min_valid: Annotated[
+        float | None, typer.Option(help="Leave out tiles with a smaller share of data.", show_default="0.5")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
     """Build the index of an orthomosaic."""
     from .build import build_index
-    from .plan import BuildOptions
+    from .plan import read_options
 
     set_verbosity(verbose, quiet)
-    options = BuildOptions(
+    options = read_options(
+        config,
         tile_px=tile,
         stride_px=stride,
         encoder=encoder,

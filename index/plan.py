@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from geomatch import defaults
+from geomatch.config import read_config
 from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs, transform_points
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
@@ -49,6 +52,17 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if not 0 < self.min_valid <= 1:
             raise UsageError(f"a valid share of {self.min_valid:g} is not possible", hint="take one above 0, up to 1")
+
+
+def read_options(file: Path | None, **given: Any) -> BuildOptions:
+    """Options from YAML, default none, and on top of it those given that are not None.
+
+    Raises:
+        InputError: the file cannot be read as YAML.
+        UsageError: an unknown key, or a value of the wrong kind.
+    """
+    options = read_config(file, BuildOptions, examples="configs/index") if file else BuildOptions()
+    return replace(options, **{key: value for key, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -119,9 +133,6 @@ def plan_vectors(count: int, dimensions: int, channels: int, vectors: str = "aut
     half the time of floats and a quarter of the bytes, and finds the same places. Many are scanned by fast-scan product
     quantisation (André et al. 2017) with re-ranking by 8-bit vectors, and very many without it: then the correlation
     of features, which follows anyway, is the re-ranking.
-
-    All else of a build is in bounded memory, but these vectors stay in it until they are written: benchmarks/build.py
-    measured peaks of 596, 880 and 692 MB on maps of 13, 201 and 453 Mpx, the last without vectors for re-ranking.
     """
     kept = min(PCA_DIMENSIONS, dimensions - channels)  # the removed means leave as many components of no extent
     scanned = count <= SCAN_UP_TO

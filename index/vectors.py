@@ -1,10 +1,10 @@
-"""Vectors of all tiles, some rows at a time, and the FAISS structure that holds them."""
+"""Vectors of all tiles, some at a time, and the FAISS files that hold them."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from scipy.linalg import eigh
 
 from geomatch.encoder import Encoder
 from geomatch.errors import InputError, UsageError
+from geomatch.manifest import part_names
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 
@@ -22,34 +23,65 @@ from .plan import PCA_EPSILON, PCA_POWER, BuildOptions, VectorPlan, plan_vectors
 if TYPE_CHECKING:
     import faiss
 
-ReadRows = Callable[[int, int], Dense]  # first row of cells, number of rows
+ReadCells = Callable[[int, int, int, int], Dense]  # first column and row of cells, columns, rows
 
 SAMPLE_TILES, SAMPLE_VALUES = 20_000, 25_000_000  # at most; the second of vectors of thousands of components
 CHUNK_VALUES = 1 << 21  # vector components at a time
+PART_TILES = 1_000_000  # whose vectors are in memory, 64 MB of codes, before they are written as a file of their own
 
 
-def vectors_by_rows(
-    read: ReadRows, tiles: TileGrid, cell_rows: int, cell_px: int, channels: int
-) -> Iterator[tuple[int, int, NDArray[np.int32], TileVectors]]:
-    """Vectors of the tiles, a few rows of tiles at a time: (rows done, rows in all, row starts, vectors)."""
-    col_starts, row_starts = tiles.col_starts, tiles.row_starts
-    per_row = len(col_starts) * vector_size(channels, tiles.size_px)
-    step = max(1, CHUNK_VALUES // per_row)
-    for first in range(0, len(row_starts), step):
-        part = row_starts[first : first + step]
-        top = int(part[0]) // cell_px
-        bottom = min(cell_rows, -(-(int(part[-1]) + tiles.size_px) // cell_px) + 1)
-        dense = read(top, bottom - top)
-        yield (
-            first,
-            len(row_starts),
-            part,
-            tile_vectors(dense, col_starts, part - top * cell_px, tiles.size_px, cell_px),
-        )
+@dataclass(frozen=True)
+class TileBlock:
+    """Tiles at the crossings of some rows and columns of the grid.
+
+    Attributes:
+        done, total: tiles of the blocks before, and of all.
+        col_starts, row_starts: [K], [R] first pixel columns and rows.
+        found: [R x K x D] their vectors.
+    """
+
+    done: int
+    total: int
+    col_starts: NDArray[np.int32]
+    row_starts: NDArray[np.int32]
+    found: TileVectors
+
+
+def tile_blocks(
+    read: ReadCells, tiles: TileGrid, cells: tuple[int, int], cell_px: int, channels: int
+) -> Iterator[TileBlock]:
+    """Vectors of all tiles, as many at a time as CHUNK_VALUES allows: whole rows of tiles, or parts of one.
+
+    Args:
+        read: gives features.
+        tiles: the grid.
+        cells: rows and columns of features that there are.
+        cell_px: side of a cell.
+        channels: features per cell.
+    """
+    size, at_once = tiles.size_px, max(1, CHUNK_VALUES // vector_size(channels, tiles.size_px))
+    per_row = len(tiles.col_starts)
+    down, across = max(1, at_once // per_row), min(per_row, at_once)
+    done = 0
+    for rows in _pieces(tiles.row_starts, down):
+        for cols in _pieces(tiles.col_starts, across):
+            (top, bottom), (left, right) = (
+                (int(part[0]) // cell_px, min(limit, -(-(int(part[-1]) + size) // cell_px) + 1))
+                for part, limit in zip((rows, cols), cells, strict=True)
+            )
+            dense = read(left, top, right - left, bottom - top)
+            found = tile_vectors(dense, cols - left * cell_px, rows - top * cell_px, size, cell_px)
+            yield TileBlock(done, len(tiles), cols, rows, found)
+            done += len(rows) * len(cols)
+
+
+def _pieces(values: NDArray[np.int32], length: int) -> Iterator[NDArray[np.int32]]:
+    for first in range(0, len(values), length):
+        yield values[first : first + length]
 
 
 def fit_vectors(
-    read: ReadRows, tiles: TileGrid, cell_rows: int, encoder: Encoder, options: BuildOptions
+    read: ReadCells, tiles: TileGrid, cells: tuple[int, int], encoder: Encoder, options: BuildOptions
 ) -> tuple[faiss.Index, str]:
     """An empty FAISS index fitted to a sample of the map's tiles, and its factory string.
 
@@ -57,16 +89,15 @@ def fit_vectors(
         InputError: no tile has enough valid pixels.
         UsageError: FAISS does not understand ``options.vectors``, or it cannot be trained on so few tiles.
     """
-
-    total = len(tiles.col_starts) * len(tiles.row_starts)
+    total = len(tiles)
     dimensions = vector_size(encoder.channels, tiles.size_px)
     plan = plan_vectors(total, dimensions, encoder.channels, options.vectors)
     sampled = min(SAMPLE_TILES, SAMPLE_VALUES // dimensions)
     sparse = replace(tiles, stride_px=tiles.stride_px * max(1, round(np.sqrt(total / sampled))))
     sample = np.concatenate(
         [
-            found.vectors[found.valid_fraction >= options.min_valid]
-            for _, _, _, found in vectors_by_rows(read, sparse, cell_rows, encoder.cell_px, encoder.channels)
+            block.found.vectors[block.found.valid_fraction >= options.min_valid]
+            for block in tile_blocks(read, sparse, cells, encoder.cell_px, encoder.channels)
         ]
     )
     if not len(sample):
@@ -118,11 +149,39 @@ def _half_whitening(sample: NDArray[np.float32], components: int) -> faiss.Linea
     return transform
 
 
-def write_vectors(index: faiss.Index, file: Path) -> None:
-    """Write the index; FAISS's own failures become OSError, as those of any other file are."""
-    import faiss
+class VectorFiles:
+    """Writes vectors as they come, a file for every PART_TILES of them, so that memory does not grow with the map.
 
-    try:
-        faiss.write_index(index, str(file))
-    except RuntimeError as error:
-        raise OSError(errno.EIO, "FAISS could not write the vectors", str(file)) from error
+    Args:
+        folder: of the index.
+        index: fitted and empty; it is filled and emptied part by part.
+    """
+
+    def __init__(self, folder: Path, index: faiss.Index) -> None:
+        self._folder, self._index = folder, index
+        self._parts = self._written = 0
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        """Append [N x D] vectors."""
+        if self._index.ntotal and self._index.ntotal + len(vectors) > PART_TILES:
+            self._write()
+        self._index.add(np.ascontiguousarray(vectors))
+
+    def close(self) -> int:
+        """Write what is left; returns how many vectors there are in all."""
+        if self._index.ntotal or not self._parts:
+            self._write()
+        return self._written
+
+    def _write(self) -> None:
+        """Write the part; FAISS's own failures become OSError, as those of any other file are."""
+        import faiss
+
+        file = self._folder / part_names(self._parts + 1)[-1]
+        try:
+            faiss.write_index(self._index, str(file))
+        except RuntimeError as error:
+            raise OSError(errno.EIO, "FAISS could not write the vectors", str(file)) from error
+        self._parts += 1
+        self._written += self._index.ntotal
+        self._index.reset()

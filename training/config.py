@@ -1,18 +1,16 @@
-"""What a training run is made of: dataclasses filled from YAML and dotted overrides, checked by OmegaConf."""
+"""What a training run is made of: dataclasses filled from YAML and dotted overrides, read by ``geomatch.config``."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import OmegaConf
 
-from geomatch.errors import InputError, UsageError
+from geomatch.config import merged, read_config
+from geomatch.errors import UsageError
 
 from .augment import AugmentOptions
 
@@ -264,42 +262,10 @@ class EncoderConfig:
 
 
 def load_config(file: Path, overrides: Sequence[str] = ()) -> EncoderConfig:
-    """A run from YAML and ``key.sub=value`` overrides.
-
-    Raises:
-        InputError: the file cannot be read as YAML.
-        UsageError: an unknown key, with the nearest known one, or a value of the wrong kind.
-    """
-    try:
-        given = OmegaConf.load(file)
-    except (OSError, ValueError, YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"cannot be read as YAML ({reason})", where=file, hint="see configs/encoder") from error
-    if not isinstance(given, DictConfig):
-        raise InputError("holds a list, not keys and values", where=file, hint="see configs/encoder")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(EncoderConfig), given, OmegaConf.from_dotlist(list(overrides)))
-        config = cast(EncoderConfig, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        raise _refusal(error, file) from error
-    options = OmegaConf.structured(AugmentOptions)
-    OmegaConf.set_readonly(options, False)
-    try:
-        OmegaConf.merge(options, config.data.augment)
-    except OmegaConfBaseException as error:
-        raise _refusal(error, file, "data.augment.") from error
+    """A run from YAML and ``key.sub=value`` overrides; raises as ``geomatch.config.read_config``."""
+    config = read_config(file, EncoderConfig, overrides, examples="configs/encoder")
+    merged(AugmentOptions, config.data.augment, where=file, prefix="data.augment.")
     return config
-
-
-def _refusal(error: OmegaConfBaseException, file: Path, prefix: str = "") -> UsageError:
-    """An unknown key, with the nearest one that there is beside it, or a value of the wrong kind."""
-    key = prefix + str(error.full_key or "")
-    if isinstance(error, ConfigKeyError) and is_dataclass(error.object_type):
-        parent, dot, last = key.rpartition(".")
-        near = difflib.get_close_matches(last, [f.name for f in fields(error.object_type)], n=1, cutoff=0.0)
-        return UsageError(f"unknown key {key!r}", where=file, hint=f"the nearest one is {parent}{dot}{near[0]}")
-    reason = str(error).splitlines()[0].rstrip(".")
-    return UsageError(f"{key}: {reason}" if key else reason, where=file, hint="correct the value")
 
 
 def one_of(value: str | int, known: Iterable[str | int], where: str) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,17 @@ from towns import PLACE, UTM33, Town, moved, optical, write_town
 
 from geomatch import defaults
 from geomatch.encoder import load_encoder
-from geomatch.errors import InputError, OutputError, UsageError
+from geomatch.errors import IndexFormatError, InputError, OutputError, UsageError
 from geomatch.files import sha256_of
 from geomatch.index import build, plan
 from geomatch.index.build import build_index
-from geomatch.index.plan import BuildOptions
+from geomatch.index.plan import BuildOptions, read_options
 from geomatch.manifest import FEATURES, MANIFEST, TILES, VECTORS
 from geomatch.tile_index import TileIndex
-from geomatch.tiles import starts
+from geomatch.tiles import starts, vector_size
 
 QUICK = BuildOptions(stride_px=64)
+KINDS = sorted((Path(__file__).parents[2] / "configs" / "index").glob("*.yaml"))
 ROTATED = PLACE @ Affine.rotation(33)
 
 
@@ -333,7 +335,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from geomatch.errors import OutputError
 from geomatch.index.build import build_index
-from geomatch.index.plan import BuildOptions
+from geomatch.index.plan import BuildOptions, read_options
 for limit in map(int, sys.argv[3:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     try:
@@ -375,7 +377,7 @@ def test_no_room_for_one_file_is_an_output_error(
     if harmed == MANIFEST:
         monkeypatch.setattr(Path, "write_text", full)
     else:
-        names = {TILES: "TileTable", VECTORS: "write_vectors", FEATURES: "_feature_file"}
+        names = {TILES: "TileTable", VECTORS: "VectorFiles", FEATURES: "_feature_file"}
         monkeypatch.setattr(build, names[harmed], full)
     with pytest.raises(OutputError, match=r"a\.gmi: the disk is full"):
         build_index(small.path, tmp_path / "a.gmi", QUICK)
@@ -447,3 +449,52 @@ def test_other_search_structures_find_a_tile_by_itself(vectors: str, town: Town,
     assert index.manifest.tiles.vectors.endswith(vectors)
     assert len(index.search(np.ones((2, components_of(index)), np.float32), 5).scores) == 2
     assert index.check() == []
+
+
+def test_parts_of_the_vectors_answer_as_one(small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = BuildOptions(stride_px=24, vectors="Flat")
+    whole = build_index(small.path, tmp_path / "whole.gmi", options)
+    monkeypatch.setattr("geomatch.index.vectors.PART_TILES", len(whole) // 3 + 1)
+    monkeypatch.setattr("geomatch.index.vectors.CHUNK_VALUES", 20_000)
+    parts = build_index(small.path, tmp_path / "parts.gmi", options)
+    names = parts.manifest.vector_parts
+    assert len(names) >= 3
+    assert {file.name for file in parts.path.iterdir()} == {MANIFEST, TILES, FEATURES, *names}
+    assert len(parts) == len(whole)
+    assert parts.check() == []
+    size = vector_size(whole.encoder.channels, 200)
+    queries = np.random.default_rng(0).normal(size=(5, size)).astype(np.float32)
+    one, other = whole.search(queries, 9), parts.search(queries, 9)
+    np.testing.assert_allclose(other.scores, one.scores, atol=1e-6)
+    assert (other.corners_px == one.corners_px).all()
+    build_index(small.path, parts.path, QUICK, overwrite=True)  # fewer parts take the place of many
+    assert {file.name for file in parts.path.iterdir()} == {MANIFEST, TILES, FEATURES, VECTORS}
+
+
+def test_harmed_part_is_named(small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geomatch.index.vectors.PART_TILES", 20)
+    monkeypatch.setattr("geomatch.index.vectors.CHUNK_VALUES", 20_000)
+    index = build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=24, vectors="Flat"))
+    last = index.path / index.manifest.vector_parts[-1]
+    assert last.name != VECTORS
+    content = last.read_bytes()
+    last.write_bytes(bytes(len(content)))
+    with pytest.raises(IndexFormatError, match=rf"{last.name}.*cannot be read"):
+        TileIndex.open(index.path).search(np.zeros((1, 10), np.float32), 1)
+    assert TileIndex.open(index.path).check() == [f"{last.name}: its content has changed since the index was built"]
+    last.unlink()
+    with pytest.raises(IndexFormatError, match=rf"{last.name} is missing"):
+        TileIndex.open(index.path)
+
+
+@pytest.mark.parametrize("file", KINDS, ids=lambda file: file.stem)
+def test_shipped_kinds_build(file: Path, small: Town, tmp_path: Path) -> None:
+    options = read_options(file)
+    index = build_index(small.path, tmp_path / "a.gmi", replace(options, stride_px=6))
+    assert index.manifest.encoder.name == options.encoder
+    assert options.vectors == "auto" or index.manifest.tiles.vectors.endswith(options.vectors)
+    assert index.check() == []
+
+
+def test_there_are_shipped_kinds() -> None:
+    assert KINDS

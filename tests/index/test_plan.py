@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
@@ -10,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from geomatch.errors import UsageError
+from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.index import plan
-from geomatch.index.plan import BuildOptions, Window, blocks, plan_vectors, window_of
+from geomatch.index.plan import BuildOptions, Window, blocks, plan_vectors, read_options, window_of
 
 UTM = "EPSG:32633"
 NORTH_UP = Grid(as_crs(UTM), Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000), 1000, 800)
@@ -109,3 +111,37 @@ def test_what_is_told_stands_after_the_reduction() -> None:
 def test_vectors_for_reranking_are_kept_while_they_fit_into_memory() -> None:
     assert plan_vectors(800_000, 432, 3).coded == "PQ128x4fs,Refine(SQ8)"
     assert plan_vectors(800_001, 432, 3).coded == "PQ128x4fs"
+
+
+def test_no_file_and_no_flag_are_the_defaults() -> None:
+    assert read_options(None, tile_px=None, encoder=None) == BuildOptions()
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "kind.yaml"
+    file.write_text("{encoder: structural, stride_px: 24, bbox: [1, 2, 3, 4]}")
+    options = read_options(file, stride_px=40, vectors=None)
+    assert (options.encoder, options.stride_px, options.vectors) == ("structural", 40, "auto")
+    assert tuple(options.bbox or ()) == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "told"),
+    [
+        ("strid_px: 8", UsageError, r"unknown key 'strid_px'.*nearest one is stride_px"),
+        ("stride_px: wide", UsageError, "stride_px: .*wide"),
+        ("bbox: [1, 2]", UsageError, "length 4"),
+        ("min_valid: 2", UsageError, "a valid share of 2"),
+        ("[1, 2]", InputError, r"holds a list.*configs/index"),
+        ("a: [", InputError, "cannot be read as YAML"),
+    ],
+)
+def test_files_that_are_wrong_are_told(text: str, kind: type[Exception], told: str, tmp_path: Path) -> None:
+    (tmp_path / "kind.yaml").write_text(text)
+    with pytest.raises(kind, match=told):
+        read_options(tmp_path / "kind.yaml")
+
+
+def test_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"kind\.yaml.*No such file"):
+        read_options(tmp_path / "kind.yaml")

@@ -1,4 +1,4 @@
-"""Vectors by rows are the vectors of the whole, and FAISS finds what brute force finds."""
+"""Vectors of blocks of tiles are the vectors of the whole, and FAISS finds what brute force finds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from geomatch.encoder import StructuralEncoder
 from geomatch.errors import InputError, UsageError
 from geomatch.index import vectors
 from geomatch.index.plan import BuildOptions
-from geomatch.index.vectors import ReadRows, fit_vectors, vectors_by_rows, write_vectors
+from geomatch.index.vectors import ReadCells, VectorFiles, fit_vectors, tile_blocks
+from geomatch.manifest import part_names
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, tile_vectors, vector_size
+from geomatch.vectors import Vectors, read_part
 
 CELL_PX = 8
 FLAT = BuildOptions(vectors="Flat")
@@ -27,47 +29,93 @@ def field(width_px: int, height_px: int, seed: int = 0) -> Dense:
     return Dense((rng.normal(0, 0.3, (3, rows, cols)) * valid).astype(np.float32), valid)
 
 
-def reader(dense: Dense) -> ReadRows:
-    def read(row0: int, height: int) -> Dense:
-        assert row0 >= 0
-        assert height > 0
-        assert row0 + height <= dense.valid.shape[0]
-        return dense.crop(0, row0, dense.valid.shape[1], height)
+def reader(dense: Dense) -> ReadCells:
+    rows, cols = dense.valid.shape
+
+    def read(col0: int, row0: int, width: int, height: int) -> Dense:
+        assert 0 <= col0 < col0 + width <= cols
+        assert 0 <= row0 < row0 + height <= rows
+        return dense.crop(col0, row0, width, height)
 
     return read
 
 
-@pytest.mark.parametrize("chunk", [1, 5_000, 1 << 23])
+@pytest.mark.parametrize("chunk", [1, 1_000, 5_000, 1 << 23])  # one tile, two, a row, all
 @pytest.mark.parametrize(("height", "stride"), [(333, 16), (330, 17), (200, 8), (207, 50)])
-def test_rows_at_a_time_give_the_vectors_of_the_whole(
+def test_blocks_of_tiles_are_the_vectors_of_the_whole(
     chunk: int, height: int, stride: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vectors, "CHUNK_VALUES", chunk)
     dense, tiles = field(260, height), TileGrid(260, height, 200, stride)
     whole = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX)
-    pieces = list(vectors_by_rows(reader(dense), tiles, dense.valid.shape[0], CELL_PX, 3))
-    assert np.concatenate([part for _, _, part, _ in pieces]).tolist() == tiles.row_starts.tolist()
-    assert [done for done, _, _, _ in pieces] == sorted({done for done, _, _, _ in pieces})
-    assert {total for _, total, _, _ in pieces} == {len(tiles.row_starts)}
-    np.testing.assert_allclose(np.concatenate([found.vectors for *_, found in pieces]), whole.vectors, atol=1e-6)
-    shares = np.concatenate([found.valid_fraction for *_, found in pieces])
-    np.testing.assert_allclose(shares, whole.valid_fraction, atol=1e-6)
+    done = 0
+    for block in tile_blocks(reader(dense), tiles, dense.valid.shape, CELL_PX, 3):
+        assert (block.done, block.total) == (done, whole.valid_fraction.size)
+        done += block.found.valid_fraction.size
+        at = np.ix_(
+            np.searchsorted(tiles.row_starts, block.row_starts), np.searchsorted(tiles.col_starts, block.col_starts)
+        )
+        np.testing.assert_allclose(block.found.vectors, whole.vectors[at], atol=1e-6)
+        np.testing.assert_allclose(block.found.valid_fraction, whole.valid_fraction[at], atol=1e-6)
+        whole.vectors[at] = np.nan  # each tile once
+    assert done == whole.valid_fraction.size
+    assert np.isnan(whole.vectors).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 16])
-def test_rows_at_a_time_are_as_many_as_their_vectors_allow(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("tiles_at_once", "shapes"), [(15, [(3, 5)] * 3 + [(1, 5)]), (2, [(1, 2), (1, 2), (1, 1)] * 10)]
+)
+def test_blocks_are_as_large_as_their_vectors_allow(
+    channels: int, tiles_at_once: int, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiles = TileGrid(260, 333, 200, 16)
-    row = len(tiles.col_starts) * vector_size(channels, 200)
-    monkeypatch.setattr(vectors, "CHUNK_VALUES", 3 * row)
-    values = np.ones((channels, 42, 33), np.float32)
-    dense = Dense(values, np.ones((42, 33), bool))
-    pieces = [part for _, _, part, _ in vectors_by_rows(reader(dense), tiles, 42, CELL_PX, channels)]
-    assert [len(part) for part in pieces] == [3, 3, 3, 1]
+    monkeypatch.setattr(vectors, "CHUNK_VALUES", tiles_at_once * vector_size(channels, 200))
+    dense = Dense(np.ones((channels, 42, 33), np.float32), np.ones((42, 33), bool))
+    found = list(tile_blocks(reader(dense), tiles, (42, 33), CELL_PX, channels))
+    assert [(len(block.row_starts), len(block.col_starts)) for block in found] == shapes
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "PQ16x4fs,Refine(SQ8)", "L2norm,Flat"])
+def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(400, 32)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(gallery)
+    found = []
+    for size in (1000, 150):
+        monkeypatch.setattr(vectors, "PART_TILES", size)
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        files = VectorFiles(folder, index)
+        for first in range(0, 400, 60):
+            files.add(gallery[first : first + 60])
+        assert files.close() == 400
+        names = part_names(len(list(folder.iterdir())))
+        assert {file.name for file in folder.iterdir()} == set(names)
+        stored = Vectors([read_part(folder / name) for name in names])
+        assert len(stored) == 400
+        found.append(stored.search(gallery[::9], 5))
+    assert len(list((tmp_path / "150").iterdir())) == 4  # of at most two additions of 60 each
+    (scores, ids), (in_parts, ids_in_parts) = found
+    if "Refine" in factory:  # it sees more of several parts: what it adds scores no less
+        assert (in_parts >= scores - 1e-6).all()
+    else:
+        np.testing.assert_allclose(in_parts, scores, atol=1e-6)
+    assert (ids == ids_in_parts).mean() > 0.95
+    assert ids_in_parts[:, 0].tolist() == list(range(0, 400, 9))
+
+
+def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
+    files = VectorFiles(tmp_path, faiss.IndexFlatIP(4))
+    assert files.close() == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.faiss"]
 
 
 def test_flat_search_is_exact() -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290, 200, 16)
-    index, factory = fit_vectors(reader(dense), tiles, dense.valid.shape[0], StructuralEncoder(), FLAT)
+    index, factory = fit_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), FLAT)
     gallery = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX).vectors.reshape(-1, 432)
     assert factory == "Flat"
     assert index.ntotal == 0
@@ -81,7 +129,7 @@ def test_flat_search_is_exact() -> None:
 
 def test_reduction_is_fitted_to_the_tiles_that_count() -> None:
     dense, tiles = field(520, 520), TileGrid(520, 520, 200, 8)
-    index, factory = fit_vectors(reader(dense), tiles, dense.valid.shape[0], StructuralEncoder(), BuildOptions())
+    index, factory = fit_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), BuildOptions())
     assert factory.startswith("PCA256,L2norm,")
     assert isinstance(index, faiss.IndexPreTransform)
     gallery = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX).vectors.reshape(-1, 432)
@@ -94,16 +142,16 @@ def test_map_of_nodata_says_so() -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290)
     empty = Dense(np.zeros_like(dense.values), np.zeros_like(dense.valid))
     with pytest.raises(InputError, match=r"no tile of the map has 50% valid pixels.*--min-valid"):
-        fit_vectors(reader(empty), tiles, dense.valid.shape[0], StructuralEncoder(), BuildOptions())
+        fit_vectors(reader(empty), tiles, dense.valid.shape, StructuralEncoder(), BuildOptions())
 
 
 @pytest.mark.parametrize("wrong", ["Nonsense", "PQ7", "IVF4096,Flat", ""])
 def test_what_faiss_cannot_make_is_a_usage_error(wrong: str) -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290)
     with pytest.raises(UsageError, match=r"FAISS cannot make.*--vectors at auto"):
-        fit_vectors(reader(dense), tiles, dense.valid.shape[0], StructuralEncoder(), BuildOptions(vectors=wrong))
+        fit_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), BuildOptions(vectors=wrong))
 
 
 def test_vectors_that_cannot_be_written_are_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="FAISS could not write"):
-        write_vectors(faiss.IndexFlatIP(4), tmp_path / "missing" / "vectors.faiss")
+        VectorFiles(tmp_path / "missing", faiss.IndexFlatIP(4)).close()
