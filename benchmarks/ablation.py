@@ -49,6 +49,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "multi-similarity": (POOLED, "loss.pooled=multi-similarity"),
     "cross-batch": (POOLED, "loss.pooled=cross-batch"),
     "dense + infonce": ("loss.pooled=infonce", "loss.pooled_weight=0.3"),
+    "dense + infonce, linear": ("loss.pooled=infonce", "loss.pooled_weight=0.3", "loss.projection=256"),
     "global, triplet": (*GLOBAL, "loss.pooled=triplet"),
     "global, triplet + critic": (*GLOBAL, "loss.pooled=triplet", "alignment.method=critic"),
 }

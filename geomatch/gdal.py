@@ -25,8 +25,8 @@ GDAL_OPTIONS = {
 
 
 def set_block_cache(size_bytes: int) -> None:
-    """Keep up to so many bytes of decoded blocks in this process, for jobs that read the same files again and again."""
-    GDAL_OPTIONS["GDAL_CACHEMAX"] = size_bytes
+    """Keep at least up to so many bytes of decoded blocks in this process, for who reads the same again and again."""
+    GDAL_OPTIONS["GDAL_CACHEMAX"] = max(size_bytes, int(GDAL_OPTIONS["GDAL_CACHEMAX"]))
 
 
 _WARNINGS_LOCK = threading.Lock()  # warnings.catch_warnings changes the state of the whole process

@@ -14,6 +14,7 @@ from geomatch import defaults, headings
 from geomatch.answer import Answers, Judged
 from geomatch.errors import InputError
 from geomatch.fusion import DISTINCT_CELLS, Poses
+from geomatch.gdal import set_block_cache
 from geomatch.headings import Asked, Hypothesis
 from geomatch.location import Location
 from geomatch.query import Query
@@ -27,6 +28,7 @@ from geomatch.tiles import starts
 RETRIEVED_TILES = 600
 CONTESTED = 1.15  # peak ratio up to which the fine correlation decides between the best places
 CONTENDERS = 8
+BLOCK_CACHE = 256 << 20  # bytes of the map's decoded blocks; a block of a JPEG GeoTIFF costs as much as a correlation
 FINE_WEIGHT = 2.0  # of the pixels' correlation against the features'; a false place's spreads half as much
 
 
@@ -100,6 +102,7 @@ class Locator:
             IndexFormatError: the index cannot be used.
             InputError: ``map_path`` is not the index's map.
         """
+        set_block_cache(BLOCK_CACHE)
         opened = TileIndex.open(index, backend)
         source = opened.manifest.source
         try:
