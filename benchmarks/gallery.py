@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,18 +51,13 @@ def as_dense(field: Field) -> Dense:
     return Dense(field.values * field.valid * QUANTUM, field.valid)
 
 
-def reader(dense: Dense) -> Callable[[int, int], Dense]:
-    """Rows of cells, as the builder of vectors asks for them."""
-    return lambda row0, height: dense.crop(0, row0, dense.valid.shape[1], height)
-
-
 def gallery_vectors(dense: Dense, grid: TileGrid, min_valid: float) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Pooled vectors [N x D] and corners [N x 2] of the tiles with enough valid area."""
     vectors, corners = [], []
-    for _, _, rows, found in fitting.vectors_by_rows(reader(dense), grid, dense.valid.shape[0], CELL_PX, CHANNELS):
-        at_rows, at_cols = np.nonzero(found.valid_fraction >= min_valid)
-        vectors.append(found.vectors[at_rows, at_cols])
-        corners.append(np.stack([grid.col_starts[at_cols], rows[at_rows]], axis=1))
+    for block in fitting.tile_blocks(dense.crop, grid, dense.valid.shape, CELL_PX, CHANNELS):
+        at_rows, at_cols = np.nonzero(block.found.valid_fraction >= min_valid)
+        vectors.append(block.found.vectors[at_rows, at_cols])
+        corners.append(np.stack([block.col_starts[at_cols], block.row_starts[at_rows]], axis=1))
     return np.concatenate(vectors), np.concatenate(corners)
 
 

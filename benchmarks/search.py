@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import common
 import faiss
@@ -30,8 +29,8 @@ from geomatch.index.build import build_index
 from geomatch.index.plan import SCAN_UP_TO, BuildOptions, plan_vectors
 from geomatch.locator import RETRIEVED_TILES
 from geomatch.structure import CHANNELS
-from geomatch.tile_index import RERANKED
-from geomatch.tiles import STRIDE_PX, TileGrid, TileVectors
+from geomatch.tiles import STRIDE_PX, TileGrid
+from geomatch.vectors import RERANKED
 
 FLAT, HNSW = "Flat", "HNSW32"
 REFINED = "PQ128x4fs,Refine(SQ8)"
@@ -134,11 +133,7 @@ def fitted(vectors: Vectors, kind: Kind) -> faiss.Index:
     """The structure over the vectors, fitted as geomatch fits it, to as large a sample."""
     rng = np.random.default_rng(0)
     sample = vectors[np.sort(rng.permutation(len(vectors))[: fitting.SAMPLE_TILES])]
-    tiles = TileVectors(sample[None], np.ones((1, len(sample)), np.float32))
-    row = [(0, 1, np.zeros(1, np.int32), tiles)]
-    with patch.object(fitting, "vectors_by_rows", lambda *_: iter(row)):
-        grid = TileGrid(LA_VAL.width, LA_VAL.height)
-        index, _ = fitting.fit_vectors(lambda *_: None, grid, 0, gallery.ENCODER, BuildOptions(vectors=kind.factory))
+    index = fitting.fit_vectors(plan_vectors(len(vectors), vectors.shape[1], CHANNELS, kind.factory), sample)
     index.add(vectors)
     if kind.factor > 1:
         faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", kind.factor)

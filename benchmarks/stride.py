@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from geomatch import tiles
 from geomatch.index import plan
 from geomatch.index import vectors as fitting
-from geomatch.index.plan import BuildOptions
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid
 
@@ -71,15 +70,16 @@ def rank_of(pool: int) -> int:
 
 def evaluate(choice: Choice, dense: Dense, queries: list[Dense], truth: NDArray[np.int64]) -> Found:
     grid = TileGrid(LA_VAL.width, LA_VAL.height, gallery.SIZE_PX, choice.stride)
-    options = BuildOptions(stride_px=choice.stride, vectors="Flat")
     changes = [
         (tiles, "POOL_PX", choice.pool),
         (plan, "PCA_DIMENSIONS", min(choice.pca, rank_of(choice.pool))),
         (fitting, "PCA_POWER", choice.power),
     ]
     with gallery.setting(*changes):
-        index, _ = fitting.fit_vectors(gallery.reader(dense), grid, dense.valid.shape[0], gallery.ENCODER, options)
-        vectors, corners = gallery.gallery_vectors(dense, grid, options.min_valid)
+        valid, encoder = tiles.MIN_TILE_VALID, gallery.ENCODER
+        sample = fitting.sample_vectors(dense.crop, grid, dense.valid.shape, encoder, valid)
+        index = fitting.fit_vectors(plan.plan_vectors(len(grid), sample.shape[1], encoder.channels, "Flat"), sample)
+        vectors, corners = gallery.gallery_vectors(dense, grid, valid)
         asked = gallery.query_vectors(queries)
     index.add(vectors)
     _, ids = index.search(asked, max(AT))

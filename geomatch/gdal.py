@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geomatch.errors import InputError, UnrectifiedError
 from geomatch.geo import Grid, as_crs
 
-GDAL_OPTIONS = {
+GDAL_OPTIONS: dict[str, str | int] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no sidecars
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_CACHEMAX": 64 << 20,  # bytes, for the whole process

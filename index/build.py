@@ -41,9 +41,9 @@ from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid
 
-from .plan import BLOCK_PX, BuildOptions, Window, blocks, window_of
+from .plan import BLOCK_PX, BuildOptions, Window, blocks, plan_vectors, window_of
 from .tables import TileTable
-from .vectors import VectorFiles, fit_vectors, tile_blocks
+from .vectors import VectorFiles, fit_vectors, sample_vectors, tile_blocks
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -203,8 +203,10 @@ class _Job:
                 return Dense(values, patch.valid)
 
             cells, cell_px, channels = (features.height, features.width), self.encoder.cell_px, self.encoder.channels
-            index, factory = fit_vectors(read, self.tiles, cells, self.encoder, self.options)
-            vectors = VectorFiles(folder, index)
+            sample = sample_vectors(read, self.tiles, cells, self.encoder, self.options.min_valid)
+            plan = plan_vectors(len(self.tiles), sample.shape[1], channels, self.options.vectors)
+            vectors = VectorFiles(folder, fit_vectors(plan, sample))
+            del sample
             with TileTable(folder / TILES, self.grid, self.tiles.size_px) as table:
                 for block in tile_blocks(read, self.tiles, cells, cell_px, channels):
                     self.progress("vectors", block.done, block.total)
@@ -214,7 +216,7 @@ class _Job:
                     table.add(block.col_starts[at_cols], block.row_starts[at_rows], block.found.valid_fraction[keep])
                 self.progress("vectors", len(self.tiles), len(self.tiles))
             count = vectors.close()
-        return TileRecord(self.tiles.size_px, self.tiles.stride_px, count, factory)
+        return TileRecord(self.tiles.size_px, self.tiles.stride_px, count, str(plan))
 
     def manifest(self, folder: Path, target: Path, tiles: TileRecord, rms: float) -> Manifest:
         """What the index in ``folder`` says about itself once it is at ``target``."""

@@ -18,7 +18,7 @@ from geomatch.manifest import part_names
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 
-from .plan import PCA_EPSILON, PCA_POWER, BuildOptions, VectorPlan, plan_vectors
+from .plan import PCA_EPSILON, PCA_POWER, VectorPlan
 
 if TYPE_CHECKING:
     import faiss
@@ -80,31 +80,36 @@ def _pieces(values: NDArray[np.int32], length: int) -> Iterator[NDArray[np.int32
         yield values[first : first + length]
 
 
-def fit_vectors(
-    read: ReadCells, tiles: TileGrid, cells: tuple[int, int], encoder: Encoder, options: BuildOptions
-) -> tuple[faiss.Index, str]:
-    """An empty FAISS index fitted to a sample of the map's tiles, and its factory string.
+def sample_vectors(
+    read: ReadCells, tiles: TileGrid, cells: tuple[int, int], encoder: Encoder, min_valid: float
+) -> NDArray[np.float32]:
+    """Vectors of tiles spread over the map, to fit a FAISS index to: [N x D], about SAMPLE_TILES at most.
 
     Raises:
         InputError: no tile has enough valid pixels.
-        UsageError: FAISS does not understand ``options.vectors``, or it cannot be trained on so few tiles.
     """
-    total = len(tiles)
-    dimensions = vector_size(encoder.channels, tiles.size_px)
-    plan = plan_vectors(total, dimensions, encoder.channels, options.vectors)
-    sampled = min(SAMPLE_TILES, SAMPLE_VALUES // dimensions)
-    sparse = replace(tiles, stride_px=tiles.stride_px * max(1, round(np.sqrt(total / sampled))))
+    wanted = min(SAMPLE_TILES, SAMPLE_VALUES // vector_size(encoder.channels, tiles.size_px))
+    sparse = replace(tiles, stride_px=tiles.stride_px * max(1, round(np.sqrt(len(tiles) / wanted))))
     sample = np.concatenate(
         [
-            block.found.vectors[block.found.valid_fraction >= options.min_valid]
+            block.found.vectors[block.found.valid_fraction >= min_valid]
             for block in tile_blocks(read, sparse, cells, encoder.cell_px, encoder.channels)
         ]
     )
     if not len(sample):
         raise InputError(
-            f"no tile of the map has {options.min_valid:.0%} valid pixels",
+            f"no tile of the map has {min_valid:.0%} valid pixels",
             hint="check its nodata value and mask with gdalinfo, or lower --min-valid",
         )
+    return sample
+
+
+def fit_vectors(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:
+    """An empty FAISS index fitted to a sample of the map's vectors, [N x D].
+
+    Raises:
+        UsageError: FAISS does not understand the plan, or cannot be trained on so few.
+    """
     try:
         index = _index(plan, sample)
         index.train(sample)
@@ -113,7 +118,7 @@ def fit_vectors(
         raise UsageError(
             f"FAISS cannot make {str(plan)!r} of {len(sample)} tiles ({reason})", hint="leave --vectors at auto"
         ) from error
-    return index, str(plan)
+    return index
 
 
 def _index(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:

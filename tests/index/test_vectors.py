@@ -11,15 +11,14 @@ import pytest
 from geomatch.encoder import StructuralEncoder
 from geomatch.errors import InputError, UsageError
 from geomatch.index import vectors
-from geomatch.index.plan import BuildOptions
-from geomatch.index.vectors import ReadCells, VectorFiles, fit_vectors, tile_blocks
+from geomatch.index.plan import plan_vectors
+from geomatch.index.vectors import ReadCells, VectorFiles, fit_vectors, sample_vectors, tile_blocks
 from geomatch.manifest import part_names
 from geomatch.structure import Dense
-from geomatch.tiles import TileGrid, tile_vectors, vector_size
+from geomatch.tiles import MIN_TILE_VALID, TileGrid, tile_vectors, vector_size
 from geomatch.vectors import Vectors, read_part
 
 CELL_PX = 8
-FLAT = BuildOptions(vectors="Flat")
 
 
 def field(width_px: int, height_px: int, seed: int = 0) -> Dense:
@@ -38,6 +37,13 @@ def reader(dense: Dense) -> ReadCells:
         return dense.crop(col0, row0, width, height)
 
     return read
+
+
+def fitted(dense: Dense, tiles: TileGrid, kind: str = "auto") -> tuple[faiss.Index, str]:
+    """As a build fits its vectors."""
+    sample = sample_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), MIN_TILE_VALID)
+    chosen = plan_vectors(len(tiles), sample.shape[1], 3, kind)
+    return fit_vectors(chosen, sample), str(chosen)
 
 
 @pytest.mark.parametrize("chunk", [1, 1_000, 5_000, 1 << 23])  # one tile, two, a row, all
@@ -115,7 +121,7 @@ def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
 
 def test_flat_search_is_exact() -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290, 200, 16)
-    index, factory = fit_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), FLAT)
+    index, factory = fitted(dense, tiles, "Flat")
     gallery = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX).vectors.reshape(-1, 432)
     assert factory == "Flat"
     assert index.ntotal == 0
@@ -129,7 +135,7 @@ def test_flat_search_is_exact() -> None:
 
 def test_reduction_is_fitted_to_the_tiles_that_count() -> None:
     dense, tiles = field(520, 520), TileGrid(520, 520, 200, 8)
-    index, factory = fit_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), BuildOptions())
+    index, factory = fitted(dense, tiles)
     assert factory.startswith("PCA256,L2norm,")
     assert isinstance(index, faiss.IndexPreTransform)
     gallery = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX).vectors.reshape(-1, 432)
@@ -142,14 +148,14 @@ def test_map_of_nodata_says_so() -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290)
     empty = Dense(np.zeros_like(dense.values), np.zeros_like(dense.valid))
     with pytest.raises(InputError, match=r"no tile of the map has 50% valid pixels.*--min-valid"):
-        fit_vectors(reader(empty), tiles, dense.valid.shape, StructuralEncoder(), BuildOptions())
+        fitted(empty, tiles)
 
 
 @pytest.mark.parametrize("wrong", ["Nonsense", "PQ7", "IVF4096,Flat", ""])
 def test_what_faiss_cannot_make_is_a_usage_error(wrong: str) -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290)
     with pytest.raises(UsageError, match=r"FAISS cannot make.*--vectors at auto"):
-        fit_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), BuildOptions(vectors=wrong))
+        fitted(dense, tiles, wrong)
 
 
 def test_vectors_that_cannot_be_written_are_an_error_of_the_system(tmp_path: Path) -> None:
