@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from geomatch import tiles
 from geomatch.correlate import QUANTUM, Field
-from geomatch.encoder import StructuralEncoder
+from geomatch.encoder import Encoder, StructuralEncoder
 from geomatch.index import vectors as fitting
 from geomatch.index.build import BuildOptions, build_index
-from geomatch.structure import CHANNELS, Dense
+from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid, tile_vectors
 
@@ -38,11 +38,11 @@ def setting(*changes: tuple[object, str, object]) -> Iterator[None]:
     tiles._pooling.cache_clear()
 
 
-def field_of(data: Path, area: Area) -> Field:
+def field_of(data: Path, area: Area, encoder: str = common.STRUCTURAL) -> Field:
     """Features of an area as its index holds them."""
     folder = common.BENCH / "gallery"
     map_file = common.area_file(data, area, folder)
-    options = BuildOptions(encoder=common.STRUCTURAL)
+    options = BuildOptions(encoder=encoder)
     index: TileIndex = build_index(map_file, map_file.with_suffix(".gmi"), options, overwrite=True)
     return index.features
 
@@ -54,16 +54,18 @@ def as_dense(field: Field) -> Dense:
 def gallery_vectors(dense: Dense, grid: TileGrid, min_valid: float) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Pooled vectors [N x D] and corners [N x 2] of the tiles with enough valid area."""
     vectors, corners = [], []
-    for block in fitting.tile_blocks(dense.crop, grid, dense.valid.shape, CELL_PX, CHANNELS):
+    for block in fitting.tile_blocks(dense.crop, grid, dense.valid.shape, CELL_PX, len(dense.values)):
         at_rows, at_cols = np.nonzero(block.found.valid_fraction >= min_valid)
         vectors.append(block.found.vectors[at_rows, at_cols])
         corners.append(np.stack([block.col_starts[at_cols], block.row_starts[at_rows]], axis=1))
     return np.concatenate(vectors), np.concatenate(corners)
 
 
-def query_features(sar: SarWindows, corners: NDArray[np.int64], size: int = SIZE_PX) -> list[Dense]:
+def query_features(
+    sar: SarWindows, corners: NDArray[np.int64], size: int = SIZE_PX, *, encoder: Encoder = ENCODER
+) -> list[Dense]:
     strips = [sar.strip(corner, size) for corner in corners]
-    return [ENCODER.dense(strip.image[None], strip.valid, "sar") for strip in strips]
+    return [encoder.dense(strip.image[None], strip.valid, "sar") for strip in strips]
 
 
 def query_vectors(queries: list[Dense]) -> NDArray[np.float32]:

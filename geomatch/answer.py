@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,9 +98,7 @@ class Answers:
         evidence = self._evidence(windows, judged)
         if status not in ("located", "ambiguous"):
             return Location(status, name, confidence=confidence, evidence=evidence)
-        if not self._strip.heading_known:
-            note = f"heading found: {self._strip.heading_deg:.1f}° clockwise from north"
-            evidence = replace(evidence, notes=(*evidence.notes, note))
+        evidence = replace(evidence, notes=(*evidence.notes, *self._found(evidence)))
         grid = self._grid(judged.corner_px)
         x, y = grid.to_map(grid.center_px)
         metres = ground_resolution_m(self._index.grid, judged.corner_px)
@@ -114,6 +112,14 @@ class Answers:
             confidence=confidence,
             evidence=evidence,
         )
+
+    def _found(self, evidence: Evidence) -> Iterator[str]:
+        """What the place told of the strip that was not known."""
+        tolerance = self._strip.tolerance
+        if tolerance.turn_deg:
+            yield f"heading found: {evidence.heading_deg:.1f}° clockwise from north"
+        if tolerance.scale != 1:
+            yield f"scale found: {evidence.gsd_m:.4g} m per pixel"
 
     def _grid(self, corner_px: NDArray[np.float64]) -> Grid:
         """Where the pixels of the strip's file lie when its resampled image starts at ``corner_px``."""
@@ -136,6 +142,7 @@ class Answers:
             inliers=self._inliers(windows, judged.corner_px),
             accuracy=judged.accuracy,
             heading_deg=self._strip.heading_deg,
+            gsd_m=ground_resolution_m(self._grid(judged.corner_px)),
             seconds=dict(self._seconds),
             notes=self._notes,
         )

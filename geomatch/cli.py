@@ -17,6 +17,8 @@ from geomatch import defaults
 from geomatch.console import (
     INTERRUPTED,
     BackendOption,
+    GsdTolerance,
+    HeadingTolerance,
     Quiet,
     Verbose,
     box,
@@ -107,6 +109,8 @@ def locate(
             help="Where the strips' up points, degrees clockwise from north, or unknown; default theirs, or 0.",
         ),
     ] = None,
+    heading_tolerance: HeadingTolerance = None,
+    gsd_tolerance: GsdTolerance = None,
     kind: Annotated[Kind, typer.Option(help="What the numbers are.")] = Kind.AUTO,
     band: Annotated[list[int] | None, typer.Option(help="Band to use, from 1; may be repeated. Default all.")] = None,
     map_path: MapOption = None,
@@ -128,8 +132,8 @@ def locate(
     """Find where SAR strips were taken.
 
     Scale and heading come from a strip's georeferencing, its position is not used. A file without georeferencing is
-    taken as north up at the map's resolution unless --gsd and --heading say otherwise. With --heading unknown all
-    headings are tried, which takes longer.
+    taken as north up at the map's resolution unless --gsd and --heading say otherwise. With a tolerance, headings and
+    scales within it are tried; with --heading unknown all headings are, which takes longer.
     """
     from geomatch.outputs import check_locations_path, feature_collection, write_locations
     from geomatch.pictures import Pictures
@@ -137,7 +141,8 @@ def locate(
 
     set_verbosity(verbose, quiet)
     heading_deg = None if heading is None else _heading(heading)
-    options = StripOptions(gsd_m=gsd, heading_deg=heading_deg, kind=kind.value, bands=tuple(band) if band else None)
+    bands = tuple(band) if band else None
+    options = StripOptions(gsd, heading_deg, kind.value, bands, heading_tolerance, gsd_tolerance)
     if output is not None:
         check_locations_path(output)
     locator = _open(index, map_path, exhaustive, backend)
@@ -251,9 +256,11 @@ def evaluate(
             help="Turn windows at random: by any heading, which has to be found, or up to DEG, which is not told.",
         ),
     ] = "none",
+    heading_tolerance: HeadingTolerance = None,
     scale: Annotated[
         float, typer.Option(metavar="PCT", help="Percent by which the scale told may be off, at random either way.")
     ] = 0.0,
+    gsd_tolerance: GsdTolerance = None,
     absent: Annotated[
         Path | None, typer.Option(help="A SAR scene off the map, to see whether that is noticed.")
     ] = None,
@@ -272,6 +279,7 @@ def evaluate(
     Counts are by overlap and distance, never by tile; shares come with Wilson intervals. Windows where the map shows
     open water or nothing (a quarter of the 8 px cells must have a gradient of 0.01 per pixel) are reported apart.
     """
+    from geomatch.attitude import Tolerance
     from geomatch.evaluation import evaluate as run
     from geomatch.sampling import WindowOptions, turns
 
@@ -284,6 +292,7 @@ def evaluate(
         aligned=aligned,
         rotate=turns(rotate),
         scale_percent=scale,
+        tolerance=Tolerance.told(heading_tolerance, gsd_tolerance, any_turn=rotate == "any"),
     )
     locator = _open(index, map_path, exhaustive, backend)
     with progress(quiet) as step:

@@ -23,6 +23,14 @@ P = ParamSpec("P")
 Step = Callable[[str, int, int], None]  # stage, done, total
 
 Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Say more: how files were understood.")]
+HeadingTolerance = Annotated[
+    float | None,
+    typer.Option(metavar="DEG", help="How far the heading told may be off, either way: it is found then."),
+]
+GsdTolerance = Annotated[
+    float | None,
+    typer.Option(metavar="PCT", help="How far the pixel size told may be off, either way: it is found then."),
+]
 BACKENDS = "What runs the network: auto, torch, onnxruntime or openvino."
 BackendOption = Annotated[str, typer.Option("--backend", help=BACKENDS)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; no progress.")]

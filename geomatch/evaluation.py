@@ -35,7 +35,7 @@ from geomatch.metrics import auroc, first_hit, recall_at, wilson
 from geomatch.outputs import output_file
 from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions, window_cuts
-from geomatch.strips import RawStrip
+from geomatch.strips import RawStrip, Strip
 from geomatch.texture import is_textured
 
 RECALL_AT = (1, 5, 10, 50, 100)
@@ -61,6 +61,7 @@ class Prediction:
         signs: what the confidence was read from (``Signs.values``), or None.
         wall_s, cpu_s: of the query.
         heading_error_deg: of the best place's heading, in [0, 180]; None where it was told, or off the map.
+        scale_error_percent: of the best place's scale, likewise.
     """
 
     on_map: bool
@@ -75,6 +76,7 @@ class Prediction:
     wall_s: float
     cpu_s: float
     heading_error_deg: float | None = None
+    scale_error_percent: float | None = None
 
     @property
     def error_px(self) -> float:
@@ -115,13 +117,13 @@ def predict(
             window = raster.grid.window(cut.col, cut.row, cut.size_px, cut.size_px)
             wall, cpu = time.perf_counter(), time.process_time()
             linear = linear_to_map(window, locator.index.grid)
-            known = options.rotate != "any"
-            raw = RawStrip.of(patch, linear, radiometry.relative_to(patch), ground=ground, heading_known=known)
+            told = options.told
+            raw = RawStrip.of(patch, linear, radiometry.relative_to(patch), ground=ground, tolerance=told)
             trace = locator.find(raw)
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             truth = _Truth(
                 center_px=pixel_between(window, locator.index.grid, window.center_px),
-                heading_deg=None if known else replace(raw, linear=linear @ linear_part(cut.to_scene)).heading_deg(),
+                raw=replace(raw, linear=linear @ linear_part(cut.to_scene)),
             )
             yield _prediction(locator, trace, truth if on_map else None, (wall, cpu))
         progress(len(cuts), len(cuts))
@@ -208,8 +210,6 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
     placed = errors_m[np.isfinite(errors_m)]
     located = [prediction for prediction in seen if prediction.status == "located"]
     absent = [prediction.confidence for prediction in predictions if not prediction.on_map]
-    turns = [p.heading_error_deg for p in located if p.heading_error_deg is not None]
-    asked = any(prediction.heading_error_deg is not None for prediction in predictions)
     return {
         "windows": len(seen),
         "textured": len(textured),
@@ -218,7 +218,7 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
         **_success("success_px", seen),
         **_success("success_px_textured", textured),
         "error_m": _percentiles(placed, (50, 90, 95)),
-        **({"heading_error_deg": _percentiles(np.array(turns), (50, 90))} if asked else {}),
+        **_attitude_errors(predictions),
         "answered": int(placed.size),
         "located": len(located),
         "located_wrong": sum(prediction.error_px > SUCCESS_PX[2] for prediction in located),
@@ -229,6 +229,16 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
         "wall_s_per_query": float(np.mean([prediction.wall_s for prediction in predictions])) if predictions else None,
         "cpu_s_per_query": float(np.mean([prediction.cpu_s for prediction in predictions])) if predictions else None,
     }
+
+
+def _attitude_errors(predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Percentiles over the located ones, of what was to be found."""
+    errors: dict[str, Any] = {}
+    for name in ("heading_error_deg", "scale_error_percent"):
+        if any(getattr(prediction, name) is not None for prediction in predictions):
+            found = [getattr(prediction, name) for prediction in predictions if prediction.status == "located"]
+            errors[name] = _percentiles(np.array([value for value in found if value is not None]), (50, 90))
+    return errors
 
 
 def _percentiles(values: NDArray[np.float64], percents: Sequence[int]) -> dict[str, float | None]:
@@ -250,10 +260,23 @@ def _success(name: str, predictions: Sequence[Prediction]) -> dict[str, dict[str
 
 @dataclass(frozen=True)
 class _Truth:
-    """Where a window was cut: its centre, pixels of the map, and its heading where that was not told."""
+    """Where a window was cut: its centre, pixels of the map, and the window as it lies there."""
 
     center_px: NDArray[np.float64]
-    heading_deg: float | None
+    raw: RawStrip
+
+    def heading_error_deg(self, strip: Strip) -> float | None:
+        """Of a strip's heading, in [0, 180]; None where it was told."""
+        if not self.raw.tolerance.turn_deg or strip.heading_deg is None:
+            return None
+        return abs((strip.heading_deg - self.raw.heading_deg() + 180) % 360 - 180)
+
+    def scale_error_percent(self, strip: Strip) -> float | None:
+        """Of a strip's scale; None where it was told."""
+        if self.raw.tolerance.scale == 1:
+            return None
+        found, true = abs(strip.from_file.determinant), abs(float(np.linalg.det(self.raw.linear)))
+        return 100 * abs(float(np.sqrt(found / true)) - 1)
 
 
 def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: tuple[float, float]) -> Prediction:
@@ -275,15 +298,9 @@ def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: t
         signs=None if trace.judged is None else trace.judged.signs.values(),
         wall_s=seconds[0],
         cpu_s=seconds[1],
-        heading_error_deg=None if truth is None else _heading_error(trace, truth),
+        heading_error_deg=None if truth is None or found is None else truth.heading_error_deg(strip),
+        scale_error_percent=None if truth is None or found is None else truth.scale_error_percent(strip),
     )
-
-
-def _heading_error(trace: Trace, truth: _Truth) -> float | None:
-    """Between the true and the found heading, in [0, 180]."""
-    if trace.judged is None or truth.heading_deg is None or trace.strip.heading_deg is None:
-        return None
-    return abs((trace.strip.heading_deg - truth.heading_deg + 180) % 360 - 180)
 
 
 def _ranked(trace: Trace) -> NDArray[np.float64]:

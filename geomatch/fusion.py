@@ -194,13 +194,14 @@ def distinct(summits: Sequence[Summit], cell_px: int) -> Poses:
     return Poses((cells + fraction) * cell_px, scores)
 
 
+def vertex(before: float, peak: float, after: float) -> float:
+    """Where a parabola through three values, a step apart, is highest: steps from the middle one, at most a half."""
+    bend = before - 2 * peak + after
+    return 0.0 if bend >= 0 else float(np.clip((before - after) / (2 * bend), -0.5, 0.5))
+
+
 def subpixel(surface: NDArray[np.float64], row: int, col: int) -> tuple[float, float]:
-    """Offset of a peak from its entry, column and row, by a parabola through it and its neighbours; 0 at an edge."""
-
-    def vertex(before: float, peak: float, after: float) -> float:
-        bend = before - 2 * peak + after
-        return 0.0 if bend >= 0 else float(np.clip((before - after) / (2 * bend), -0.5, 0.5))
-
+    """Offset of a peak from its entry, column and row, by parabolas through it and its neighbours; 0 at an edge."""
     height, width = surface.shape
     across = 0.0 if not 0 < col < width - 1 else vertex(*surface[row, col - 1 : col + 2])
     down = 0.0 if not 0 < row < height - 1 else vertex(*surface[row - 1 : row + 2, col])

@@ -42,6 +42,7 @@ class Evidence:
         windows: windows of the strip that were compared.
         inliers: windows whose own best place agrees with the answer.
         heading_deg: where the strip's up points at the best place, clockwise from true north, or None without a place.
+        gsd_m: metres per pixel of the strip on the ground there, or None without a place.
         accuracy: "pixel" when the place was fixed on the map's pixels, "cell" when on the index's features alone.
         seconds: wall time per stage.
         notes: what the user should know, sentences.
@@ -55,6 +56,7 @@ class Evidence:
     inliers: int = 0
     accuracy: Accuracy = "cell"
     heading_deg: float | None = None
+    gsd_m: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

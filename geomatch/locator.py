@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from geomatch import defaults, headings
+from geomatch import defaults, hypotheses
 from geomatch.answer import Answers, Judged
+from geomatch.attitude import TOLD, Attitude
 from geomatch.errors import InputError
 from geomatch.fusion import DISTINCT_CELLS, Poses
 from geomatch.gdal import set_block_cache
-from geomatch.headings import Asked, Hypothesis
+from geomatch.hypotheses import Asked, Hypothesis
 from geomatch.location import Location
 from geomatch.query import Query
 from geomatch.refine import MapPixels, Refined, Refiner
@@ -38,7 +40,7 @@ class Trace:
 
     Attributes:
         location: the answer.
-        strip: as it was answered, turned to the heading that was found where it was not known.
+        strip: as it was answered, at the attitude that was found where it was not known.
         retrieved: poses in the order of the vector search, map pixels; none where it was not used.
         judged: the best place and the signs by which it was judged, or None where there was none.
     """
@@ -131,16 +133,16 @@ class Locator:
         return self.find(raw, clock).location
 
     def find(self, raw: RawStrip, clock: Clock | None = None) -> Trace:
-        """Find a strip that is in its file's own pixels, and its heading where that is not known."""
+        """Find a strip that is in its file's own pixels, and its heading and scale where they are not known."""
         clock = clock or Clock()
         with clock.stage("read"):
-            strip = raw.turned()
+            strip = raw.at()
         with one_thread():
-            if raw.heading_known or _shows_nothing(strip):
+            if raw.tolerance.known or _shows_nothing(strip):
                 return self._trace(strip, clock)
-            with clock.stage("headings"):
-                hypotheses = self._try_headings(raw)
-            return self._trace(raw.turned(hypotheses[0].turn_deg) if hypotheses else strip, clock, hypotheses)
+            with clock.stage("attitudes"):
+                tried = self._try_attitudes(raw)
+            return self._trace(raw.at(tried[0].attitude) if tried else strip, clock, tried)
 
     def trace(self, strip: Strip, clock: Clock | None = None) -> Trace:
         """Find a strip that is already on the map's pixel grid, and keep what led to the answer."""
@@ -169,26 +171,36 @@ class Locator:
             judged = Judged.of(_among_rivals(rivals, found, query), look)
         return Trace(answers.placed(query.windows, judged), strip, retrieved, judged)
 
-    def _try_headings(self, raw: RawStrip) -> list[Hypothesis]:
-        """Places at the headings where they look most like the strip: the likeliest first, then the others by score."""
+    def _try_attitudes(self, raw: RawStrip) -> list[Hypothesis]:
+        """Places at the attitudes where they look most like the strip: the likeliest first, the others by score."""
         cell = self.index.encoder.cell_px
         apart = DISTINCT_CELLS * cell
 
         def ask(strip: RawStrip) -> Asked:
-            return lambda turn_deg: Query.of(self.index, strip.turned(turn_deg))
+            return lambda attitude: Query.of(self.index, strip.at(attitude))
 
-        tried = headings.try_headings(ask(raw.richest_part(headings.PART_PX)), apart, exhaustive=self.exhaustive)
-        finalists = headings.correct(tried, ask(raw), raw.reach_px, cell)
+        def look_at(attitude: Attitude, center_px: NDArray[np.float64]) -> Hypothesis:
+            return self._looked_at(Hypothesis(attitude, center_px, 0.0), ask(raw)(attitude))
+
+        part = ask(raw.richest_part(hypotheses.PART_PX))
+        tried = hypotheses.try_attitudes(part, raw.tolerance, apart, exhaustive=self.exhaustive)
+        finalists = hypotheses.correct(tried, ask(raw), raw.tolerance, raw.reach_px, cell)
         if self.pixels is not None:
             close = [finalist for finalist in finalists if finalist.score * CONTESTED >= finalists[0].score]
-            looked = [self._looked_at(finalist, ask(raw)(finalist.turn_deg)) for finalist in close]
+            looked = [replace(look_at(one.attitude, one.center_px), score=one.score) for one in close]
             looked.sort(key=lambda finalist: _together(finalist.score, finalist.look), reverse=True)
             finalists = looked + finalists[len(close) :]
-        return [*finalists[:1], *headings.distinct([*finalists[1:], *tried], apart)]
+            if looked and looked[0].look is not None:
+                finalists[0] = hypotheses.polish(looked[0], look_at, raw.tolerance)
+        return [*finalists[:1], *hypotheses.distinct([*finalists[1:], *tried], apart)]
 
-    def _looked_at(self, finalist: Hypothesis, query: Query) -> Hypothesis:
+    def _looked_at(self, hypothesis: Hypothesis, query: Query) -> Hypothesis:
+        """A hypothesis with what the pixels say of it, at the place where they put it."""
         refiner = self._refiner(query)
-        return finalist if refiner is None else replace(finalist, look=refiner.at(finalist.center_px - query.middle_px))
+        if refiner is None:
+            return hypothesis
+        look = refiner.at(hypothesis.center_px - query.middle_px)
+        return replace(hypothesis, center_px=look.corner_px + query.middle_px, look=look)
 
     def _refiner(self, query: Query) -> Refiner | None:
         """What looks at the pixels of windows, or None where there is nothing to look at."""
@@ -233,22 +245,22 @@ def _together(score: float, look: Refined | None) -> float:
 
 
 def _with_first(rivals: Sequence[Hypothesis], retrieved: Poses, query: Query) -> Poses:
-    """The place at which the heading was found, then the retrieved ones; the vectors may miss it."""
+    """The place at which the attitude was found, then the retrieved ones; the vectors may miss it."""
     corners = [rival.center_px - query.middle_px for rival in rivals[:1]]
     scores = retrieved.scores[: len(corners)]
     return Poses(np.vstack([*corners, retrieved.corners_px]), np.append(scores, retrieved.scores))
 
 
 def _among_rivals(rivals: Sequence[Hypothesis], found: Poses, query: Query) -> Poses:
-    """The chosen place, and as the others the best of all headings: it was chosen among all of them."""
+    """The chosen place, and as the others the best of all attitudes: it was chosen among all of them."""
     if not rivals:
         return found
     middle, apart = query.middle_px, DISTINCT_CELLS * query.index.encoder.cell_px
     own = [
-        Hypothesis(0.0, corner + middle, float(score))
+        Hypothesis(TOLD, corner + middle, float(score))
         for corner, score in zip(found.corners_px, found.scores, strict=True)
     ]
-    others = headings.distinct([*own[1:], *rivals], apart)
+    others = hypotheses.distinct([*own[1:], *rivals], apart)
     others = [rival for rival in others if np.abs(rival.center_px - own[0].center_px).max() >= apart]
     kept = [own[0], *others]
     return Poses(np.array([rival.center_px for rival in kept]) - middle, np.array([rival.score for rival in kept]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -12,6 +12,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from shapely.geometry import Polygon, box
 
+from geomatch.attitude import ANY_TURN_DEG, KNOWN, Tolerance
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, apply_affine, pixel_between
 from geomatch.images import SarRadiometry
@@ -38,6 +39,7 @@ class WindowOptions:
         rotate: "any" to turn each about its centre by a random heading, which the locator has to find, or by up to how
             many degrees either way it is turned without the locator being told.
         scale_percent: how far its scale may be off what is told, either way, at random.
+        tolerance: what the locator is told of that; by ``rotate`` "any" the heading is unknown in any case.
     """
 
     windows: int = 500
@@ -47,6 +49,7 @@ class WindowOptions:
     aligned: bool = False
     rotate: Literal["any"] | float = 0.0
     scale_percent: float = 0.0
+    tolerance: Tolerance = KNOWN
 
     def __post_init__(self) -> None:
         if self.rotate != "any" and not 0 <= self.rotate <= 180:
@@ -59,6 +62,11 @@ class WindowOptions:
                 f"{self.windows} windows of {self.size_px} px are not possible",
                 hint=f"take at least 1 window of at least {MIN_STRIP_PX} px",
             )
+
+    @property
+    def told(self) -> Tolerance:
+        """How far the locator is told that heading and scale may be off."""
+        return replace(self.tolerance, turn_deg=ANY_TURN_DEG) if self.rotate == "any" else self.tolerance
 
 
 def turns(text: str) -> Literal["any"] | float:

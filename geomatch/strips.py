@@ -11,6 +11,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 
+from geomatch.attitude import KNOWN, TOLD, Attitude, Tolerance
 from geomatch.errors import GeomatchError, InputError, LimitError, UnrectifiedError, UsageError
 from geomatch.geo import Grid, ground_jacobian, ground_resolution_m, linear_to_map, local_grid
 from geomatch.images import SarRadiometry
@@ -36,14 +37,19 @@ class StripOptions:
             found; then georeferencing gives the scale alone.
         kind: what its numbers are, see ``SarRadiometry.detect``.
         bands: 1-based bands to use, default all.
+        heading_tolerance_deg: how far the heading may be off to either side; then it is found. Default not at all.
+        gsd_tolerance_percent: how far the pixel size may be off, likewise; up to 100, a factor of 2 either way.
     """
 
     gsd_m: float | None = None
     heading_deg: float | Literal["unknown"] | None = None
     kind: str = "auto"
     bands: tuple[int, ...] | None = None
+    heading_tolerance_deg: float | None = None
+    gsd_tolerance_percent: float | None = None
 
     def __post_init__(self) -> None:
+        _ = self.tolerance  # whose terms are checked
         if self.gsd_m is not None and not (np.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise UsageError(f"a pixel of {self.gsd_m:g} m is not possible", where="--gsd", hint="give metres above 0")
         heading: object = self.heading_deg
@@ -53,6 +59,12 @@ class StripOptions:
             told = f"{heading:g}" if isinstance(heading, int | float) else repr(heading)
             hint = "give degrees clockwise from north, 0-360, or unknown"
             raise UsageError(f"{told} is no heading", where="--heading", hint=hint)
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How far what is told may be off."""
+        unknown = self.heading_deg == "unknown"
+        return Tolerance.told(self.heading_tolerance_deg, self.gsd_tolerance_percent, any_turn=unknown)
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ class Strip:
         file_size: columns and rows of the file.
         notes: how the file was understood, sentences for the user.
         heading_deg: where the file's up points on the map, clockwise from true north; None where nobody asked.
-        heading_known: whether that was told, or is one that was tried.
+        tolerance: how far heading and scale might have been from what was told; then they are ones that were tried.
     """
 
     image: NDArray[np.float32]
@@ -75,7 +87,7 @@ class Strip:
     file_size: tuple[int, int]
     notes: tuple[str, ...] = ()
     heading_deg: float | None = None
-    heading_known: bool = True
+    tolerance: Tolerance = KNOWN
 
     @property
     def area_px(self) -> float:
@@ -92,7 +104,7 @@ class RawStrip:
         valid: [H x W].
         linear: [2 x 2] pixel of the file -> pixel of the map.
         ground: [2 x 2] pixel of the map -> metres east and north, since turns are turns on the ground.
-        heading_known: whether ``linear`` holds for the heading too, or for the scale alone.
+        tolerance: how far the true heading and scale may be from what ``linear`` says.
         notes: how the file was understood, sentences for the user.
         part: columns and rows of the file that ``image`` leaves out before its first pixel, and the file's size; None
             where it is all of the file.
@@ -102,7 +114,7 @@ class RawStrip:
     valid: NDArray[np.bool_]
     linear: NDArray[np.float64]
     ground: NDArray[np.float64]
-    heading_known: bool = True
+    tolerance: Tolerance = KNOWN
     notes: tuple[str, ...] = ()
     part: tuple[int, int, int, int] | None = None
 
@@ -114,12 +126,12 @@ class RawStrip:
         radiometry: SarRadiometry,
         *,
         ground: NDArray[np.float64] = NORTH_UP,
-        heading_known: bool = True,
+        tolerance: Tolerance = KNOWN,
         notes: tuple[str, ...] = (),
     ) -> RawStrip:
         """SAR pixels as in the file, and what they are."""
         image, valid = radiometry.log_amplitude(patch), radiometry.lit(patch)
-        return cls(image, valid, linear, ground, heading_known, notes)
+        return cls(image, valid, linear, ground, tolerance, notes)
 
     @property
     def reach_px(self) -> float:
@@ -127,18 +139,19 @@ class RawStrip:
         height, width = self.image.shape
         return float(np.linalg.norm(self.linear @ [[width, width], [height, -height]], axis=0).max() / 2)
 
-    def turned(self, turn_deg: float = 0.0) -> Strip:
-        """The strip on the map's pixel grid, turned clockwise on the ground by so much more than ``linear`` says."""
-        image, valid, from_file = resample(self.image, self.valid, self._linear(turn_deg))
+    def at(self, attitude: Attitude = TOLD) -> Strip:
+        """The strip on the map's pixel grid, turned and scaled by so much more than ``linear`` says."""
+        image, valid, from_file = resample(self.image, self.valid, self._linear(attitude))
         height, width = self.image.shape
         left, top, *size = self.part or (0, 0, width, height)
         from_file = from_file @ Affine.translation(-left, -top)
-        heading_deg = self.heading_deg(turn_deg)
-        return Strip(image, valid, from_file, (size[0], size[1]), self.notes, heading_deg, self.heading_known)
+        return Strip(
+            image, valid, from_file, (size[0], size[1]), self.notes, self.heading_deg(attitude), self.tolerance
+        )
 
-    def heading_deg(self, turn_deg: float = 0.0) -> float:
-        """Where its up points at that turn, degrees clockwise from true north, in [0, 360)."""
-        east, north = -(self.ground @ self._linear(turn_deg))[:, 1]
+    def heading_deg(self, attitude: Attitude = TOLD) -> float:
+        """Where its up points at that attitude, degrees clockwise from true north, in [0, 360)."""
+        east, north = -(self.ground @ self._linear(attitude))[:, 1]
         return float(np.degrees(np.arctan2(east, north)) % 360)
 
     def richest_part(self, max_px: int) -> RawStrip:
@@ -161,11 +174,11 @@ class RawStrip:
         cut = np.s_[first[1] : first[1] + height, first[0] : first[0] + width]
         return replace(self, image=self.image[cut], valid=self.valid[cut], part=(*first, wide, tall))
 
-    def _linear(self, turn_deg: float) -> NDArray[np.float64]:
-        if turn_deg == 0:
+    def _linear(self, attitude: Attitude) -> NDArray[np.float64]:
+        if attitude == TOLD:
             return self.linear
-        sine, cosine = np.sin(np.radians(turn_deg)), np.cos(np.radians(turn_deg))
-        clockwise = np.array([[cosine, sine], [-sine, cosine]])  # of east and north
+        sine, cosine = np.sin(np.radians(attitude.turn_deg)), np.cos(np.radians(attitude.turn_deg))
+        clockwise = attitude.scale * np.array([[cosine, sine], [-sine, cosine]])  # of east and north
         return np.asarray(np.linalg.solve(self.ground, clockwise @ self.ground @ self.linear))
 
 
@@ -195,18 +208,17 @@ def read_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptio
             linear = linear_to_map(grid, map_grid)
         except GeomatchError as error:
             raise InputError(error.what, where=raster.path, hint=error.hint) from error
-        known = options.heading_deg != "unknown"
-        _check_scale(linear, raster, map_grid, notes, any_turn=not known)
+        _check_scale(linear, raster, map_grid, notes, options.tolerance)
         radiometry = SarRadiometry.detect(raster, options.kind, options.bands)
         notes.append(radiometry.message)
         patch = raster.read(0, 0, raster.width, raster.height, bands=radiometry.bands)
         ground = ground_jacobian(map_grid)
-        return RawStrip.of(patch, linear, radiometry, ground=ground, heading_known=known, notes=tuple(notes))
+        return RawStrip.of(patch, linear, radiometry, ground=ground, tolerance=options.tolerance, notes=tuple(notes))
 
 
 def strip_of(patch: Patch, linear: NDArray[np.float64], radiometry: SarRadiometry) -> Strip:
-    """SAR pixels as a strip on the map's pixel grid, its heading known; arguments as ``RawStrip.of``."""
-    return RawStrip.of(patch, linear, radiometry).turned()
+    """SAR pixels as a strip on the map's pixel grid, as it is told; arguments as ``RawStrip.of``."""
+    return RawStrip.of(patch, linear, radiometry).at()
 
 
 def resample(
@@ -266,7 +278,7 @@ def _grid(raster: Raster, map_grid: Grid, options: StripOptions, notes: list[str
 
 
 def _check_scale(
-    linear: NDArray[np.float64], raster: Raster, map_grid: Grid, notes: list[str], *, any_turn: bool
+    linear: NDArray[np.float64], raster: Raster, map_grid: Grid, notes: list[str], tolerance: Tolerance
 ) -> None:
     scale = float(np.sqrt(abs(np.linalg.det(linear))))
     map_gsd = ground_resolution_m(map_grid)
@@ -281,8 +293,9 @@ def _check_scale(
             f"{raster.path.name}: resampled from {scale * map_gsd:.3g} m to the map's {map_gsd:.3g} m per pixel"
         )
     size = np.abs(linear) @ [raster.width, raster.height]
-    if any_turn:
+    if tolerance.turn_deg:
         size = np.full(2, scale * np.hypot(raster.width, raster.height))
+    size = size * tolerance.scale
     if max(*size, raster.width, raster.height) > MAX_SIDE_PX or max(size.prod(), raster.width * raster.height) > (
         MAX_STRIP_PIXELS
     ):

@@ -15,6 +15,7 @@ from drawing import UTM11, write_tiff
 from towns import PLACE, UTM33, Town, moved, optical, pixel_centres, radar_at, view, write_town
 
 from geomatch import evaluation
+from geomatch.attitude import KNOWN, Tolerance
 from geomatch.errors import InputError, OutputError
 from geomatch.evaluation import Prediction, evaluate, predict, read_predictions, score, write_predictions
 from geomatch.index.build import build_index
@@ -309,6 +310,23 @@ def test_heading_error_is_scored_only_where_headings_were_asked() -> None:
 def test_predictions_of_before_headings_are_still_read(tmp_path: Path) -> None:
     write_predictions([FOUND], tmp_path / "p.jsonl")
     old = json.loads((tmp_path / "p.jsonl").read_text())
-    del old["heading_error_deg"]
+    del old["heading_error_deg"], old["scale_error_percent"]
     (tmp_path / "p.jsonl").write_text(json.dumps(old) + "\n")
     assert read_predictions(tmp_path / "p.jsonl")[0].heading_error_deg is None
+
+
+def test_rough_attitudes_are_found_and_scored(locator: Locator, town: Town, tmp_path: Path) -> None:
+    sar = tmp_path / "scene.tif"
+    town.write_strip(sar, view((384, 384), 27, 1, 700, 700), (700, 700), drift=(0, 0))
+    told = WindowOptions(windows=3, size_px=220, rotate=9, scale_percent=8, tolerance=Tolerance(10, 1.1))
+    made = list(predict(locator, sar, told))
+    assert all(prediction.error_px < 5 for prediction in made)
+    for prediction in made:
+        assert prediction.heading_error_deg is not None
+        assert prediction.heading_error_deg < 1.5
+        assert prediction.scale_error_percent is not None
+        assert prediction.scale_error_percent < 2
+    assert set(score(made)) >= {"heading_error_deg", "scale_error_percent"}
+    untold = list(predict(locator, sar, replace(told, windows=1, tolerance=KNOWN)))
+    assert untold[0].heading_error_deg is None
+    assert untold[0].scale_error_percent is None

@@ -470,7 +470,40 @@ def test_heading_is_found(name: str, town: Town, locator: Locator, tmp_path: Pat
     convergence = 0.95  # of the town's grid
     assert abs((location.evidence.heading_deg - turn - convergence + 180) % 360 - 180) < 2
     assert f"heading found: {location.evidence.heading_deg:.1f}° clockwise from north" in location.evidence.notes
-    assert "headings" in location.evidence.seconds
+    assert "attitudes" in location.evidence.seconds
+
+
+ROUGH = StripOptions(heading_tolerance_deg=10, gsd_tolerance_percent=10)
+
+
+@pytest.mark.parametrize(("turn_off", "scale_off"), [(9, 0.92), (-7, 1.09), (0, 1.05), (5, 1)])
+def test_attitude_told_roughly_is_found(
+    turn_off: float, scale_off: float, town: Town, locator: Locator, tmp_path: Path
+) -> None:
+    size = (280, 260)
+    truth = town.write_strip(tmp_path / "s.tif", view((380, 400), 30, 1, *size), size)
+    with rasterio.open(tmp_path / "s.tif", "r+") as file:
+        file.transform = file.transform @ Affine.rotation(turn_off) @ Affine.scale(scale_off)
+    location = locator.locate(tmp_path / "s.tif", ROUGH)
+    assert location.status == "located"
+    assert off_px(location, town, truth, size) < 5
+    assert location.evidence.heading_deg == pytest.approx(30.95, abs=1)
+    assert location.evidence.gsd_m == pytest.approx(0.5, rel=0.012)
+    notes = location.evidence.notes
+    assert f"heading found: {location.evidence.heading_deg:.1f}° clockwise from north" in notes
+    assert f"scale found: {location.evidence.gsd_m:.4g} m per pixel" in notes
+
+
+def test_scale_is_found_within_a_factor_of_two(town: Town, locator: Locator, tmp_path: Path) -> None:
+    size = (360, 300)
+    truth = town.write_strip(tmp_path / "s.tif", view((380, 400), 30, 1, *size), size)
+    with rasterio.open(tmp_path / "s.tif", "r+") as file:
+        file.transform = file.transform @ Affine.scale(1.7)
+    location = locator.locate(tmp_path / "s.tif", StripOptions(gsd_tolerance_percent=100))
+    assert location.status == "located"
+    assert off_px(location, town, truth, size) < 5
+    assert location.evidence.gsd_m == pytest.approx(0.5, rel=0.015)
+    assert not any("heading found" in note for note in location.evidence.notes)
 
 
 def test_heading_is_found_without_any_georeference_and_without_the_map(
@@ -510,4 +543,4 @@ def test_strip_that_shows_nothing_is_unusable_before_any_heading_is_tried(
     write_tiff(tmp_path / "s.tif", pixels, crs=UTM33, transform=PLACE)
     location = locator.locate(tmp_path / "s.tif", UNKNOWN)
     assert location.status == "unusable"
-    assert "headings" not in location.evidence.seconds
+    assert "attitudes" not in location.evidence.seconds

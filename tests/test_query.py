@@ -24,7 +24,7 @@ def index(town_index: Path) -> TileIndex:
 
 def query_of(town: Town, index: TileIndex, folder: Path, size: tuple[int, int]) -> Query:
     town.write_strip(folder / "s.tif", view(CENTRE, 0, 1, *size), size)
-    return Query.of(index, read_strip(folder / "s.tif", index.grid).turned())
+    return Query.of(index, read_strip(folder / "s.tif", index.grid).at())
 
 
 def off(corners: NDArray[np.float64], query: Query) -> NDArray[np.float64]:

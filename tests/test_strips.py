@@ -12,6 +12,7 @@ from drawing import write_tiff
 from numpy.typing import NDArray
 from towns import PLACE, UTM33, corners, moved, pixel_centres
 
+from geomatch.attitude import Attitude
 from geomatch.errors import InputError, LimitError, UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.strips import (
@@ -97,7 +98,7 @@ def test_area_is_that_of_the_file_and_not_of_its_bounding_box() -> None:
 
 def test_strip_is_read_with_its_size_and_notes(tmp_path: Path) -> None:
     write_tiff(tmp_path / "s.tif", np.ones((100, 140), "float32"), crs=UTM33, transform=PLACE @ Affine.rotation(30))
-    strip = read_strip(tmp_path / "s.tif", MAP).turned()
+    strip = read_strip(tmp_path / "s.tif", MAP).at()
     assert strip.file_size == (140, 100)
     assert strip.image.shape == strip.valid.shape
     assert strip.image.shape[1] == pytest.approx(140 * np.cos(np.pi / 6) + 50, abs=2)
@@ -112,6 +113,23 @@ def test_pixels_of_no_size_are_usage_errors(gsd_m: float) -> None:
         StripOptions(gsd_m=gsd_m)
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"heading_tolerance_deg": 0}, "--heading-tolerance: a tolerance of 0"),
+        ({"heading_tolerance_deg": 181}, "--heading-tolerance: a tolerance of 181"),
+        ({"heading_tolerance_deg": float("nan")}, "--heading-tolerance: a tolerance of nan"),
+        ({"gsd_tolerance_percent": 0}, "--gsd-tolerance: a tolerance of 0"),
+        ({"gsd_tolerance_percent": -5}, "--gsd-tolerance: a tolerance of -5"),
+        ({"gsd_tolerance_percent": 101}, "--gsd-tolerance: .*up to 100"),
+        ({"heading_deg": "unknown", "heading_tolerance_deg": 10}, "an unknown heading has no tolerance"),
+    ],
+)
+def test_tolerances_that_cannot_be_are_usage_errors(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        StripOptions(**given)
+
+
 @pytest.mark.parametrize("heading", [361, -400, float("nan"), float("inf"), "north", ""])
 def test_headings_beyond_a_turn_are_usage_errors(heading: Any) -> None:
     with pytest.raises(UsageError, match="--heading"):
@@ -120,7 +138,7 @@ def test_headings_beyond_a_turn_are_usage_errors(heading: Any) -> None:
 
 def test_file_with_points_only_is_taken_as_it_is_told(tmp_path: Path) -> None:
     write_tiff(tmp_path / "s.tif", np.ones((100, 100), "float32"), crs=None, transform=None)
-    strip = read_strip(tmp_path / "s.tif", MAP, StripOptions(gsd_m=1.0)).turned()
+    strip = read_strip(tmp_path / "s.tif", MAP, StripOptions(gsd_m=1.0)).at()
     assert strip.image.shape[0] == pytest.approx(200, abs=6)
     assert any("taken as 1 m per pixel, heading 0°" in note for note in strip.notes)
 
@@ -163,13 +181,14 @@ def test_strip_that_has_no_place_in_the_maps_crs_is_an_input_error(tmp_path: Pat
         read_strip(tmp_path / "s.tif", MAP)
 
 
+@pytest.mark.parametrize("further", [1.0, 0.9])
 @pytest.mark.parametrize("turn", [0.0, 37.0, -120.0])
-def test_raw_strip_is_turned_from_its_own_pixels(turn: float) -> None:
+def test_raw_strip_is_turned_and_scaled_from_its_own_pixels(turn: float, further: float) -> None:
     width, height = 210, 170
     image, valid = wave(pixel_centres(width, height)), np.ones((height, width), bool)
     raw = RawStrip(image, valid, matrix(20, 1.2), NORTH_UP)
-    out, known, from_file = resample(image, valid, matrix(20 + turn, 1.2))
-    strip = raw.turned(turn)
+    out, known, from_file = resample(image, valid, matrix(20 + turn, 1.2 * further))
+    strip = raw.at(Attitude(turn, further))
     np.testing.assert_allclose(strip.image, out, atol=1e-6)
     np.testing.assert_array_equal(strip.valid, known)
     np.testing.assert_allclose(strip.from_file, from_file, atol=1e-9)
@@ -180,10 +199,10 @@ def test_raw_strip_is_turned_from_its_own_pixels(turn: float) -> None:
 def test_turn_is_one_on_the_ground_where_pixels_are_not_square() -> None:
     ground = np.diag([0.5, -1.0])  # a map in degrees, at 60 degrees north
     raw = RawStrip(np.zeros((40, 50), np.float32), np.ones((40, 50), bool), np.diag([2.0, 1.0]), ground)
-    turned = raw.turned(90).from_file
+    turned = raw.at(Attitude(90)).from_file
     assert (turned.a, turned.d) == pytest.approx((0, 1))  # a metre east becomes one south, a row of the map
     assert (turned.b, turned.e) == pytest.approx((-2, 0))  # one south becomes one west, two columns
-    assert raw.heading_deg(90) == pytest.approx(90)
+    assert raw.heading_deg(Attitude(90)) == pytest.approx(90)
 
 
 def test_part_that_shows_most_lies_where_it_lay() -> None:
@@ -198,13 +217,13 @@ def test_part_that_shows_most_lies_where_it_lay() -> None:
     left, top = part.part[:2]
     assert left >= 560
     np.testing.assert_array_equal(part.image, image[top : top + part.image.shape[0], left : left + part.image.shape[1]])
-    assert part.turned(30).file_size == (900, 400)
+    assert part.at(Attitude(30)).file_size == (900, 400)
     assert raw.richest_part(400 * 900) is raw
 
 
 def test_part_of_a_strip_knows_its_place_in_the_file() -> None:
     image, valid = wave(pixel_centres(900, 400)), np.ones((400, 900), bool)
-    strip = RawStrip(image, valid, matrix(0, 1.1), NORTH_UP).richest_part(90_000).turned(30)
+    strip = RawStrip(image, valid, matrix(0, 1.1), NORTH_UP).richest_part(90_000).at(Attitude(30))
     there = moved(~strip.from_file, pixel_centres(strip.image.shape[1], strip.image.shape[0]))
     assert strip.valid.sum() > 80_000
     np.testing.assert_allclose(strip.image[strip.valid], wave(there)[strip.valid], atol=0.02)
@@ -218,8 +237,8 @@ def test_long_strip_keeps_its_width_in_its_part() -> None:
 def test_unknown_heading_takes_the_scale_alone(tmp_path: Path) -> None:
     write_tiff(tmp_path / "s.tif", np.ones((100, 140), "float32"), crs=UTM33, transform=PLACE @ Affine.rotation(30))
     raw = read_strip(tmp_path / "s.tif", MAP, StripOptions(heading_deg="unknown"))
-    assert not raw.heading_known
-    assert raw.turned(10).file_size == (140, 100)
+    assert raw.tolerance.any_turn
+    assert raw.at(Attitude(10)).file_size == (140, 100)
     assert abs(np.linalg.det(raw.linear)) == pytest.approx(1)
     told = read_strip(tmp_path / "s.tif", MAP, StripOptions(heading_deg="unknown", gsd_m=1.0))
     assert abs(np.linalg.det(told.linear)) == pytest.approx(4, rel=0.01)

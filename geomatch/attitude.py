@@ -1,0 +1,99 @@
+"""Heading and scale of a strip against what was told of them, and how far either may be off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.errors import UsageError
+
+ANY_TURN_DEG = 180.0
+MAX_TOLERANCE = 2.0  # of a scale: more either way is no estimate of it
+STEP_DEG = 8.0  # between headings that are tried: what is 4 off is found nearly as often as what is not
+STEP_SCALE = 1.1  # between scales that are tried
+
+
+@dataclass(frozen=True)
+class Attitude:
+    """How a strip lies, against what was told.
+
+    Attributes:
+        turn_deg: clockwise on the ground.
+        scale: of its pixels, as a factor of what was told.
+    """
+
+    turn_deg: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a strip's heading and scale may be from what was told.
+
+    Attributes:
+        turn_deg: to either side; ANY_TURN_DEG where the heading is unknown.
+        scale: the true one lies between so many times and one so-many-th of the told one; 1 where it is known.
+    """
+
+    turn_deg: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def told(
+        cls, heading_deg: float | None = None, gsd_percent: float | None = None, *, any_turn: bool = False
+    ) -> Tolerance:
+        """As a user tells it: degrees and percent to either side, None for what is known.
+
+        Raises:
+            UsageError: nothing or less, more than half a circle or a factor of MAX_TOLERANCE, or one of an unknown
+                heading.
+        """
+        for value, most, unit, option in (
+            (heading_deg, ANY_TURN_DEG, "degrees", "--heading-tolerance"),
+            (gsd_percent, 100 * (MAX_TOLERANCE - 1), "percent", "--gsd-tolerance"),
+        ):
+            if value is not None and not 0 < value <= most:
+                hint = f"give {unit} above 0, up to {most:g}, or leave it out"
+                raise UsageError(f"a tolerance of {value:g} is not possible", where=option, hint=hint)
+        if any_turn and heading_deg is not None:
+            raise UsageError("an unknown heading has no tolerance", where="--heading-tolerance", hint="leave it out")
+        return cls(ANY_TURN_DEG if any_turn else heading_deg or 0.0, 1 + (gsd_percent or 0.0) / 100)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is nothing to find."""
+        return self.turn_deg == 0 and self.scale == 1
+
+    @property
+    def any_turn(self) -> bool:
+        """Whether the heading is unknown."""
+        return self.turn_deg >= ANY_TURN_DEG
+
+    @property
+    def steps(self) -> tuple[float, float]:
+        """Degrees from one tried heading to the next, and the logarithm of the ratio of scales; 0 where known."""
+        turns, scales = self._counts
+        return 2 * self.turn_deg / turns, 2 * float(np.log(self.scale)) / scales
+
+    def attitudes(self) -> Iterator[Attitude]:
+        """Those to be tried, evenly over the tolerance, so that any other is within half a step of one."""
+        turn_step, scale_step = self.steps
+        for scale in np.exp(_middles(self._counts[1]) * scale_step).tolist():
+            for turn_deg in (_middles(self._counts[0]) * turn_step).tolist():
+                yield Attitude(turn_deg, scale)
+
+    @property
+    def _counts(self) -> tuple[int, int]:
+        scales = 2 * np.log(self.scale) / np.log(STEP_SCALE)
+        return max(1, int(np.ceil(2 * self.turn_deg / STEP_DEG - 1e-9))), max(1, int(np.ceil(scales - 1e-9)))
+
+
+def _middles(count: int) -> NDArray[np.float64]:
+    """Middles of ``count`` steps about 0, in steps."""
+    return np.linspace(-(count - 1) / 2, (count - 1) / 2, count)
+
+
+TOLD, KNOWN = Attitude(), Tolerance()
