@@ -5,7 +5,7 @@ optical ones at the same random places; blocks are those that an index is built 
 are of the map without them. CPU time is split into the network's input (planes), the network, the structural features,
 what joins the two, and for blocks the map's stretching; its pixels come decoded from GDAL's cache.
 
-    python benchmarks/backends.py [--encoder la2] [--windows 300] [-o FILE]
+    python benchmarks/backends.py [--encoder la3] [--windows 300] [-o FILE]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from common import LA_VAL, Area, Bar, SarWindows
 from numpy.typing import NDArray
 
-from geomatch import learned, structure, tiles
+from geomatch import defaults, learned, structure, tiles
 from geomatch.backends import load_runner
 from geomatch.images import OpticalStretch
 from geomatch.index.build import _Job, _silent
@@ -32,7 +32,7 @@ from geomatch.index.plan import BuildOptions, blocks
 from geomatch.nets.shapes import MODALITIES, Modality
 from geomatch.raster import open_raster
 from geomatch.structure import Dense
-from geomatch.weights import DEFAULT, Weights
+from geomatch.weights import Weights
 
 SIZE_PX = tiles.TILE_PX
 WARM_UP = 3  # windows that do not count
@@ -259,7 +259,7 @@ def bars_of(results: dict[str, dict[str, Any]]) -> list[Bar]:
 
 def main() -> None:
     parser = common.parser(__doc__, windows=300)
-    parser.add_argument("--encoder", default=DEFAULT, help="weights, by name or path")
+    parser.add_argument("--encoder", default=defaults.ENCODER, help="weights, by name or path")
     given = parser.parse_args()
     if given.windows <= WARM_UP:
         parser.error(f"--windows: more than {WARM_UP} are needed")

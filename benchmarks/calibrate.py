@@ -6,8 +6,10 @@ Fit of the structural encoder: windows of Los Angeles east on its own map, windo
 that map, and windows of a simulated city with those of another off its map. Check: the validation block of Los Angeles
 west, with windows of Los Angeles east off the map. A learned encoder was trained on the east scene: its fit takes the
 northern half of the block in its place, its check the southern half. Windows of 104, 200 and 400 px, once with the
-map's pixels and once without. Prints the weights and radii that stand in ``geomatch/confidence.py``, and on the check
-the expected calibration error, area under the ROC curve, and how many answers called "located" are wrong. The two
+map's pixels and once without; and a quarter as many of 200 and 400 px turned and scaled at random, with their heading
+unknown and their scale told to 10 %, which take long. Prints the weights and radii that stand in
+``geomatch/confidence.py``, and on the check the expected calibration error, area under the ROC curve, and how many
+answers called "located" are wrong. The two
 scenes of Los Angeles share a strip of 177 px, so up to one in sixty of the windows counted as off the map is on it.
 """
 
@@ -27,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from geomatch import confidence
+from geomatch.attitude import ANY_TURN_DEG, Tolerance
 from geomatch.evaluation import Prediction, predict
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
@@ -36,6 +39,8 @@ from geomatch.sampling import WindowOptions
 from geomatch.simulation import simulate_city
 
 SIZES_PX = (104, 200, 400)
+MODELS = ("pixels", "features", "sought")
+SOUGHT_SIZES_PX, SOUGHT_SHARE = (200, 400), 4
 RIGHT_PX = 10.0
 RIDGE = 1e-3
 BINS = 10
@@ -71,6 +76,7 @@ class Query:
 def main() -> None:
     arguments = parser(__doc__, windows=250)
     arguments.add_argument("--encoder", default=STRUCTURAL)
+    arguments.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
     options = arguments.parse_args()
     data = data_or_skip(options.data)
     cv2.setNumThreads(1)
@@ -82,15 +88,13 @@ def main() -> None:
                 scene.optical, _index(scene, Path(folder)), BuildOptions(bbox=scene.bbox, encoder=options.encoder)
             )
         results: dict[str, object] = {}
-        for name, model, pixels in (
-            ("pixels", confidence.model_of(options.encoder).pixels, True),
-            ("features", confidence.model_of(options.encoder).features, False),
-        ):
-            cut = partial(_queries, folder=Path(folder), windows=options.windows, pixels=pixels)
+        model = confidence.model_of(options.encoder)
+        for name in options.models:
+            cut = partial(_queries, folder=Path(folder), windows=options.windows, name=name)
             fit = [query for scene in fitted for query in cut(scene, seed=FITTED_SEED)]
             check = [query for scene in checked for query in cut(scene, seed=CHECKED_SEED)]
             weights = _fit(*_table(fit))
-            print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {model}")
+            print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {getattr(model, name)}")
             results[name] = weights.tolist()
             results[f"{name} on the check"] = _report(name, check, weights)
             results[f"{name}, radius in px"] = _radii(fit, check)
@@ -121,16 +125,20 @@ def _index(scene: Scene, folder: Path) -> Path:
     return folder / f"{scene.name}.gmi"
 
 
-def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, pixels: bool) -> list[Query]:
-    """Answers to windows of the map and to as many off it, with the map's pixels at hand or without."""
+def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) -> list[Query]:
+    """Answers to windows of the map and to as many off it, as the model of that name is for."""
     locator = Locator.open(_index(scene, folder))
-    if not pixels:
+    if name == "features":
         locator = Locator(locator.index, None)
+    cuts = [WindowOptions(windows=windows, size_px=size, seed=seed) for size in SIZES_PX]
+    if name == "sought":
+        plain = WindowOptions(windows=windows // SOUGHT_SHARE, seed=seed)
+        turned = replace(plain, rotate="any", scale_percent=10, tolerance=Tolerance(ANY_TURN_DEG, 1.1))
+        cuts = [replace(turned, size_px=size) for size in SOUGHT_SIZES_PX]
     found = []
-    for size in SIZES_PX:
-        cut = WindowOptions(windows=windows, size_px=size, seed=seed)
-        found += [Query(scene.name, size, made) for made in predict(locator, scene.sar, cut)]
-        found += [Query(scene.name, size, made) for made in predict(locator, scene.elsewhere, cut, on_map=False)]
+    for cut in cuts:
+        found += [Query(scene.name, cut.size_px, made) for made in predict(locator, scene.sar, cut)]
+        found += [Query(scene.name, cut.size_px, made) for made in predict(locator, scene.elsewhere, cut, on_map=False)]
     return [query for query in found if query.prediction.signs is not None]
 
 
@@ -152,6 +160,8 @@ def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> 
     rows = []
     for size in (*SIZES_PX, None):
         part = [query for query in check if size in (None, query.size_px)]
+        if not part:
+            continue
         signs, right = _table(part)
         sure = 1 / (1 + np.exp(-signs @ weights))
         on_map = np.array([query.prediction.on_map for query in part])

@@ -7,7 +7,7 @@ learned nothing, agree within 3 px on a place that is 10 to 50 px from the truth
 there; how often that is so is printed too. Cases that are complete in bench/encoders/ are not run again unless an
 encoder, the windows or geomatch's code have changed.
 
-    python benchmarks/encoders.py [--windows 500] [--encoders la2 la2:alone structural] [--cases plain-200] [-o FILE]
+    python benchmarks/encoders.py [--windows 500] [--encoders la3 la3:alone structural] [--cases plain-200] [-o FILE]
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ import rasterio
 from common import LA_VAL, Bar, finish, show
 from numpy.typing import NDArray
 
-from geomatch.encoder import load_encoder
+from geomatch import defaults
+from geomatch.encoder import ALONE, load_encoder
 from geomatch.evaluation import predict, score
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
@@ -34,7 +35,7 @@ from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 
 FOLDER = Path("bench/encoders")
-ENCODERS = ("la2", "la2:alone", common.STRUCTURAL)  # the first is judged
+ENCODERS = (defaults.ENCODER, defaults.ENCODER + ALONE, common.STRUCTURAL)  # the first is judged
 LOOKS = 4
 SAME_PX, RIGHT_PX, NEAR_PX = 3.0, 10.0, 50.0
 

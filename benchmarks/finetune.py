@@ -17,6 +17,7 @@ from typing import Any
 import common
 from common import Bar, finish, show
 
+from geomatch import defaults
 from geomatch.encoder import ALONE
 from geomatch.evaluation import predict, score
 from geomatch.index.build import BuildOptions, build_index
@@ -25,7 +26,6 @@ from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 from geomatch.simulation import SimulatedCity, simulate_city
 from geomatch.training.finetune import finetune_encoder
-from geomatch.weights import DEFAULT
 
 CITY_PX = 4096
 HOLDOUT = 0.25
@@ -77,7 +77,7 @@ def main() -> None:
             folder = Path(name)
             city = simulate_city(folder / "city", size_px=CITY_PX, seed=seed, strips=0)
             weights = finetune_encoder(city.ortho, city.sar, folder / "run", minutes=given.minutes, holdout=HOLDOUT)
-            before = measured(city, DEFAULT + ALONE, folder, given.sizes, given.windows)
+            before = measured(city, defaults.ENCODER + ALONE, folder, given.sizes, given.windows)
             after = measured(city, f"{weights}{ALONE}", folder, given.sizes, given.windows)
         for size in given.sizes:
             for when, scores in (("before", before[size]), ("after", after[size])):

@@ -5,7 +5,7 @@ Queries are the middles of the SAR patches of the locations that no training use
 its highest normalised correlation with the query anywhere in it: 25 places for windows of 224 px, 361 for those of 112
 px. Prints R@1 and R@10 with Wilson's 95 % interval.
 
-    python benchmarks/ombria.py [--encoders la2 la2:alone structural] [-o FILE]
+    python benchmarks/ombria.py [--encoders la3 la3:alone structural] [-o FILE]
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import numpy as np
 from common import Bar, finish, share, show
 from numpy.typing import NDArray
 
+from geomatch import defaults
 from geomatch.correlate import Field, around, template
-from geomatch.encoder import Encoder, load_encoder
+from geomatch.encoder import ALONE, Encoder, load_encoder
 from geomatch.images import log_of
 from geomatch.learned import CELL_PX
 from geomatch.training.data import locations_of
 from geomatch.training.pairs import FolderPairs
 
-ENCODERS = ("la2", "la2:alone", common.STRUCTURAL)  # the first is judged
+ENCODERS = (defaults.ENCODER, defaults.ENCODER + ALONE, common.STRUCTURAL)  # the first is judged
 VALIDATION_SHARE = 0.3  # as in configs/encoder
 SIDE = 32  # cells of a patch
 REACHES = (2, 9)  # cells by which windows are narrower at each side

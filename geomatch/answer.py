@@ -92,7 +92,8 @@ class Answers:
 
     def placed(self, windows: Sequence[Window], judged: Judged) -> Location:
         """The answer at the best place, if its signs are good enough."""
-        confidence = probability(judged.signs, model_of(self._index.encoder.name))
+        sought = not self._strip.tolerance.known
+        confidence = probability(judged.signs, model_of(self._index.encoder.name), sought=sought)
         status = status_of(confidence)
         name = crs_name(self._index.grid.crs)
         evidence = self._evidence(windows, judged)

@@ -85,6 +85,13 @@ class Tolerance:
             for turn_deg in (_middles(self._counts[0]) * turn_step).tolist():
                 yield Attitude(turn_deg, scale)
 
+    def moved(self, attitude: Attitude, turn_deg: float, log_scale: float) -> Attitude:
+        """An attitude turned and scaled further, but not out of the tolerance."""
+        turned = attitude.turn_deg + turn_deg
+        turned = (turned + 180) % 360 - 180 if self.any_turn else float(np.clip(turned, -self.turn_deg, self.turn_deg))
+        scale = float(np.clip(attitude.scale * np.exp(log_scale), 1 / self.scale, self.scale))
+        return Attitude(turned, scale)
+
     @property
     def _counts(self) -> tuple[int, int]:
         scales = 2 * np.log(self.scale) / np.log(STEP_SCALE)

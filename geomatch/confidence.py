@@ -18,14 +18,25 @@ class Model:
     Attributes:
         features: bias, prominence, margin; where the map's pixels were not at hand.
         pixels: bias, prominence, margin, pixels' peak, lead.
+        sought: the same, for a strip whose heading or scale was found with its place: the best of many attitudes at a
+            wrong place looks better than one.
     """
 
     features: tuple[float, ...]
     pixels: tuple[float, ...]
+    sought: tuple[float, ...]
 
 
-STRUCTURAL = Model((-6.13, 1.02, 0.0201), (-8.39, 0.73, -0.848, 0.395, 2.54))
-LEARNED = Model((-5.96, 1.04, 2.07), (-8.44, 0.899, -0.502, 0.496, 1.72))
+STRUCTURAL = Model(
+    features=(-6.13, 1.02, 0.0201),
+    pixels=(-8.39, 0.73, -0.848, 0.395, 2.54),
+    sought=(-9.69, 1.0, 0.368, 0.201, 2.95),
+)
+LEARNED = Model(
+    features=(-6.28, 1.1, 1.97),
+    pixels=(-8.65, 0.917, -0.329, 0.513, 1.57),
+    sought=(-9.69, 1.0, 0.368, 0.201, 2.95),
+)
 
 MAX_PROMINENCE = 20.0
 
@@ -73,9 +84,16 @@ def model_of(encoder: str) -> Model:
     return STRUCTURAL if encoder == "structural" else LEARNED
 
 
-def probability(signs: Signs, model: Model) -> float:
-    """Probability that the place is right, in [0, 1]."""
-    weights = model.features if signs.pixels is None else model.pixels
+def probability(signs: Signs, model: Model, *, sought: bool = False) -> float:
+    """Probability that the place is right, in [0, 1].
+
+    Args:
+        signs: of the place.
+        model: of the encoder.
+        sought: whether the strip's heading or scale was found with it.
+    """
+    of_pixels = model.sought if sought else model.pixels
+    weights = model.features if signs.pixels is None else of_pixels
     logit = sum(weight * value for weight, value in zip(weights, signs.values(), strict=True))
     return 1 / (1 + math.exp(-max(-40.0, min(40.0, logit))))
 

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-ENCODER = "la2"
+ENCODER = "la3"
 BACKEND = "auto"

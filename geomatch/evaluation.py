@@ -21,7 +21,6 @@ from geomatch.errors import InputError
 from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
 from geomatch.geo import (
-    apply_affine,
     ground_jacobian,
     ground_resolution_m,
     linear_part,
@@ -282,7 +281,7 @@ class _Truth:
 def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: tuple[float, float]) -> Prediction:
     """What a trace says, against the truth; None off the map."""
     strip = trace.strip
-    middle = apply_affine(strip.from_file, np.array(strip.file_size) / 2)
+    middle = strip.middle_px
     size_px = (strip.image.shape[1], strip.image.shape[0])
     found = None if trace.judged is None else trace.judged.corner_px + middle
     corner = None if truth is None else truth.center_px - middle

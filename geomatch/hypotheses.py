@@ -7,7 +7,7 @@ of the full search for each, and the correlation there then tells the attitude b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -21,8 +21,9 @@ from geomatch.refine import Refined
 RETRIEVED_TILES = 600  # at each attitude
 PLACES = 60  # of these that are correlated
 PART_PX = 120_000  # of a larger strip so much is tried at all attitudes, all of it only to correct them
-POLISH = ((1.0, 0.014), (0.5, 0.007))  # steps of degrees and of the logarithm of the scale, on the map's pixels
-FINALISTS = (16, 8, 6)  # places whose attitude is corrected by a half, a quarter, an eighth of the steps
+POLISH = ((2.0, 0.028), (1.0, 0.014), (0.5, 0.007))  # steps of degrees and of the logarithm of the scale, on pixels
+HOPELESS = 0.8  # of the best place's score: what is below is not corrected any further
+FINALISTS = (16, 8, 6)  # places at most whose attitude is corrected by a half, a quarter, an eighth of the steps
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,19 @@ class Hypothesis:
     center_px: NDArray[np.float64]
     score: float
     look: Refined | None = None
+
+    @property
+    def weight(self) -> float:
+        """The score, as it compares with that at other scales: of fewer cells chance gives a higher correlation.
+
+        Of n cells, correlation r has the log-likelihood -n / 2 log(1 - r^2) over chance, nearly n r^2 / 2.
+        """
+        return self.score * self.attitude.scale
+
+    @property
+    def look_weight(self) -> float:
+        """So of the pixels' correlation; 0 where it has no peak."""
+        return self.look.peak * self.attitude.scale if self.look is not None and self.look.fixed else 0.0
 
 
 Asked = Callable[[Attitude], Query]  # the query at an attitude
@@ -61,7 +75,7 @@ def try_attitudes(ask: Asked, tolerance: Tolerance, apart_px: float, *, exhausti
             continue
         use_tiles = query.tiled and not exhaustive
         poses = query.verify(query.retrieve(RETRIEVED_TILES).best(PLACES)) if use_tiles else query.scan()
-        centers = poses.corners_px + query.middle_px
+        centers = poses.corners_px + query.strip.middle_px
         found += [Hypothesis(attitude, *place) for place in zip(centers, poses.scores.tolist(), strict=True)]
     return distinct(found, apart_px)
 
@@ -70,7 +84,7 @@ def distinct(hypotheses: Sequence[Hypothesis], apart_px: float) -> list[Hypothes
     """The best MAX_PEAKS of those that are not within ``apart_px`` of a better one, best first."""
     kept: list[Hypothesis] = []
     centers = np.empty((0, 2))
-    for hypothesis in sorted(hypotheses, key=lambda tried: -tried.score):
+    for hypothesis in sorted(hypotheses, key=lambda tried: -tried.weight):
         if len(kept) == MAX_PEAKS:
             break
         if (np.abs(centers - hypothesis.center_px).max(axis=1) >= apart_px).all():
@@ -94,51 +108,39 @@ def correct(
     """
     ask = cache(ask)
     finalists, steps = list(hypotheses), np.array(tolerance.steps)
+
+    def stepped(one: Hypothesis) -> Hypothesis:
+        """At its heading or one a step to either side, whichever correlates best; then so with its scale."""
+        for step in np.diag(steps)[steps > 0]:
+            one = max(one, *(aside(one, *(sign * step)) for sign in (-1, 1)), key=lambda tried: tried.weight)
+        return one
+
+    def aside(one: Hypothesis, turn_deg: float, log_scale: float) -> Hypothesis:
+        """The same place at another attitude, with a score of 0 where nothing there resembles it."""
+        attitude = tolerance.moved(one.attitude, turn_deg, log_scale)
+        query = ask(attitude)
+        poses = query.nearby(one.center_px) if query.windows else None
+        if poses is None or not len(poses):
+            return Hypothesis(attitude, one.center_px, 0.0)
+        return Hypothesis(attitude, poses.corners_px[0] + query.strip.middle_px, float(poses.scores[0]))
+
+    def between(one: Hypothesis) -> Hypothesis:
+        """At the vertices of the parabolas through it and those a step to either side."""
+        shift = np.zeros(2)
+        for step in np.diag(steps)[steps > 0]:
+            before, after = (aside(one, *(sign * step)).weight for sign in (-1, 1))
+            shift += step * vertex(before, one.weight, after)
+        moved = aside(one, *shift)
+        return moved if moved.score else one
+
     for count in FINALISTS:
         steps = steps / 2
-        finalists = sorted((_stepped(one, ask, steps) for one in finalists[:count]), key=lambda one: -one.score)
+        going = [one for one in finalists[:count] if one.weight >= HOPELESS * finalists[0].weight]
+        finalists = sorted(map(stepped, going), key=lambda one: -one.weight)
     while finalists and max(np.radians(steps[0]), steps[1]) * reach_px > cell_px:
         steps = steps / 2
-        finalists[0] = _stepped(finalists[0], ask, steps)
-    return [*(_between(one, ask, steps) for one in finalists[:1]), *finalists[1:]]
-
-
-def _moved(attitude: Attitude, turn_deg: float, log_scale: float) -> Attitude:
-    """Turned and scaled further; turns stay within [-180, 180)."""
-    turned = (attitude.turn_deg + turn_deg + 180) % 360 - 180
-    return Attitude(turned, attitude.scale * float(np.exp(log_scale)))
-
-
-def _aside(one: Hypothesis, ask: Asked, turn_deg: float, log_scale: float) -> Hypothesis:
-    """The same place at another attitude, with a score of 0 where nothing there resembles it."""
-    attitude = _moved(one.attitude, turn_deg, log_scale)
-    query = ask(attitude)
-    poses = query.nearby(one.center_px) if query.windows else None
-    if poses is None or not len(poses):
-        return replace(one, attitude=attitude, score=0.0)
-    return Hypothesis(attitude, poses.corners_px[0] + query.middle_px, float(poses.scores[0]))
-
-
-def _stepped(one: Hypothesis, ask: Asked, steps: NDArray[np.float64]) -> Hypothesis:
-    """At its heading or one a step to either side, whichever correlates best; then so with its scale."""
-    for turn_deg, log_scale in ((steps[0], 0.0), (0.0, steps[1])):
-        if turn_deg or log_scale:
-            tried = [one, *(_aside(one, ask, sign * turn_deg, sign * log_scale) for sign in (-1, 1))]
-            one = max(tried, key=lambda hypothesis: hypothesis.score)
-    return one
-
-
-def _between(one: Hypothesis, ask: Asked, steps: NDArray[np.float64]) -> Hypothesis:
-    """At the vertex of the parabola through its score and those a step to either side, of heading and of scale."""
-    shift = np.zeros(2)
-    for axis in np.flatnonzero(steps):
-        step = np.where(np.arange(2) == axis, steps, 0.0)
-        before, after = (_aside(one, ask, *(sign * step)).score for sign in (-1, 1))
-        shift[axis] = steps[axis] * vertex(before, one.score, after)
-    if not shift.any():
-        return one
-    found = _aside(one, ask, *shift)
-    return found if found.score else one
+        finalists[0] = stepped(finalists[0])
+    return [*map(between, finalists[:1]), *finalists[1:]]
 
 
 Looked = Callable[[Attitude, NDArray[np.float64]], Hypothesis]  # what the pixels say at an attitude, about a centre
@@ -155,14 +157,12 @@ def polish(one: Hypothesis, look_at: Looked, tolerance: Tolerance) -> Hypothesis
     for steps in POLISH:
         for axis in np.flatnonzero(tolerance.steps):
             step = np.where(np.arange(2) == axis, steps, 0.0)
-            before, after = (_peak(look_at(_moved(one.attitude, *(sign * step)), one.center_px)) for sign in (-1, 1))
-            at = _peak(one)
+            before, after = (
+                look_at(tolerance.moved(one.attitude, *(sign * step)), one.center_px).look_weight for sign in (-1, 1)
+            )
+            at = one.look_weight
             # Beside the highest of the three, or a whole step on where it is the first or the last.
             shift = vertex(before, at, after) if at >= max(before, after) else float(np.sign(after - before))
-            tried = look_at(_moved(one.attitude, *(shift * step)), one.center_px)
-            one = max(one, tried, key=_peak)
+            tried = look_at(tolerance.moved(one.attitude, *(shift * step)), one.center_px)
+            one = max(one, tried, key=lambda tried: tried.look_weight)
     return one
-
-
-def _peak(one: Hypothesis) -> float:
-    return one.look.peak if one.look is not None and one.look.fixed else 0.0

@@ -18,7 +18,7 @@ from geomatch import structure as structural
 from geomatch.backends import Runner, load_runner
 from geomatch.encoder import ALONE, StructuralEncoder
 from geomatch.nets.shapes import Modality
-from geomatch.structure import CHANNELS, MIN_VALID, Dense, reach_px, structure
+from geomatch.structure import CHANNELS, Dense, cells_known, reach_px, structure
 from geomatch.weights import Weights
 
 VERSION = 1  # raised whenever the same image gives other planes
@@ -67,14 +67,6 @@ def planes(image: NDArray[np.float32], valid: NDArray[np.bool_], modality: str) 
     return np.concatenate([oriented, standard.astype(np.float32)])
 
 
-def _cells_known(valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Cells of the output that stand on enough known pixels: [ceil(H / 8) x ceil(W / 8)]."""
-    rows, cols = (-(-side // CELL_PX) for side in valid.shape)
-    padded = np.pad(valid, ((0, rows * CELL_PX - valid.shape[0]), (0, cols * CELL_PX - valid.shape[1])))
-    share = cv2.resize(padded.astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA)
-    return np.asarray(share >= MIN_VALID)
-
-
 class LearnedEncoder:
     """A trained network: image -> planes -> features.
 
@@ -113,7 +105,7 @@ class LearnedEncoder:
     def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
         """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)]."""
         features = self._run(planes(image, valid, modality), modality)
-        known = _cells_known(valid)
+        known = cells_known(valid, CELL_PX)
         return Dense(features * known, known)
 
 

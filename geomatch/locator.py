@@ -19,13 +19,15 @@ from geomatch.fusion import DISTINCT_CELLS, Poses
 from geomatch.gdal import set_block_cache
 from geomatch.hypotheses import Asked, Hypothesis
 from geomatch.location import Location
-from geomatch.query import Query
+from geomatch.query import Query, fills_no_tile
 from geomatch.refine import MapPixels, Refined, Refiner
 from geomatch.strips import RawStrip, Strip, StripOptions, read_strip
+from geomatch.structure import cells_known
 from geomatch.texture import unusable
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import starts
+from geomatch.windows import cut_windows
 
 RETRIEVED_TILES = 600
 CONTESTED = 1.15  # peak ratio up to which the fine correlation decides between the best places
@@ -167,7 +169,7 @@ class Locator:
             reason = "no place on the map resembles the strip, or the strip is larger than the map"
             return Trace(answers.nowhere("absent", reason), strip, retrieved)
         with clock.stage("refine"):
-            found, look = _look_closer(found, self._refiner(query))
+            found, look = _look_closer(found, self._refiner(strip))
             judged = Judged.of(_among_rivals(rivals, found, query), look)
         return Trace(answers.placed(query.windows, judged), strip, retrieved, judged)
 
@@ -180,40 +182,40 @@ class Locator:
             return lambda attitude: Query.of(self.index, strip.at(attitude))
 
         def look_at(attitude: Attitude, center_px: NDArray[np.float64]) -> Hypothesis:
-            return self._looked_at(Hypothesis(attitude, center_px, 0.0), ask(raw)(attitude))
+            return self._looked_at(Hypothesis(attitude, center_px, 0.0), raw.at(attitude))
 
         part = ask(raw.richest_part(hypotheses.PART_PX))
         tried = hypotheses.try_attitudes(part, raw.tolerance, apart, exhaustive=self.exhaustive)
         finalists = hypotheses.correct(tried, ask(raw), raw.tolerance, raw.reach_px, cell)
         if self.pixels is not None:
-            close = [finalist for finalist in finalists if finalist.score * CONTESTED >= finalists[0].score]
+            close = [finalist for finalist in finalists if finalist.weight * CONTESTED >= finalists[0].weight]
             looked = [replace(look_at(one.attitude, one.center_px), score=one.score) for one in close]
-            looked.sort(key=lambda finalist: _together(finalist.score, finalist.look), reverse=True)
+            looked.sort(key=lambda one: one.weight + FINE_WEIGHT * one.look_weight, reverse=True)
             finalists = looked + finalists[len(close) :]
             if looked and looked[0].look is not None:
                 finalists[0] = hypotheses.polish(looked[0], look_at, raw.tolerance)
         return [*finalists[:1], *hypotheses.distinct([*finalists[1:], *tried], apart)]
 
-    def _looked_at(self, hypothesis: Hypothesis, query: Query) -> Hypothesis:
+    def _looked_at(self, hypothesis: Hypothesis, strip: Strip) -> Hypothesis:
         """A hypothesis with what the pixels say of it, at the place where they put it."""
-        refiner = self._refiner(query)
+        refiner = self._refiner(strip)
         if refiner is None:
             return hypothesis
-        look = refiner.at(hypothesis.center_px - query.middle_px)
-        return replace(hypothesis, center_px=look.corner_px + query.middle_px, look=look)
+        look = refiner.at(hypothesis.center_px - strip.middle_px)
+        return replace(hypothesis, center_px=look.corner_px + strip.middle_px, look=look)
 
-    def _refiner(self, query: Query) -> Refiner | None:
+    def _refiner(self, strip: Strip) -> Refiner | None:
         """What looks at the pixels of windows, or None where there is nothing to look at."""
         if self.pixels is None:
             return None
-        size = self.index.manifest.tiles.size_px
-        height, width = query.strip.image.shape
-        if not query.tiled:  # one window for the correlation, several for the pixels
+        size, cell = self.index.manifest.tiles.size_px, self.index.encoder.cell_px
+        if fills_no_tile(strip, size, cell):  # one window for the correlation, several for the pixels
+            height, width = strip.image.shape
             rows, cols = starts(height, min(size, height), size), starts(width, min(size, width), size)
             first = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).astype(np.int64)
         else:
-            first = np.array([window.cell for window in query.windows]) * self.index.encoder.cell_px
-        refiner = Refiner(query.strip, first, size, self.pixels)
+            first = cut_windows(cells_known(strip.valid, cell), size // cell) * cell
+        refiner = Refiner(strip, first, size, self.pixels)
         return refiner if refiner.cells else None
 
 
@@ -246,7 +248,7 @@ def _together(score: float, look: Refined | None) -> float:
 
 def _with_first(rivals: Sequence[Hypothesis], retrieved: Poses, query: Query) -> Poses:
     """The place at which the attitude was found, then the retrieved ones; the vectors may miss it."""
-    corners = [rival.center_px - query.middle_px for rival in rivals[:1]]
+    corners = [rival.center_px - query.strip.middle_px for rival in rivals[:1]]
     scores = retrieved.scores[: len(corners)]
     return Poses(np.vstack([*corners, retrieved.corners_px]), np.append(scores, retrieved.scores))
 
@@ -255,7 +257,7 @@ def _among_rivals(rivals: Sequence[Hypothesis], found: Poses, query: Query) -> P
     """The chosen place, and as the others the best of all attitudes: it was chosen among all of them."""
     if not rivals:
         return found
-    middle, apart = query.middle_px, DISTINCT_CELLS * query.index.encoder.cell_px
+    middle, apart = query.strip.middle_px, DISTINCT_CELLS * query.index.encoder.cell_px
     own = [
         Hypothesis(TOLD, corner + middle, float(score))
         for corner, score in zip(found.corners_px, found.scores, strict=True)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from geomatch import fusion
 from geomatch.correlate import template
 from geomatch.fusion import Poses, Window
-from geomatch.geo import apply_affine
 from geomatch.strips import Strip
 from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
@@ -20,6 +19,12 @@ from geomatch.windows import cut_windows
 MIN_SHARE = 3  # the windows of a strip share the tiles asked for, but each has this part of them at least
 SMALL_TILES = 0.75  # a strip of less area than this share of a tile fills no tile, however its bounding box turns out
 _NEARBY_PX = 32  # how far a place may move when its heading is corrected, to either side
+
+
+def fills_no_tile(strip: Strip, tile_px: int, cell_px: int) -> bool:
+    """Whether a strip is smaller than a tile, whose vectors then cannot find it."""
+    cells = -(-min(strip.valid.shape) // cell_px)
+    return cells < tile_px // cell_px or strip.area_px < SMALL_TILES * tile_px**2
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Query:
         """Encode a strip and cut it into windows; a strip smaller than a tile is one window."""
         dense = index.encoder.dense(strip.image[None], strip.valid, "sar")
         tile, size = index.manifest.tiles, index.manifest.tiles.size_px // index.encoder.cell_px
-        small = min(dense.valid.shape) < size or strip.area_px < SMALL_TILES * tile.size_px**2
+        small = fills_no_tile(strip, tile.size_px, index.encoder.cell_px)
         if small:
             parts = [(np.zeros(2, np.int64), dense)]
         else:
@@ -54,11 +59,6 @@ class Query:
         made = [(place, template(part)) for place, part in parts]
         windows = tuple(Window(place, ready) for place, ready in made if ready is not None)
         return cls(index, strip, dense, windows, tiled=not small)
-
-    @property
-    def middle_px(self) -> NDArray[np.float64]:
-        """[2] the centre of the file in the strip's image, about which it turns."""
-        return apply_affine(self.strip.from_file, np.array(self.strip.file_size) / 2)
 
     def retrieve(self, tiles: int) -> Poses:
         """Poses that the tiles nearest to its windows' vectors speak for, best first; so many tiles of all windows."""
@@ -79,7 +79,7 @@ class Query:
 
     def nearby(self, center_px: NDArray[np.float64]) -> Poses:
         """The best pose near one place of its centre, map pixels; none where nothing there resembles it."""
-        return self._verified(Poses((center_px - self.middle_px)[None], np.ones(1)), _NEARBY_PX).best(1)
+        return self._verified(Poses((center_px - self.strip.middle_px)[None], np.ones(1)), _NEARBY_PX).best(1)
 
     def scan(self) -> Poses:
         """Poses by correlation with the whole map."""

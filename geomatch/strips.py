@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from geomatch.attitude import KNOWN, TOLD, Attitude, Tolerance
 from geomatch.errors import GeomatchError, InputError, LimitError, UnrectifiedError, UsageError
-from geomatch.geo import Grid, ground_jacobian, ground_resolution_m, linear_to_map, local_grid
+from geomatch.geo import Grid, apply_affine, ground_jacobian, ground_resolution_m, linear_to_map, local_grid
 from geomatch.images import SarRadiometry
 from geomatch.raster import Patch, Raster, open_raster
 from geomatch.tiles import starts
@@ -93,6 +93,11 @@ class Strip:
     def area_px(self) -> float:
         """Pixels of ``image`` that the file covers; the others are the corners of its bounding box."""
         return abs(self.from_file.determinant) * self.file_size[0] * self.file_size[1]
+
+    @property
+    def middle_px(self) -> NDArray[np.float64]:
+        """[2] the centre of the file in ``image``, about which it turns."""
+        return apply_affine(self.from_file, np.array(self.file_size) / 2)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,14 @@ def structure(image: NDArray[np.float32], valid: NDArray[np.bool_], cell_px: int
     return Dense(pooled, known)
 
 
+def cells_known(valid: NDArray[np.bool_], cell_px: int = 8) -> NDArray[np.bool_]:
+    """Cells of which enough pixels are known: [H x W] -> [ceil(H / cell_px) x ceil(W / cell_px)]."""
+    rows, cols = (-(-side // cell_px) for side in valid.shape)
+    padded = np.pad(valid, ((0, rows * cell_px - valid.shape[0]), (0, cols * cell_px - valid.shape[1])))
+    share = cv2.resize(padded.astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA)
+    return np.asarray(share >= MIN_VALID)
+
+
 def reach_px(cell_px: int = 8) -> int:
     """How far a cell's features look beyond it: the halo of a block whose features must not depend on the blocking."""
     cells = _radius(NEIGHBOURHOOD_CELLS) + _radius(BLUR_CELLS) + 1

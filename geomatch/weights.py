@@ -41,16 +41,23 @@ class Named:
     measured: str
 
 
+_RADIOMETRY = "optical bands stretched to [0, 1], SAR ln amplitude over its median (geomatch.images)"
+
 NAMED: dict[str, Named] = {
     "la2": Named(
         sha256="4e7d91ee176967eeeaa0a205a973c6abf79155bacba2b1b829fff8a201522ae7",
-        radiometry="optical bands stretched to [0, 1], SAR ln amplitude over its median (geomatch.images)",
+        radiometry=_RADIOMETRY,
         trained_on="Los Angeles (Sentinel-1 VH and Sentinel-2 at 10 m, train fragments), 70 % of the locations of"
         " OMBRIA, simulated cities; configs/encoder/la.yaml",
         measured="docs/la2.md",
-    )
+    ),
+    "la3": Named(
+        sha256="4294e8e464dc0e34f531610c553747c1514402c955ff08744ab021b17c56e1ab",
+        radiometry=_RADIOMETRY,
+        trained_on="la2, trained on with the same data; configs/encoder/la3.yaml",
+        measured="docs/la3.md",
+    ),
 }
-DEFAULT = "la2"
 
 
 @dataclass(frozen=True)

@@ -49,3 +49,17 @@ def test_user_tells_degrees_and_percent() -> None:
     assert not Tolerance(10).any_turn
     assert Attitude() == TOLD
     assert Tolerance.told(None, 7).steps[1] == pytest.approx(2 * np.log(1.07) / 2)
+
+
+@given(turn=st.floats(-400, 400), log_scale=st.floats(-2, 2))
+def test_moves_stay_within_the_tolerance(turn: float, log_scale: float) -> None:
+    rough = Tolerance(10, 1.1)
+    moved = rough.moved(Attitude(4.0, 1.05), turn, log_scale)
+    assert moved.turn_deg == pytest.approx(np.clip(4 + turn, -10, 10))
+    assert moved.scale == pytest.approx(np.clip(1.05 * np.exp(log_scale), 1 / 1.1, 1.1))
+    around = Tolerance(180).moved(Attitude(170.0), turn, log_scale)
+    assert -180 <= around.turn_deg < 180
+    assert (around.turn_deg - 170 - turn) % 360 == pytest.approx(0, abs=1e-6) or (
+        around.turn_deg - 170 - turn
+    ) % 360 == pytest.approx(360)
+    assert around.scale == 1

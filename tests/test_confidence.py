@@ -45,7 +45,7 @@ def test_standing_out_more_is_never_less_sure(evidence: Signs, more: float, mode
 
 def test_every_encoder_has_a_model() -> None:
     assert model_of("structural") == STRUCTURAL
-    assert model_of("la2") == model_of("/somewhere/own.safetensors:alone") == LEARNED
+    assert model_of("la3") == model_of("/somewhere/own.safetensors:alone") == LEARNED
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
@@ -68,3 +68,11 @@ def test_overwhelming_evidence_decides(strong: bool) -> None:
     size = 1e6 if strong else -1e6
     for model in (STRUCTURAL, LEARNED):
         assert (probability(Signs(size, 0.0), model) > 0.9) == strong
+
+
+def test_attitude_that_was_sought_has_weights_of_its_own() -> None:
+    model = replace(STRUCTURAL, sought=tuple(weight - 1 for weight in STRUCTURAL.pixels))
+    evidence = Signs(5.0, 0.2, PixelSigns(12.0, 0.5))
+    assert probability(evidence, model, sought=True) < probability(evidence, model)
+    bare = replace(evidence, pixels=None)
+    assert probability(bare, model, sought=True) == probability(bare, model)

@@ -10,8 +10,9 @@ import pytest
 
 from geomatch.attitude import Attitude, Tolerance
 from geomatch.fusion import MAX_PEAKS, Poses
-from geomatch.hypotheses import FINALISTS, Hypothesis, correct, distinct, try_attitudes
+from geomatch.hypotheses import FINALISTS, Hypothesis, correct, distinct, polish, try_attitudes
 from geomatch.query import Query
+from geomatch.refine import Refined
 
 MIDDLE = np.array([50.0, 40.0])
 ANY = Tolerance(180.0)
@@ -24,7 +25,8 @@ def asked(truth: Attitude, asked_for: list[Attitude], **places: tuple[float, flo
     def ask(attitude: Attitude) -> Query:
         asked_for.append(attitude)
         off = np.array([aside(attitude, truth), np.log(attitude.scale / truth.scale)])
-        scores = np.array([0.5 * np.exp(-np.square(off / WIDTH).sum()), 0.1])
+        # Of a strip at a smaller scale fewer cells correlate higher by chance.
+        scores = np.array([0.5 * np.exp(-np.square(off / WIDTH).sum()), 0.1]) / attitude.scale
         corners = np.array([places["right"], places["wrong"]]) - MIDDLE
         order = np.argsort(-scores)
         poses = Poses(corners[order], scores[order])
@@ -33,7 +35,7 @@ def asked(truth: Attitude, asked_for: list[Attitude], **places: tuple[float, flo
             SimpleNamespace(
                 windows=(1,),
                 tiled=True,
-                middle_px=MIDDLE,
+                strip=SimpleNamespace(middle_px=MIDDLE),
                 retrieve=lambda tiles: poses,
                 verify=lambda given: given,
                 scan=lambda: poses.best(1),
@@ -77,6 +79,30 @@ def test_rough_attitude_is_found_in_both(turn: float, scale: float) -> None:
     best = correct(tried, ask, tolerance, reach_px=140, cell_px=8)[0]
     assert aside(best.attitude, truth) < 0.1
     assert best.attitude.scale == pytest.approx(scale, rel=0.002)
+
+
+@pytest.mark.parametrize("tolerance", [Tolerance(10, 1.1), Tolerance(10), Tolerance(0, 1.1)])
+def test_pixels_polish_what_was_not_told_and_leave_the_rest(tolerance: Tolerance) -> None:
+    truth = np.array([2.3, np.log(1.03)])
+    center = np.array([5.0, 6.0])
+
+    def look_at(attitude: Attitude, center_px: Any) -> Hypothesis:
+        off = np.array([attitude.turn_deg, np.log(attitude.scale)]) - truth
+        peak = 0.2 * np.exp(-np.square(off / (2.0, 0.03)).sum()) / attitude.scale
+        return Hypothesis(attitude, center_px, 0.3, Refined(center_px, float(peak), 0.0, 100, fixed=True))
+
+    found = polish(look_at(Attitude(), center), look_at, tolerance)
+    assert found.attitude.turn_deg == pytest.approx(2.3 if tolerance.turn_deg else 0, abs=0.05)
+    assert np.log(found.attitude.scale) == pytest.approx(truth[1] if tolerance.scale != 1 else 0, abs=0.002)
+    np.testing.assert_allclose(found.center_px, center)
+
+
+def test_place_without_a_peak_is_left_as_it_is() -> None:
+    def look_at(attitude: Attitude, center_px: Any) -> Hypothesis:
+        return Hypothesis(attitude, center_px, 0.3, Refined(center_px, 0.1, 0.1, 100, fixed=False))
+
+    one = look_at(Attitude(1.0, 1.02), np.zeros(2))
+    assert polish(one, look_at, Tolerance(10, 1.1)).attitude == one.attitude
 
 
 def test_long_strip_is_turned_until_its_ends_lie_within_a_cell() -> None:

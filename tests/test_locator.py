@@ -51,6 +51,8 @@ VIEWS: Views = {  # centre in map pixels, turn clockwise, map pixels per strip p
     "along the last column": ((666, 380), 90, 1, (400, 200)),
 }
 
+SMALL = 64  # pixels: the parabola through so few speckled cells is less exact
+
 GEOREFERENCES = {
     "south up": (UTM33, Affine(0.5, 0, 595_000, 0, 0.5, 5_333_000)),
     "rotated": (UTM33, PLACE @ Affine.rotation(33)),
@@ -80,7 +82,7 @@ def test_strip_comes_back_to_its_place(name: str, town: Town, locator: Locator, 
     location = locator.locate(tmp_path / "s.tif")
     assert location.status == "located"
     assert location.evidence.accuracy == "pixel"
-    assert off_px(location, town, truth, size) < 0.5
+    assert off_px(location, town, truth, size) < (0.5 if min(size) > SMALL else 0.75)
     assert location.center is not None
     np.testing.assert_allclose(location.center, moved(truth, np.array(size) / 2), atol=0.25)
     assert location.crs == town.crs

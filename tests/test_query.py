@@ -28,7 +28,7 @@ def query_of(town: Town, index: TileIndex, folder: Path, size: tuple[int, int]) 
 
 
 def off(corners: NDArray[np.float64], query: Query) -> NDArray[np.float64]:
-    return np.asarray(np.abs(corners + query.middle_px - CENTRE).max(axis=-1))
+    return np.asarray(np.abs(corners + query.strip.middle_px - CENTRE).max(axis=-1))
 
 
 @pytest.mark.parametrize("size", [(200, 200), (240, 420)])

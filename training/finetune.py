@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from geomatch import defaults
 from geomatch.console import Step
 from geomatch.errors import UsageError
-from geomatch.weights import DEFAULT
 
 from .config import (
     DataConfig,
@@ -61,7 +61,7 @@ def finetune_encoder(
     epochs = max(1, round(minutes * STEPS_PER_MINUTE / EPOCH_STEPS))
     config = EncoderConfig(
         name="finetune",
-        start=start or DEFAULT,
+        start=start or defaults.ENCODER,
         data=DataConfig(scenes=[scene], batch=BATCH, steps_per_epoch=EPOCH_STEPS),
         optimizer=OptimizerConfig(lr=LEARNING_RATE, warmup_steps=10),
         trainer=TrainerConfig(max_epochs=epochs, max_minutes=minutes),
