@@ -35,7 +35,7 @@ STRUCTURAL = Model(
 LEARNED = Model(
     features=(-6.28, 1.1, 1.97),
     pixels=(-8.65, 0.917, -0.329, 0.513, 1.57),
-    sought=(-9.69, 1.0, 0.368, 0.201, 2.95),
+    sought=STRUCTURAL.sought,  # borrowed: not fitted to learned features yet
 )
 
 MAX_PROMINENCE = 20.0
