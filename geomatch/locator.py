@@ -30,10 +30,10 @@ from geomatch.tiles import starts
 from geomatch.windows import cut_windows
 
 RETRIEVED_TILES = 600
-CONTESTED = 1.15  # peak ratio up to which the fine correlation decides between the best places
-CONTENDERS = 8
+CONTESTED = 1.4  # peak ratio up to which the fine correlation decides between the best places (benchmarks/places.py)
+CONTENDERS = 32
 BLOCK_CACHE = 256 << 20  # bytes of the map's decoded blocks; a block of a JPEG GeoTIFF costs as much as a correlation
-FINE_WEIGHT = 2.0  # of the pixels' correlation against the features'; a false place's spreads half as much
+FINE_WEIGHT = 1.5  # of the pixels' correlation against the features'; a false place's spreads half as much
 
 
 @dataclass(frozen=True)
