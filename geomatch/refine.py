@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,9 @@ from geomatch.structure import structure
 
 CELL_PX = 2  # finer cells follow the speckle, coarser ones the cells that the index has already
 SEARCH_PX = 16  # how far the coarse place may be off, two cells of the index
-TRUST_PX = 8.0  # standard deviation of a Gaussian by which nearer peaks are preferred to farther ones (benchmarks/places.py)
+TRUST_PX = (
+    8.0  # standard deviation of a Gaussian by which nearer peaks are preferred to farther ones (benchmarks/places.py)
+)
 MAX_WINDOWS = 16
 ASIDE_CELLS = 4  # fine cells from the peak at which the correlation no longer belongs to it
 CHANCE_PEAK = 4.2  # fine peak at a wrong place times the square root of the cells, on the average
@@ -97,7 +100,9 @@ class Refiner:
         for offset, query in self._queries:
             total += self._surface(start + offset, query)
         total /= max(1, len(self._queries))
-        trusted = total * self._trust(start - corner_px)
+        # The trust chooses among peaks; where the chosen one is highest, the pixels alone say.
+        summits = total == cv2.dilate(total, np.ones((3, 3), np.uint8))
+        trusted = np.where(summits, total * self._trust(start - corner_px), -np.inf)
         row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
         aside = _highest_aside(total, row, col)
