@@ -2,8 +2,8 @@
 
 Every row is configs/encoder/ablation.yaml with the overrides that stand below, validated on the Los Angeles block: the
 share of 200 px and 104 px windows whose highest correlation lies within 10 px, and the recall of the pooled vectors. A
-run that is complete in bench/ablation/ is not repeated; one that was killed goes on. Prints the table and writes it,
-with the command, into the document between its two markers.
+run that is complete in bench/ablation/ is not repeated; one that was killed goes on. Prints the table and writes it
+into the document between its two markers, where rows of other runs stay.
 
     python benchmarks/ablation.py [--seeds 1 2] [--rows base triplet] [--into docs/ablation.md] [-o FILE] [KEY=VALUE]
 """
@@ -13,8 +13,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,13 +88,17 @@ def cells(runs: Sequence[dict[str, float]]) -> list[str]:
 
 
 def write_table(file: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Put the table, and the command that makes it, between the markers of a document."""
-    command = shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]])
-    lines = [f"`{command}`", "", "| row | overrides | " + " | ".join(MEASURES.values()) + " |"]
-    lines.append("|" + "---|" * (2 + len(MEASURES)))
-    lines += ["| " + " | ".join([row[0], f"`{' '.join(ROWS[row[0]]) or '–'}`", *row[1:]]) + " |" for row in rows]
+    """Put the table between the markers of a document; rows that were not run this time stay as they stand there."""
     before, _, rest = file.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+    kept, _, after = rest.partition(END)
+    by_name = {line.split(" | ")[0].removeprefix("| "): line for line in kept.splitlines() if line.startswith("| ")}
+    by_name |= {
+        row[0]: "| " + " | ".join([row[0], f"`{' '.join(ROWS[row[0]]) or '–'}`", *row[1:]]) + " |" for row in rows
+    }
+    lines = [f"`python benchmarks/ablation.py --into {file}`, in parts if one likes (`--rows`)", ""]
+    lines.append("| row | overrides | " + " | ".join(MEASURES.values()) + " |")
+    lines.append("|" + "---|" * (2 + len(MEASURES)))
+    lines += [by_name[name] for name in ROWS if name in by_name]
     file.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after}")
 
 

@@ -20,9 +20,7 @@ from geomatch.structure import structure
 
 CELL_PX = 2  # finer cells follow the speckle, coarser ones the cells that the index has already
 SEARCH_PX = 16  # how far the coarse place may be off, two cells of the index
-TRUST_PX = (
-    8.0  # standard deviation of a Gaussian by which nearer peaks are preferred to farther ones (benchmarks/places.py)
-)
+TRUST_PX = 8.0  # deviation of a Gaussian by which nearer peaks are preferred to farther ones (benchmarks/places.py)
 MAX_WINDOWS = 16
 ASIDE_CELLS = 4  # fine cells from the peak at which the correlation no longer belongs to it
 CHANCE_PEAK = 4.2  # fine peak at a wrong place times the square root of the cells, on the average
