@@ -45,6 +45,9 @@ class Poses:
         return Poses(self.corners_px[:count], self.scores[:count])
 
 
+NOWHERE = Poses(np.empty((0, 2)), np.empty(0))
+
+
 def vote(hits: Hits, offsets_px: NDArray[np.int64], bin_px: int) -> Poses:
     """Poses that the retrieved tiles of a strip's windows speak for.
 
@@ -150,7 +153,7 @@ def scan(windows: Sequence[Window], field: Dense, rms: float, *, cell_px: int) -
     field = Dense(np.pad(field.values, ((0, 0), *margin)), np.pad(field.valid, margin))
     height, width = np.array(field.valid.shape) - reach[::-1] + 1
     if height < 1 or width < 1:
-        return Poses(np.empty((0, 2)), np.empty(0))
+        return NOWHERE
     total = np.zeros((height, width))
     for window in windows:
         col, row = window.cell

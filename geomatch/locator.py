@@ -6,34 +6,29 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geomatch import defaults, hypotheses
 from geomatch.answer import Answers, Judged
-from geomatch.attitude import TOLD, Attitude
+from geomatch.attitude import TOLD
 from geomatch.errors import InputError
-from geomatch.fusion import DISTINCT_CELLS, Poses
+from geomatch.fusion import DISTINCT_CELLS, NOWHERE, Poses
 from geomatch.gdal import set_block_cache
-from geomatch.hypotheses import Asked, Hypothesis
+from geomatch.hypotheses import Hypothesis
 from geomatch.location import Location
-from geomatch.query import Query, fills_no_tile
-from geomatch.refine import MapPixels, Refined, Refiner
+from geomatch.query import Query
+from geomatch.refine import CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
+from geomatch.seeking import Seeker
 from geomatch.strips import RawStrip, Strip, StripOptions, read_strip
-from geomatch.structure import cells_known
 from geomatch.texture import unusable
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
-from geomatch.tiles import starts
-from geomatch.windows import cut_windows
 
 RETRIEVED_TILES = 600
-CONTESTED = 1.4  # peak ratio up to which the fine correlation decides between the best places (benchmarks/places.py)
 CONTENDERS = 32
 BLOCK_CACHE = 256 << 20  # bytes of the map's decoded blocks; a block of a JPEG GeoTIFF costs as much as a correlation
-FINE_WEIGHT = 1.5  # of the pixels' correlation against the features'; a false place's spreads half as much
 
 
 @dataclass(frozen=True)
@@ -84,6 +79,7 @@ class Locator:
         self.pixels = pixels
         self.exhaustive = exhaustive
         self._notes = notes
+        self._seeker = Seeker(index, pixels, exhaustive=exhaustive)
 
     @classmethod
     def open(
@@ -143,7 +139,7 @@ class Locator:
             if raw.tolerance.known or _shows_nothing(strip):
                 return self._trace(strip, clock)
             with clock.stage("attitudes"):
-                tried = self._try_attitudes(raw)
+                tried = self._seeker.places(raw)
             return self._trace(raw.at(tried[0].attitude) if tried else strip, clock, tried)
 
     def trace(self, strip: Strip, clock: Clock | None = None) -> Trace:
@@ -154,12 +150,12 @@ class Locator:
     def _trace(self, strip: Strip, clock: Clock, rivals: Sequence[Hypothesis] = ()) -> Trace:
         answers = Answers(self.index, strip, self._notes, clock.seconds)
         if reason := _shows_nothing(strip):
-            return Trace(answers.nowhere("unusable", reason), strip, NO_POSES)
+            return Trace(answers.nowhere("unusable", reason), strip, NOWHERE)
         with clock.stage("encode"):
             query = Query.of(self.index, strip)
         if not query.windows:
-            return Trace(answers.nowhere("unusable", "no part of the strip shows structure"), strip, NO_POSES)
-        retrieved = NO_POSES
+            return Trace(answers.nowhere("unusable", "no part of the strip shows structure"), strip, NOWHERE)
+        retrieved = NOWHERE
         if query.tiled and not self.exhaustive:
             with clock.stage("search"):
                 retrieved = query.retrieve(RETRIEVED_TILES)
@@ -169,57 +165,11 @@ class Locator:
             reason = "no place on the map resembles the strip, or the strip is larger than the map"
             return Trace(answers.nowhere("absent", reason), strip, retrieved)
         with clock.stage("refine"):
-            found, look = _look_closer(found, self._refiner(strip))
+            tile_px, cell_px = self.index.manifest.tiles.size_px, self.index.encoder.cell_px
+            refiner = Refiner.of(strip, tile_px, cell_px, self.pixels)
+            found, look = _look_closer(found, refiner)
             judged = Judged.of(_among_rivals(rivals, found, query), look)
         return Trace(answers.placed(query.windows, judged), strip, retrieved, judged)
-
-    def _try_attitudes(self, raw: RawStrip) -> list[Hypothesis]:
-        """Places at the attitudes where they look most like the strip: the likeliest first, the others by score."""
-        cell = self.index.encoder.cell_px
-        apart = DISTINCT_CELLS * cell
-
-        def ask(strip: RawStrip) -> Asked:
-            return lambda attitude: Query.of(self.index, strip.at(attitude))
-
-        def look_at(attitude: Attitude, center_px: NDArray[np.float64]) -> Hypothesis:
-            return self._looked_at(Hypothesis(attitude, center_px, 0.0), raw.at(attitude))
-
-        part = ask(raw.richest_part(hypotheses.PART_PX))
-        tried = hypotheses.try_attitudes(part, raw.tolerance, apart, exhaustive=self.exhaustive)
-        finalists = hypotheses.correct(tried, ask(raw), raw.tolerance, raw.reach_px, cell)
-        if self.pixels is not None:
-            close = [finalist for finalist in finalists if finalist.weight * CONTESTED >= finalists[0].weight]
-            looked = [replace(look_at(one.attitude, one.center_px), score=one.score) for one in close]
-            looked.sort(key=lambda one: one.weight + FINE_WEIGHT * one.look_weight, reverse=True)
-            finalists = looked + finalists[len(close) :]
-            if looked and looked[0].look is not None:
-                finalists[0] = hypotheses.polish(looked[0], look_at, raw.tolerance)
-        return [*finalists[:1], *hypotheses.distinct([*finalists[1:], *tried], apart)]
-
-    def _looked_at(self, hypothesis: Hypothesis, strip: Strip) -> Hypothesis:
-        """A hypothesis with what the pixels say of it, at the place where they put it."""
-        refiner = self._refiner(strip)
-        if refiner is None:
-            return hypothesis
-        look = refiner.at(hypothesis.center_px - strip.middle_px)
-        return replace(hypothesis, center_px=look.corner_px + strip.middle_px, look=look)
-
-    def _refiner(self, strip: Strip) -> Refiner | None:
-        """What looks at the pixels of windows, or None where there is nothing to look at."""
-        if self.pixels is None:
-            return None
-        size, cell = self.index.manifest.tiles.size_px, self.index.encoder.cell_px
-        if fills_no_tile(strip, size, cell):  # one window for the correlation, several for the pixels
-            height, width = strip.image.shape
-            rows, cols = starts(height, min(size, height), size), starts(width, min(size, width), size)
-            first = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).astype(np.int64)
-        else:
-            first = cut_windows(cells_known(strip.valid, cell), size // cell) * cell
-        refiner = Refiner(strip, first, size, self.pixels)
-        return refiner if refiner.cells else None
-
-
-NO_POSES = Poses(np.empty((0, 2)), np.empty(0))
 
 
 def _shows_nothing(strip: Strip) -> str | None:

@@ -60,6 +60,12 @@ class Query:
         windows = tuple(Window(place, ready) for place, ready in made if ready is not None)
         return cls(index, strip, dense, windows, tiled=not small)
 
+    @property
+    def extent(self) -> float:
+        """Square root of the area of its windows, in sides of a tile."""
+        side = self.index.manifest.tiles.size_px // self.index.encoder.cell_px
+        return float(np.sqrt(sum(window.template.mask.sum() for window in self.windows))) / side
+
     def retrieve(self, tiles: int) -> Poses:
         """Poses that the tiles nearest to its windows' vectors speak for, best first; so many tiles of all windows."""
         tile, cell = self.index.manifest.tiles, self.index.encoder.cell_px

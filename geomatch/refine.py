@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from geomatch.correlate import NO_MATCH, Template, over, template
 from geomatch.fusion import subpixel
 from geomatch.images import OpticalStretch
+from geomatch.query import fills_no_tile
 from geomatch.raster import Raster
 from geomatch.strips import Strip
-from geomatch.structure import structure
+from geomatch.structure import cells_known, structure
+from geomatch.tiles import starts
+from geomatch.windows import cut_windows
 
 CELL_PX = 2  # finer cells follow the speckle, coarser ones the cells that the index has already
 SEARCH_PX = 16  # how far the coarse place may be off, two cells of the index
@@ -25,6 +28,8 @@ MAX_WINDOWS = 16
 ASIDE_CELLS = 4  # fine cells from the peak at which the correlation no longer belongs to it
 CHANCE_PEAK = 4.2  # fine peak at a wrong place times the square root of the cells, on the average
 CERTAIN = 1.5  # times what chance and the surroundings give
+CONTESTED = 1.4  # peak ratio up to which the pixels decide between the best places (benchmarks/places.py)
+FINE_WEIGHT = 1.5  # of the pixels' correlation against the features'; a false place's spreads half as much
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,10 @@ class Refiner:
 
     Attributes:
         cells: fine cells that are compared; none where no window shows structure, and then there is nothing to refine.
+        middles_px: [N x 2] of the windows that show structure, in the strip.
     """
+
+    cell_px, grid_px = CELL_PX, 1
 
     def __init__(self, strip: Strip, windows_px: NDArray[np.int64], size_px: int, pixels: MapPixels) -> None:
         self._pixels = pixels
@@ -89,15 +97,27 @@ class Refiner:
             if query is not None:
                 self._queries.append((offset, query))
         self.cells = int(sum(query.mask.sum() for _, query in self._queries))
+        self.middles_px = np.array([offset for offset, _ in self._queries]).reshape(-1, 2) + size_px / 2
+
+    @classmethod
+    def of(cls, strip: Strip, size_px: int, cell_px: int, pixels: MapPixels | None) -> Refiner | None:
+        """With windows of a size, or fewer of a smaller strip; None where there is nothing to look at."""
+        if pixels is None:
+            return None
+        if fills_no_tile(strip, size_px, cell_px):  # one window for the correlation, several for the pixels
+            height, width = strip.image.shape
+            rows, cols = starts(height, min(size_px, height), size_px), starts(width, min(size_px, width), size_px)
+            first = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).astype(np.int64)
+        else:
+            first = cut_windows(cells_known(strip.valid, cell_px), size_px // cell_px) * cell_px
+        refiner = cls(strip, first, size_px, pixels)
+        return refiner if refiner.cells else None
 
     def at(self, corner_px: NDArray[np.float64]) -> Refined:
         """Correlate around a place, right within SEARCH_PX: [2] map pixel of the strip's first pixel."""
         reach = SEARCH_PX // CELL_PX
         start = np.rint(corner_px).astype(np.int64)
-        total = np.zeros((2 * reach + 1, 2 * reach + 1))
-        for offset, query in self._queries:
-            total += self._surface(start + offset, query)
-        total /= max(1, len(self._queries))
+        total = self.surfaces(start).mean(axis=0) if self._queries else np.zeros((2 * reach + 1, 2 * reach + 1))
         # The trust chooses among peaks; where the chosen one is highest, the pixels alone say.
         summits = total == cv2.dilate(total, np.ones((3, 3), np.uint8))
         trusted = np.where(summits, total * self._trust(start - corner_px), -np.inf)
@@ -108,6 +128,10 @@ class Refiner:
             return Refined(corner_px, peak, aside, self.cells, fixed=False)
         shift = np.array([col, row]) + subpixel(total, row, col) - reach
         return Refined(start + CELL_PX * shift, peak, aside, self.cells, fixed=True)
+
+    def surfaces(self, corner_px: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[N x s x s] correlation of every window at offsets of CELL_PX within SEARCH_PX of a place."""
+        return np.array([self._surface(corner_px + offset, query) for offset, query in self._queries], np.float64)
 
     @staticmethod
     def _trust(shift_px: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -144,6 +144,25 @@ class RawStrip:
         height, width = self.image.shape
         return float(np.linalg.norm(self.linear @ [[width, width], [height, -height]], axis=0).max() / 2)
 
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        """[2] the centre of ``image``, columns and rows of the file."""
+        height, width = self.image.shape
+        left, top = (self.part or (0, 0))[:2]
+        return np.array([left + width / 2, top + height / 2])
+
+    def arm_px(self, attitude: Attitude, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[2] from the file's centre to a point of the file, map pixels, at an attitude."""
+        height, width = self.image.shape
+        size = self.part[2:] if self.part else (width, height)
+        return np.asarray(self._linear(attitude) @ (point - np.array(size) / 2))
+
+    def near(self, point: NDArray[np.float64], reach_px: float) -> RawStrip:
+        """What of it lies within so many pixels of the map of a point of the file, along its sides."""
+        sides = np.linalg.norm(self.linear, axis=0)  # of a pixel of the file
+        low, high = (np.rint(point + sign * reach_px / sides).astype(int) for sign in (-1, 1))
+        return self._cut(*np.maximum(low, 0).tolist(), *high.tolist())
+
     def at(self, attitude: Attitude = TOLD) -> Strip:
         """The strip on the map's pixel grid, turned and scaled by so much more than ``linear`` says."""
         image, valid, from_file = resample(self.image, self.valid, self._linear(attitude))
@@ -154,16 +173,30 @@ class RawStrip:
             image, valid, from_file, (size[0], size[1]), self.notes, self.heading_deg(attitude), self.tolerance
         )
 
+    def middle_at(self, attitude: Attitude, size_px: int) -> Strip:
+        """As ``at``, but no more than the square of ``size_px`` about its middle; unknown where it is smaller."""
+        strip = self.at(attitude)
+        col, row = (int(at) for at in np.rint(apply_affine(strip.from_file, self.middle) - size_px / 2))
+        image, valid = np.zeros((size_px, size_px), np.float32), np.zeros((size_px, size_px), bool)
+        known = np.s_[max(0, row) : row + size_px, max(0, col) : col + size_px]
+        part = strip.image[known]
+        there = np.s_[max(0, -row) : max(0, -row) + part.shape[0], max(0, -col) : max(0, -col) + part.shape[1]]
+        image[there], valid[there] = part, strip.valid[known]
+        return replace(strip, image=image, valid=valid, from_file=Affine.translation(-col, -row) @ strip.from_file)
+
     def heading_deg(self, attitude: Attitude = TOLD) -> float:
         """Where its up points at that attitude, degrees clockwise from true north, in [0, 360)."""
         east, north = -(self.ground @ self._linear(attitude))[:, 1]
         return float(np.degrees(np.arctan2(east, north)) % 360)
 
-    def richest_part(self, max_px: int) -> RawStrip:
-        """The part of at most ``max_px`` pixels of the map, as square as the strip allows, that shows the most."""
+    def richest_parts(self, max_px: int, most: int) -> list[RawStrip]:
+        """Parts of at most ``max_px`` pixels of the map, as square as the strip allows, apart from each other.
+
+        The one that shows the most comes first; at most ``most``.
+        """
         limit = max_px / abs(float(np.linalg.det(self.linear)))
         if self.image.size <= limit:
-            return self
+            return [self]
         tall, wide = self.image.shape
         short = int(min(tall, wide, np.sqrt(limit)))
         height, width = (short if side == min(tall, wide) else min(side, int(limit / short)) for side in (tall, wide))
@@ -174,10 +207,19 @@ class RawStrip:
         rows, cols = starts(tall, height, max(1, height // 4)), starts(wide, width, max(1, width // 4))
         col, row = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).T
         left, top, right, bottom = (at // DETAIL_PX for at in (col, row, col + width, row + height))
-        best = int((total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]).argmax())
-        first = int(col[best]), int(row[best])
-        cut = np.s_[first[1] : first[1] + height, first[0] : first[0] + width]
-        return replace(self, image=self.image[cut], valid=self.valid[cut], part=(*first, wide, tall))
+        shown = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
+        first: list[tuple[int, int]] = []
+        for best in np.argsort(-shown, kind="stable"):
+            at = int(col[best]), int(row[best])
+            if len(first) < most and all(abs(at[0] - c) >= width or abs(at[1] - r) >= height for c, r in first):
+                first.append(at)
+        return [self._cut(left, top, left + width, top + height) for left, top in first]
+
+    def _cut(self, left: int, top: int, right: int, bottom: int) -> RawStrip:
+        """Some of its columns and rows, of all of a file."""
+        height, width = self.image.shape
+        inside = np.s_[top:bottom, left:right]
+        return replace(self, image=self.image[inside], valid=self.valid[inside], part=(left, top, width, height))
 
     def _linear(self, attitude: Attitude) -> NDArray[np.float64]:
         if attitude == TOLD:
