@@ -12,8 +12,19 @@ from geomatch.errors import UsageError
 
 ANY_TURN_DEG = 180.0
 MAX_TOLERANCE = 2.0  # of a scale: more either way is no estimate of it
-STEP_DEG = 10.0  # between headings that are tried: vectors find what is 5 off nearly as often as what is not
-STEP_SCALE = 1.21  # between scales that are tried, so that none is more than 10 % off (benchmarks/proposals.py)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How far apart the attitudes may lie that are tried, so that what an encoder finds at one it finds half way too.
+
+    Attributes:
+        turn_deg: from one heading to the next.
+        scale: from one scale to the next, as a factor.
+    """
+
+    turn_deg: float
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -72,17 +83,17 @@ class Tolerance:
         """Whether the heading is unknown."""
         return self.turn_deg >= ANY_TURN_DEG
 
-    @property
-    def steps(self) -> tuple[float, float]:
+    def spacing(self, steps: Steps) -> tuple[float, float]:
         """Degrees from one tried heading to the next, and the logarithm of the ratio of scales; 0 where known."""
-        turns, scales = self._counts
+        turns, scales = self._counts(steps)
         return 2 * self.turn_deg / turns, 2 * float(np.log(self.scale)) / scales
 
-    def attitudes(self) -> Iterator[Attitude]:
+    def attitudes(self, steps: Steps) -> Iterator[Attitude]:
         """Those to be tried, evenly over the tolerance, so that any other is within half a step of one."""
-        turn_step, scale_step = self.steps
-        for scale in np.exp(_middles(self._counts[1]) * scale_step).tolist():
-            for turn_deg in (_middles(self._counts[0]) * turn_step).tolist():
+        turn_step, scale_step = self.spacing(steps)
+        turns, scales = self._counts(steps)
+        for scale in np.exp(_middles(scales) * scale_step).tolist():
+            for turn_deg in (_middles(turns) * turn_step).tolist():
                 yield Attitude(turn_deg, scale)
 
     def moved(self, attitude: Attitude, turn_deg: float, log_scale: float) -> Attitude:
@@ -92,10 +103,9 @@ class Tolerance:
         scale = float(np.clip(attitude.scale * np.exp(log_scale), 1 / self.scale, self.scale))
         return Attitude(turned, scale)
 
-    @property
-    def _counts(self) -> tuple[int, int]:
-        scales = 2 * np.log(self.scale) / np.log(STEP_SCALE)
-        return max(1, int(np.ceil(2 * self.turn_deg / STEP_DEG - 1e-9))), max(1, int(np.ceil(scales - 1e-9)))
+    def _counts(self, steps: Steps) -> tuple[int, int]:
+        scales = 2 * np.log(self.scale) / np.log(steps.scale)
+        return max(1, int(np.ceil(2 * self.turn_deg / steps.turn_deg - 1e-9))), max(1, int(np.ceil(scales - 1e-9)))
 
 
 def _middles(count: int) -> NDArray[np.float64]:

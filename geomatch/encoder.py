@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch import defaults, structure
+from geomatch.attitude import Steps
 from geomatch.nets.shapes import Modality
 from geomatch.structure import Dense
 
@@ -27,6 +28,7 @@ class Encoder(Protocol):
         channels: features per cell.
         cell_px: side of a cell, pixels.
         halo_px: margin that a block needs so that its features do not depend on the blocking.
+        steps: between the attitudes at which a strip of unknown heading or scale is tried.
     """
 
     @property
@@ -37,6 +39,8 @@ class Encoder(Protocol):
     def cell_px(self) -> int: ...  # noqa: D102
     @property
     def halo_px(self) -> int: ...  # noqa: D102
+    @property
+    def steps(self) -> Steps: ...  # noqa: D102
 
     def fingerprint(self) -> str:
         """A sha256 over all that decides the features: two encoders with the same one are the same."""
@@ -63,6 +67,7 @@ class StructuralEncoder:
     channels = structure.CHANNELS
     cell_px = 8
     halo_px = -(-structure.reach_px(8) // 8) * 8
+    steps = Steps(6.0, 1.1)  # benchmarks/proposals.py
 
     def fingerprint(self) -> str:
         """The sha256 of the recipe: its version, which changes with the code's results, and its constants."""

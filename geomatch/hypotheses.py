@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.attitude import Attitude, Tolerance
+from geomatch.attitude import Attitude
 from geomatch.fusion import MAX_PEAKS, Poses
 from geomatch.query import Query
 from geomatch.refine import Refined
@@ -63,28 +63,28 @@ Asked = Callable[[Attitude], Query]  # the query at an attitude
 
 
 def try_attitudes(
-    probes: Sequence[Asked], tolerance: Tolerance, apart_px: float, *, exhaustive: bool = False
+    probes: Sequence[Asked], attitudes: Sequence[Attitude], apart_px: float, *, exhaustive: bool = False
 ) -> list[Hypothesis]:
     """The best places over all attitudes, best first, each at its best attitude among those tried.
 
     Args:
         probes: parts of the strip at an attitude; the next is asked where those before leave a doubt.
-        tolerance: which attitudes there may be.
+        attitudes: that are tried.
         apart_px: places nearer than this are one.
         exhaustive: correlate with the whole map.
     """
     found: list[Hypothesis] = []
     for number, probe in enumerate(probes):
-        found += [replace(one, probe=number) for one in _places(probe, tolerance, exhaustive=exhaustive)]
+        found += [replace(one, probe=number) for one in _places(probe, attitudes, exhaustive=exhaustive)]
         best = distinct(found, apart_px)
         if len(best) == 1 or (best and best[0].weight >= CLEAR * best[1].weight):
             break
     return distinct(found, apart_px)
 
 
-def _places(ask: Asked, tolerance: Tolerance, *, exhaustive: bool) -> list[Hypothesis]:
+def _places(ask: Asked, attitudes: Sequence[Attitude], *, exhaustive: bool) -> list[Hypothesis]:
     """Places that correlate, of those that the vectors of all attitudes retrieve, or of the whole map."""
-    asked = [(attitude, query) for attitude in tolerance.attitudes() if (query := ask(attitude)).windows]
+    asked = [(attitude, query) for attitude in attitudes if (query := ask(attitude)).windows]
     by_vectors = [query.tiled and not exhaustive for _, query in asked]
     retrieved = [
         query.retrieve(RETRIEVED_TILES) if tiled else None for (_, query), tiled in zip(asked, by_vectors, strict=True)

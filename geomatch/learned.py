@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geomatch import defaults
 from geomatch import structure as structural
+from geomatch.attitude import Steps
 from geomatch.backends import Runner, load_runner
 from geomatch.encoder import ALONE, StructuralEncoder
 from geomatch.nets.shapes import Modality
@@ -27,6 +28,7 @@ CELL_PX = 8  # and of its output
 LEARNED_SHARE = 0.8  # of the learned features' length in the joined ones
 STANDARD = {"optical": (0.4, 0.25), "sar": (0.1, 0.5)}  # usual mean and deviation: stretched bands, ln amplitude
 MAX_DEVIATION = 4.0
+STEPS = Steps(10.0, 1.21)  # training shows such turns and scales (benchmarks/proposals.py)
 BANDS = {"optical": 3, "sar": 1}
 
 
@@ -76,6 +78,7 @@ class LearnedEncoder:
     """
 
     cell_px = CELL_PX
+    steps = STEPS
 
     def __init__(self, weights: Weights, run: Runner) -> None:
         self.name = weights.name + ALONE
@@ -121,6 +124,7 @@ class JoinedEncoder:
     """
 
     cell_px = CELL_PX
+    steps = STEPS
 
     def __init__(self, learned: LearnedEncoder, share: float = LEARNED_SHARE) -> None:
         self._learned, self._structural = learned, StructuralEncoder()

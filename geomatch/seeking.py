@@ -113,7 +113,8 @@ class Seeker:
             return lambda attitude: Query.of(self._index, part.middle_at(attitude, self._tile_px))
 
         probes = [probe(part) for part in parts]
-        tried = hypotheses.try_attitudes(probes, raw.tolerance, apart, exhaustive=self._exhaustive)
+        attitudes = list(raw.tolerance.attitudes(self._index.encoder.steps))
+        tried = hypotheses.try_attitudes(probes, attitudes, apart, exhaustive=self._exhaustive)
         hopeful = [one for one in tried[:FINALISTS] if one.weight >= HOPELESS * tried[0].weight]
         seen = (self._by_features(one, raw, parts[one.probe].middle) for one in hopeful)
         finalists = sorted(seen, key=lambda one: one.weight, reverse=True)
@@ -127,7 +128,8 @@ class Seeker:
     def _by_features(self, one: Hypothesis, raw: RawStrip, point: NDArray[np.float64]) -> Hypothesis:
         """A place at the attitude on which its parts agree by features, at first those about the one that found it."""
         lie = _Lie(one.attitude, point, one.center_px + raw.arm_px(one.attitude, point))
-        most = WIDER * max(np.radians(raw.tolerance.steps[0]), raw.tolerance.steps[1]) / 2
+        turn_step, scale_step = raw.tolerance.spacing(self._index.encoder.steps)
+        most = WIDER * max(np.radians(turn_step), scale_step) / 2
         while True:
             strip = raw.near(point, MOVED_CELLS * self._cell_px / most).at(lie.attitude)
             lie = _agreed(lie, raw, strip, FeatureParts(strip, self._index), most)

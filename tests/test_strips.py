@@ -12,7 +12,7 @@ from drawing import write_tiff
 from numpy.typing import NDArray
 from towns import PLACE, UTM33, corners, moved, pixel_centres
 
-from geomatch.attitude import Attitude
+from geomatch.attitude import TOLD, Attitude
 from geomatch.errors import InputError, LimitError, UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.strips import (
@@ -211,19 +211,21 @@ def test_part_that_shows_most_lies_where_it_lay() -> None:
     image[:, 600:] += 2 * (np.arange(300) // 20 % 2)
     valid[:, :100] = False
     raw = RawStrip(image, valid, matrix(0, 1), NORTH_UP)
-    part = raw.richest_part(90_000)
+    part, *others = raw.richest_parts(90_000, 3)
     assert part.image.size <= 90_000
     assert part.part is not None
     left, top = part.part[:2]
     assert left >= 560
     np.testing.assert_array_equal(part.image, image[top : top + part.image.shape[0], left : left + part.image.shape[1]])
     assert part.at(Attitude(30)).file_size == (900, 400)
-    assert raw.richest_part(400 * 900) is raw
+    assert all(abs(other.middle - part.middle).max() >= 300 for other in others)
+    assert len(raw.richest_parts(90_000, 1)) == 1
+    assert raw.richest_parts(400 * 900, 3) == [raw]
 
 
 def test_part_of_a_strip_knows_its_place_in_the_file() -> None:
     image, valid = wave(pixel_centres(900, 400)), np.ones((400, 900), bool)
-    strip = RawStrip(image, valid, matrix(0, 1.1), NORTH_UP).richest_part(90_000).at(Attitude(30))
+    strip = RawStrip(image, valid, matrix(0, 1.1), NORTH_UP).richest_parts(90_000, 1)[0].at(Attitude(30))
     there = moved(~strip.from_file, pixel_centres(strip.image.shape[1], strip.image.shape[0]))
     assert strip.valid.sum() > 80_000
     np.testing.assert_allclose(strip.image[strip.valid], wave(there)[strip.valid], atol=0.02)
@@ -231,7 +233,35 @@ def test_part_of_a_strip_knows_its_place_in_the_file() -> None:
 
 def test_long_strip_keeps_its_width_in_its_part() -> None:
     raw = RawStrip(np.zeros((100, 5000), np.float32), np.ones((100, 5000), bool), matrix(0, 2), NORTH_UP)
-    assert raw.richest_part(80_000).image.shape == (100, 200)
+    parts = raw.richest_parts(80_000, 3)
+    assert [part.image.shape for part in parts] == [(100, 200)] * 3
+    assert len({part.part for part in parts}) == 3
+
+
+def test_middle_of_a_turned_part_is_its_centre_and_no_larger() -> None:
+    image, valid = wave(pixel_centres(300, 120)), np.ones((120, 300), bool)
+    raw = RawStrip(image, valid, matrix(0, 1.1), NORTH_UP)
+    strip = raw.middle_at(Attitude(30), 200)
+    assert strip.image.shape == strip.valid.shape == (200, 200)
+    assert strip.middle_px == pytest.approx([100, 100], abs=0.5)
+    assert not strip.valid[0, -1]  # 120 px wide, it fills no square of 200 px
+    there = moved(~strip.from_file, pixel_centres(200, 200))
+    assert strip.valid.sum() > 20_000
+    np.testing.assert_allclose(strip.image[strip.valid], wave(there)[strip.valid], atol=0.02)
+
+
+def test_what_lies_near_a_point_is_cut_from_the_file() -> None:
+    image, valid = wave(pixel_centres(900, 400)), np.ones((400, 900), bool)
+    raw = RawStrip(image, valid, matrix(0, 2), NORTH_UP)
+    near = raw.near(np.array([850.0, 200.0]), 200.0)  # 100 px of the file
+    assert near.part == (750, 100, 900, 400)
+    np.testing.assert_array_equal(near.image, image[100:300, 750:])
+    np.testing.assert_allclose(near.middle, [825, 200])
+    for attitude in (TOLD, Attitude(77, 1.2)):
+        strip = raw.at(attitude)
+        arm = np.subtract(moved(strip.from_file, (850.0, 200.0)), strip.middle_px)
+        np.testing.assert_allclose(raw.arm_px(attitude, np.array([850.0, 200.0])), arm)
+        np.testing.assert_allclose(near.arm_px(attitude, np.array([850.0, 200.0])), arm)
 
 
 def test_unknown_heading_takes_the_scale_alone(tmp_path: Path) -> None:
