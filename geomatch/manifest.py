@@ -89,6 +89,7 @@ class SourceRecord:
         relative_path: from the index directory.
         size_bytes, mtime_ns, sha256: what identifies its content.
         col0, row0: first pixel of the indexed window.
+        scale: sides of the pixels that are indexed, in those of the file; ``col0`` and ``row0`` count these.
     """
 
     path: str
@@ -98,6 +99,11 @@ class SourceRecord:
     sha256: str
     col0: int
     row0: int
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"scale is {self.scale}")
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from geomatch.errors import InputError, UsageError
@@ -122,6 +124,35 @@ class Raster:
     def close(self) -> None:
         """Close the file; reading afterwards is an InputError."""
         self._dataset.close()
+
+    def at_scale(self, scale: float) -> Raster:
+        """The same on pixels of another size, to be read by windows: averages, or bilinear where they are smaller.
+
+        Args:
+            scale: sides of its pixels, in those of the file.
+
+        Raises:
+            InputError: the file has no georeferencing, or GDAL cannot resample it.
+            LimitError: so many pixels are more than the limits allow.
+        """
+        if scale == 1:
+            return self
+        if self.grid is None:
+            raise self.no_grid or InputError("has no georeferencing", where=self.path)
+        width, height = max(1, round(self.width / scale)), max(1, round(self.height / scale))
+        what, hint = f"{width} × {height} px at that pixel size", "take a larger pixel, or a part of the map"
+        self._limits.check("max_pixels", width * height, what, self.path, hint)
+        with gdal_session(self.path):
+            resampled = WarpedVRT(
+                self._dataset,
+                crs=self._dataset.crs,
+                transform=self.grid.transform @ Affine.scale(scale),
+                width=width,
+                height=height,
+                resampling=Resampling.average if scale > 1 else Resampling.bilinear,
+                add_alpha=self._alpha_band is None,
+            )
+            return Raster(resampled, self.path, self._limits)
 
     def read(self, col0: int, row0: int, width: int, height: int, *, bands: Sequence[int] | None = None) -> Patch:
         """The ``width`` × ``height`` px window whose first pixel is (col0, row0); outside the raster zero and invalid.

@@ -20,7 +20,8 @@ from geomatch.tiles import starts
 
 MAX_STRIP_PIXELS = 100_000_000
 MAX_SIDE_PX = 32_000  # OpenCV's warp counts coordinates in 16 bits
-MAX_SCALE = 4.0  # beyond this ratio of pixel sizes the two images show different things
+MAX_COARSER = 4.0  # than the map's pixels: beyond it the two images show different things
+MAX_FINER = 20.0  # averages of so many show what the map shows
 RESAMPLED_FROM = 0.02  # a scale that differs by more is told to the user
 DETAIL_PX = 8  # averaged before it is measured how much a part of a strip shows
 NORTH_UP = np.diag([1.0, -1.0])  # metres east and north per pixel, but for their size
@@ -329,11 +330,19 @@ def _check_scale(
 ) -> None:
     scale = float(np.sqrt(abs(np.linalg.det(linear))))
     map_gsd = ground_resolution_m(map_grid)
-    if not 1 / MAX_SCALE <= scale <= MAX_SCALE:
+    if not 1 / MAX_FINER <= scale <= MAX_COARSER:
         raise InputError(
             f"its pixels are {scale:.3g} times those of the map ({map_gsd:.3g} m)",
             where=raster.path,
-            hint=f"give the true --gsd, or index a map within a factor of {MAX_SCALE:g} of it",
+            hint="give the true --gsd, or index the map at about its pixel size with --working-gsd",
+        )
+    shown = np.linalg.norm(linear, axis=0) * [raster.width, raster.height]
+    if shown.min() < MIN_STRIP_PX:
+        raise InputError(
+            f"{raster.width} × {raster.height} px are {shown[0]:.0f} × {shown[1]:.0f} of the map's, of {map_gsd:.3g} m,"
+            " and show no structure to match there",
+            where=raster.path,
+            hint="give a larger strip, or index the map at a smaller pixel with --working-gsd",
         )
     if abs(scale - 1) > RESAMPLED_FROM:
         notes.append(

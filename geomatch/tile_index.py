@@ -162,8 +162,8 @@ class TileIndex:
         return (trust_time and status.st_mtime_ns == source.mtime_ns) or sha256_of(file) == source.sha256
 
     def open_map(self, override: str | os.PathLike[str] | None = None) -> Raster:
-        """The orthomosaic opened for reading; raises as ``find_map``, and when it cannot be read."""
-        return open_raster(self.find_map(override), need_grid=True)
+        """The orthomosaic opened for reading by the index's pixels; raises as ``find_map``, and when unreadable."""
+        return open_raster(self.find_map(override), need_grid=True).at_scale(self.manifest.source.scale)
 
     @cached_property
     def _corners(self) -> NDArray[np.int32]:

@@ -41,7 +41,7 @@ from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid
 
-from .plan import BLOCK_PX, BuildOptions, Window, blocks, plan_vectors, window_of
+from .plan import BLOCK_PX, BuildOptions, Window, blocks, plan_vectors, window_of, working_scale
 from .tables import TileTable
 from .vectors import VectorFiles, fit_vectors, sample_vectors, tile_blocks
 
@@ -127,6 +127,7 @@ class _Job:
     """One build: where it reads, what it makes of it."""
 
     raster: Raster
+    scale: float
     window: Window
     grid: Grid
     tiles: TileGrid
@@ -138,6 +139,9 @@ class _Job:
     @classmethod
     def plan(cls, raster: Raster, options: BuildOptions, progress: Progress) -> _Job:
         assert raster.grid is not None, "opened with need_grid"
+        scale, stretch = working_scale(raster.grid, options), OpticalStretch.fit(raster)
+        raster = raster.at_scale(scale)
+        assert raster.grid is not None, "resampled pixels lie somewhere too"
         window = window_of(raster.grid, options)
         try:
             tiles = TileGrid(window.width, window.height, options.tile_px, options.stride_px)
@@ -145,11 +149,12 @@ class _Job:
             raise UsageError(error.what, where=raster.path, hint=error.hint) from error
         return cls(
             raster=raster,
+            scale=scale,
             window=window,
             grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
             tiles=tiles,
             encoder=load_encoder(options.encoder, options.backend),
-            stretch=OpticalStretch.fit(raster),
+            stretch=stretch,
             options=options,
             progress=progress,
         )
@@ -236,6 +241,7 @@ class _Job:
                 sha256=source.sha256,
                 col0=self.window.col0,
                 row0=self.window.row0,
+                scale=self.scale,
             ),
             grid=self.grid,
             stretch=self.stretch,

@@ -44,6 +44,12 @@ def build(
     min_valid: Annotated[
         float | None, typer.Option(help="Leave out tiles with a smaller share of data.", show_default="0.5")
     ] = None,
+    working_gsd: Annotated[
+        float | None,
+        typer.Option(
+            help="Metres per pixel at which to index the map, and to compare strips with it.", show_default="the map's"
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -63,6 +69,7 @@ def build(
         bbox=box(bbox),
         bbox_crs=bbox_crs,
         min_valid=min_valid,
+        working_gsd_m=working_gsd,
     )
     with progress(quiet) as step:
         made = build_index(orthomosaic, output, options, overwrite=overwrite, progress=step)
@@ -93,6 +100,7 @@ def info(
     facts = {
         "map": _map_state(opened),
         "part": f"{grid.width} × {grid.height} px of {ground_resolution_m(grid):.4g} m on the ground",
+        "pixels": "the map's" if manifest.source.scale == 1 else f"{manifest.source.scale:.4g} of the map's to a side",
         "CRS": f"{grid.crs.name} ({crs_name(grid.crs)[:20]})",
         "extent": f"{left:.10g},{bottom:.10g},{right:.10g},{top:.10g}",
         "lon, lat": f"{west:.6f},{south:.6f} to {east:.6f},{north:.6f}",

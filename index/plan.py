@@ -12,10 +12,12 @@ import numpy as np
 from geomatch import defaults
 from geomatch.config import read_config
 from geomatch.errors import UsageError
-from geomatch.geo import Grid, as_crs, transform_points
+from geomatch.geo import Grid, as_crs, ground_resolution_m, transform_points
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
 
 BLOCK_PX = 2048  # a multiple of any cell; one block and its working copies take about 400 MB
+WORKING_HINT = "give metres per pixel on the ground, or leave it out for the map's own"
+MOST_FINER = 4.0  # than its own pixels a map may be indexed: what is between them it does not show
 PCA_DIMENSIONS = 256
 PQ_PIECES = 128  # of four bits
 PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
@@ -38,6 +40,8 @@ class BuildOptions:
         bbox: (left, bottom, right, top) of the part to index, or None for the whole map.
         bbox_crs: CRS of ``bbox``, or None for the map's.
         min_valid: tiles with a smaller share of valid pixels are left out.
+        working_gsd_m: metres per pixel on the ground at which the map is indexed and strips are compared with it;
+            None for the map's own.
     """
 
     tile_px: int = TILE_PX
@@ -48,8 +52,11 @@ class BuildOptions:
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str | None = None
     min_valid: float = MIN_TILE_VALID
+    working_gsd_m: float | None = None
 
     def __post_init__(self) -> None:
+        if self.working_gsd_m is not None and not 0 < self.working_gsd_m < np.inf:
+            raise UsageError(f"{self.working_gsd_m:g} m is no pixel size", where="working gsd", hint=WORKING_HINT)
         if not 0 < self.min_valid <= 1:
             raise UsageError(f"a valid share of {self.min_valid:g} is not possible", hint="take one above 0, up to 1")
 
@@ -63,6 +70,25 @@ def read_options(file: Path | None, **given: Any) -> BuildOptions:
     """
     options = read_config(file, BuildOptions, examples="configs/index") if file else BuildOptions()
     return replace(options, **{key: value for key, value in given.items() if value is not None})
+
+
+def working_scale(grid: Grid, options: BuildOptions) -> float:
+    """Sides of the pixels that are indexed, in those of the map.
+
+    Raises:
+        UsageError: they would be much finer than the map's, or so coarse that no tile is left.
+    """
+    if options.working_gsd_m is None:
+        return 1.0
+    own = ground_resolution_m(grid)
+    scale = options.working_gsd_m / own
+    if scale < 1 / MOST_FINER:
+        raise UsageError(
+            f"{options.working_gsd_m:g} m is much finer than the map's {own:.4g} m, which then shows nothing more",
+            where="working gsd",
+            hint=f"take {own / MOST_FINER:.3g} m or more",
+        )
+    return scale
 
 
 @dataclass(frozen=True)

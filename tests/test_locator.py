@@ -308,11 +308,27 @@ def test_another_scale_is_told(town: Town, locator: Locator, tmp_path: Path) -> 
         assert scale == 1 or "0.75 m" in told[0]
 
 
-@pytest.mark.parametrize("scale", [0.2, 5.0])
-def test_scale_too_far_from_the_map_is_refused(scale: float, town: Town, locator: Locator, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scale", "told"),
+    [(0.04, "times those of the map"), (5.0, "times those of the map"), (0.2, "120 × 120 px are 24 × 24 of the map's")],
+)
+def test_scale_too_far_from_the_map_is_refused(
+    scale: float, told: str, town: Town, locator: Locator, tmp_path: Path
+) -> None:
     town.write_strip(tmp_path / "s.tif", view((380, 400), 0, scale, 120, 120), (120, 120))
-    with pytest.raises(InputError, match=r"s\.tif.*times those of the map.*--gsd"):
+    with pytest.raises(InputError, match=rf"s\.tif.*{told}.*--working-gsd"):
         locator.locate(tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize("scale", [0.2, 0.5, 1.0])
+def test_strip_is_found_on_a_map_indexed_at_another_pixel(scale: float, town: Town, tmp_path: Path) -> None:
+    """The map's pixels are 0.5 m, those that are compared 1 m, those of the strip 0.1 to 0.5 m."""
+    build_index(town.path, tmp_path / "map.gmi", BuildOptions(working_gsd_m=1.0))
+    size = (round(300 / scale), round(240 / scale))
+    truth = town.write_strip(tmp_path / "s.tif", view((380, 400), 30, scale, *size), size, looks=20)
+    location = Locator.open(tmp_path / "map.gmi").locate(tmp_path / "s.tif")
+    assert location.evidence.accuracy == "pixel"
+    assert off_px(location, town, truth, size) < 2  # of the map's, one that was compared
 
 
 def test_exhaustive_search_agrees(town: Town, town_index: Path, locator: Locator, tmp_path: Path) -> None:

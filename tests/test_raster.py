@@ -18,6 +18,7 @@ from conftest import Gdal
 from drawing import NORTH_UP, UTM11, handmade_tiff, ramp, write_tiff
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
+from towns import PLACE, UTM33
 
 from geomatch.errors import InputError, LimitError, UsageError
 from geomatch.raster import Limits, open_raster
@@ -159,6 +160,59 @@ def test_blocks_cover_the_raster_once_with_their_halo(tmp_path: Path) -> None:
             assert core[0, 0] == data[block.row0, block.col0]
     assert (seen == 1).all()
     assert [(block.col0, block.row0) for block in blocks[:5]] == [(0, 0), (4, 0), (8, 0), (12, 0), (0, 4)]
+
+
+@pytest.mark.parametrize(("scale", "resampling"), [(2.0, "average"), (3.3, "average"), (0.5, "bilinear")])
+@pytest.mark.parametrize("turn", [0, 30])
+def test_other_pixels_are_those_of_gdalwarp(
+    scale: float, resampling: str, turn: int, tmp_path: Path, gdal: Gdal
+) -> None:
+    data, mask = np.random.default_rng(1).integers(0, 255, (3, 90, 120)).astype("uint8"), np.ones((90, 120), bool)
+    mask[:, 100:] = False
+    place = PLACE @ Affine.rotation(turn)
+    path = write_tiff(tmp_path / "a.tif", data, mask=mask, crs=UTM33, transform=place)
+    width, height = round(120 / scale), round(90 / scale)
+    target = tmp_path / "b.tif"
+    if turn == 0:
+        gsd = PLACE.a * scale
+        corner = place @ (width * scale, height * scale)
+        extent = (place.c, corner[1], corner[0], place.f)
+        gdal("gdalwarp", "-q", "-r", resampling, "-tr", gsd, gsd, "-te", *extent, "-dstalpha", path, target)
+        with rasterio.open(target) as file:
+            expected = file.read()
+    with open_raster(path) as raster, raster.at_scale(scale) as other:
+        assert other.grid is not None
+        assert (other.width, other.height) == (width, height)
+        assert tuple(other.grid.transform)[:6] == pytest.approx(tuple(place @ Affine.scale(scale))[:6])
+        assert other.data_bands == (1, 2, 3)
+        patch = other.read(-2, -1, width + 4, height + 3)
+        assert not patch.valid[0].any()
+        inside = patch.data[:, 1 : height + 1, 2 : width + 2]
+        valid = patch.valid[1 : height + 1, 2 : width + 2]
+        last = int(100 / scale) - 2
+        assert valid[:, :last].all()
+        assert not valid[:, last + 4 :].any()
+        if turn == 0:
+            np.testing.assert_array_equal(valid, expected[3] > 0)
+            np.testing.assert_allclose(inside[:, valid], expected[:3][:, valid], atol=1)
+        if scale == 2:
+            means = data[:, :90, :96].reshape(3, 45, 2, 48, 2).mean(axis=(2, 4))
+            np.testing.assert_allclose(inside[:, :, :48], means, atol=1.01)
+        part = other.read(7, 5, 20, 11)
+        np.testing.assert_array_equal(part.data, patch.data[:, 6:17, 9:29])
+
+
+def test_same_pixels_are_the_same_raster_and_too_many_are_refused(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "a.tif", ramp(50, 50), crs=UTM33, transform=PLACE)
+    with open_raster(path, limits=Limits(max_pixels=5000)) as raster:
+        assert raster.at_scale(1.0) is raster
+        with pytest.raises(LimitError, match=r"100 × 100 px at that pixel size.*larger pixel"):
+            raster.at_scale(0.5)
+    with (
+        open_raster(write_tiff(tmp_path / "none.tif", ramp(50, 50), crs=None, transform=None)) as raster,
+        pytest.raises(InputError, match="no geotransform"),
+    ):
+        raster.at_scale(2)
 
 
 def test_fingerprint_is_sha256sum(tmp_path: Path) -> None:

@@ -104,6 +104,32 @@ def test_bounding_box_cuts_features_and_tiles_alike(small: Town, tmp_path: Path)
     assert tuple(frame.total_bounds) == pytest.approx((left, bottom, right, top))
 
 
+def test_working_pixel_is_that_of_a_map_averaged_beforehand(town: Town, tmp_path: Path) -> None:
+    build_index(town.path, tmp_path / "a.gmi", BuildOptions(working_gsd_m=1.0))
+    manifest = TileIndex.open(tmp_path / "a.gmi").manifest
+    assert manifest.source.scale == pytest.approx(2, rel=0.001)  # the grid's scale factor
+    halved = town.bands.reshape(3, 384, 2, 384, 2).mean(axis=(2, 4)).round().astype("uint8")
+    coarse = write_town(tmp_path / "coarse.tif", halved, PLACE @ Affine.scale(2))
+    expected = build_index(coarse.path, tmp_path / "b.gmi").features
+    found = TileIndex.open(tmp_path / "a.gmi").features
+    assert found.values.shape == expected.values.shape
+    assert np.corrcoef(found.values.ravel(), expected.values.ravel())[0, 1] > 0.99
+    with TileIndex.open(tmp_path / "a.gmi").open_map() as raster:
+        np.testing.assert_allclose(raster.read(50, 60, 30, 20).data, halved[:, 60:80, 50:80], atol=3)
+
+
+@pytest.mark.parametrize(("gsd", "told"), [(0.0, "no pixel size"), (float("nan"), "no pixel size"), (0.1, "finer")])
+def test_working_pixel_that_cannot_be_is_refused(gsd: float, told: str, small: Town, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=told):
+        build_index(small.path, tmp_path / "a.gmi", BuildOptions(working_gsd_m=gsd))
+    assert not (tmp_path / "a.gmi").exists()
+
+
+def test_working_pixel_too_large_for_a_tile_is_refused(small: Town, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="tile"):
+        build_index(small.path, tmp_path / "a.gmi", BuildOptions(working_gsd_m=30))
+
+
 def test_box_gives_the_features_of_a_map_cut_there(small: Town, tmp_path: Path) -> None:
     """Apart from the stretch, which is that of the whole map either way when the map is uint8 0-255."""
     left, top = moved(PLACE, [104, 80])
