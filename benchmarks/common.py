@@ -74,13 +74,20 @@ def parser(doc: str | None, *, windows: int) -> argparse.ArgumentParser:
     return made
 
 
-def data_or_skip(given: Path | None) -> Path:
-    """The folder of the imagery; without one, says so and ends the script as skipped."""
+def find_data(given: Path | None) -> Path | None:
+    """The folder of the imagery, or None where there is none; then says so."""
     named = os.environ.get("GEOMATCH_DATA")
     places = (given,) if given else (Path(named),) if named else PLACES
     found = next((place for place in places if (place / LA_VAL.scene / "optical.tif").is_file()), None)
     if found is None:
         print(f"skipped: no imagery at {places[0]}; name its folder with --data or GEOMATCH_DATA")
+    return found
+
+
+def data_or_skip(given: Path | None) -> Path:
+    """The folder of the imagery; without one, ends the script as skipped."""
+    found = find_data(given)
+    if found is None:
         raise SystemExit(0)
     return found
 

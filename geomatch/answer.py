@@ -121,6 +121,8 @@ class Answers:
             yield f"heading found: {evidence.heading_deg:.1f}° clockwise from north"
         if tolerance.scale != 1:
             yield f"scale found: {evidence.gsd_m:.4g} m per pixel"
+        if tolerance.mirror:
+            yield f"found {'as the mirror image of' if evidence.mirrored else 'the same way round as'} the ground"
 
     def _grid(self, corner_px: NDArray[np.float64]) -> Grid:
         """Where the pixels of the strip's file lie when its resampled image starts at ``corner_px``."""
@@ -144,6 +146,7 @@ class Answers:
             accuracy=judged.accuracy,
             heading_deg=self._strip.heading_deg,
             gsd_m=ground_resolution_m(self._grid(judged.corner_px)),
+            mirrored=self._strip.mirrored,
             seconds=dict(self._seconds),
             notes=self._notes,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,12 @@ class Attitude:
     Attributes:
         turn_deg: clockwise on the ground.
         scale: of its pixels, as a factor of what was told.
+        mirrored: whether its columns run the other way than told.
     """
 
     turn_deg: float = 0.0
     scale: float = 1.0
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,21 @@ class Tolerance:
     Attributes:
         turn_deg: to either side; ANY_TURN_DEG where the heading is unknown.
         scale: the true one lies between so many times and one so-many-th of the told one; 1 where it is known.
+        mirror: whether it may be the mirror image: a radar that looks left writes its columns the other way.
     """
 
     turn_deg: float = 0.0
     scale: float = 1.0
+    mirror: bool = False
 
     @classmethod
     def told(
-        cls, heading_deg: float | None = None, gsd_percent: float | None = None, *, any_turn: bool = False
+        cls,
+        heading_deg: float | None = None,
+        gsd_percent: float | None = None,
+        *,
+        any_turn: bool = False,
+        mirror: bool = False,
     ) -> Tolerance:
         """As a user tells it: degrees and percent to either side, None for what is known.
 
@@ -71,12 +81,12 @@ class Tolerance:
                 raise UsageError(f"a tolerance of {value:g} is not possible", where=option, hint=hint)
         if any_turn and heading_deg is not None:
             raise UsageError("an unknown heading has no tolerance", where="--heading-tolerance", hint="leave it out")
-        return cls(ANY_TURN_DEG if any_turn else heading_deg or 0.0, 1 + (gsd_percent or 0.0) / 100)
+        return cls(ANY_TURN_DEG if any_turn else heading_deg or 0.0, 1 + (gsd_percent or 0.0) / 100, mirror)
 
     @property
     def known(self) -> bool:
         """Whether there is nothing to find."""
-        return self.turn_deg == 0 and self.scale == 1
+        return self.turn_deg == 0 and self.scale == 1 and not self.mirror
 
     @property
     def any_turn(self) -> bool:
@@ -92,16 +102,16 @@ class Tolerance:
         """Those to be tried, evenly over the tolerance, so that any other is within half a step of one."""
         turn_step, scale_step = self.spacing(steps)
         turns, scales = self._counts(steps)
-        for scale in np.exp(_middles(scales) * scale_step).tolist():
-            for turn_deg in (_middles(turns) * turn_step).tolist():
-                yield Attitude(turn_deg, scale)
+        each = np.exp(_middles(scales) * scale_step).tolist(), (_middles(turns) * turn_step).tolist()
+        for mirrored, scale, turn_deg in product((False, True) if self.mirror else (False,), *each):
+            yield Attitude(turn_deg, scale, mirrored)
 
     def moved(self, attitude: Attitude, turn_deg: float, log_scale: float) -> Attitude:
         """An attitude turned and scaled further, but not out of the tolerance."""
         turned = attitude.turn_deg + turn_deg
         turned = (turned + 180) % 360 - 180 if self.any_turn else float(np.clip(turned, -self.turn_deg, self.turn_deg))
         scale = float(np.clip(attitude.scale * np.exp(log_scale), 1 / self.scale, self.scale))
-        return Attitude(turned, scale)
+        return replace(attitude, turn_deg=turned, scale=scale)
 
     def _counts(self, steps: Steps) -> tuple[int, int]:
         scales = 2 * np.log(self.scale) / np.log(steps.scale)

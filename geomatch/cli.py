@@ -111,6 +111,13 @@ def locate(
     ] = None,
     heading_tolerance: HeadingTolerance = None,
     gsd_tolerance: GsdTolerance = None,
+    mirrored: Annotated[
+        Literal["no", "yes", "unknown"] | None,
+        typer.Option(
+            help="Whether columns run the other way, as of a radar that looks left; unknown to have it found.",
+            show_default="no; unknown without georeferencing and heading",
+        ),
+    ] = None,
     kind: Annotated[Kind, typer.Option(help="What the numbers are.")] = Kind.AUTO,
     band: Annotated[list[int] | None, typer.Option(help="Band to use, from 1; may be repeated. Default all.")] = None,
     map_path: MapOption = None,
@@ -142,7 +149,7 @@ def locate(
     set_verbosity(verbose, quiet)
     heading_deg = None if heading is None else _heading(heading)
     bands = tuple(band) if band else None
-    options = StripOptions(gsd, heading_deg, kind.value, bands, heading_tolerance, gsd_tolerance)
+    options = StripOptions(gsd, heading_deg, kind.value, bands, heading_tolerance, gsd_tolerance, mirrored)
     if output is not None:
         check_locations_path(output)
     locator = _open(index, map_path, exhaustive, backend)

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
+from pyproj import CRS
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -100,6 +103,15 @@ def gdal_session(path: Path) -> Iterator[None]:
             where=path,
             hint="gdalinfo -checksum shows whether the file is intact; if it is not, copy it again",
         ) from error
+
+
+def control_points(dataset: Any) -> tuple[NDArray[np.float64], NDArray[np.float64], CRS] | None:
+    """Ground control points of a file: [N x 2] columns and rows, [N x 2] map coordinates, and their CRS, or None."""
+    points, crs = dataset.gcps
+    if not points or not crs:
+        return None
+    table = np.array([(point.col, point.row, point.x, point.y) for point in points], np.float64)
+    return table[:, :2], table[:, 2:], as_crs(crs)
 
 
 def georeference(dataset: Any, path: Path) -> tuple[Grid | None, InputError | None]:

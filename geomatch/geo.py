@@ -29,6 +29,9 @@ CRS84 = CRS.from_user_input("OGC:CRS84")
 MAX_EDGE_POINTS = 64  # a footprint's side is bent by at most this many points on the way to CRS84
 STRAIGHT_DEG = 1e-6  # and by no more than it takes to keep this close to the true curve, 0.1 m
 FULL_TURN = 360.0
+MIN_GCP_SPREAD = 0.01  # of the image's diagonal, across the line that ground control points come nearest to
+MAX_GCP_RESIDUAL = 0.02  # of the image's diagonal; relief and a curved Earth give less
+MAX_UNEVEN = 2.0  # largest over smallest side of a pixel within one image
 FAR_M = 300_000.0  # a UTM zone is that wide; within it the map's projection holds
 _HALF_STEPS = np.array([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.5], [0.0, -0.5]])
 
@@ -176,6 +179,21 @@ def ground_resolution_m(grid: Grid, at_px: ArrayLike | None = None) -> float:
     return float(np.sqrt(abs(np.linalg.det(ground_jacobian(grid, at_px)))))
 
 
+def check_even(grid: Grid) -> None:
+    """Raise InputError if pixels differ too much in size from one side of an image to another to be one grid.
+
+    In degrees they grow narrower towards a pole and are nothing at it; in Mercator's projection they shrink.
+    """
+    inner = grid.corners_px + np.sign(grid.center_px - grid.corners_px) / 2  # half a pixel beyond a pole is no place
+    sides = np.array([np.linalg.norm(ground_jacobian(grid, place), axis=0) for place in (*inner, grid.center_px)])
+    uneven = float((sides.max(axis=0) / np.maximum(sides.min(axis=0), 1e-9)).max())
+    if uneven > MAX_UNEVEN:
+        raise InputError(
+            f"its pixels are up to {min(uneven, 1000):.3g} times as large at one side as at another, as near a pole",
+            hint="bring it to a projection made for the place with gdalwarp -t_srs, like EPSG:3413 or EPSG:3031",
+        )
+
+
 def local_grid(near: Grid, gsd_m: float, heading_deg: float, width: int, height: int) -> Grid:
     """The georeference assumed for an image that has none: square pixels, at the centre of ``near``.
 
@@ -194,6 +212,46 @@ def local_grid(near: Grid, gsd_m: float, heading_deg: float, width: int, height:
     east, north = gsd_m * np.sin(np.radians(heading_deg)), gsd_m * np.cos(np.radians(heading_deg))
     turned = Affine(north, -east, 0.0, -east, -north, 0.0)
     return Grid(crs, turned @ Affine.translation(-width / 2, -height / 2), width, height)
+
+
+def grid_through(places_px: ArrayLike, places: ArrayLike, crs: CRS, width: int, height: int) -> Grid:
+    """The georeference of an image by ground control points: the affine transform nearest to them.
+
+    Least squares in metres, in the azimuthal equidistant projection about them, so that points in degrees, near a pole
+    or on both sides of the antimeridian count as what they are.
+
+    Args:
+        places_px: [N x 2] (column, row) of the points.
+        places: [N x 2] (x, y) of them.
+        crs: of ``places``.
+        width: columns, pixels.
+        height: rows, pixels.
+
+    Raises:
+        InputError: fewer than three points, all of them along a line, or so far from any affine transform that they
+            contradict each other.
+    """
+    px, hint = np.asarray(places_px, dtype=np.float64).reshape(-1, 2), "check them with gdalinfo"
+    if len(px) < 3:
+        raise InputError(f"has {len(px)} ground control points, of at least 3", hint=hint)
+    lonlat = transform_points(places, crs, CRS84)
+    lonlat[:, 0] = np.unwrap(lonlat[:, 0], period=FULL_TURN)
+    lon, lat = lonlat.mean(axis=0)
+    local = CRS.from_proj4(f"+proj=aeqd +lat_0={lat:.12f} +lon_0={lon:.12f} +datum=WGS84 +units=m +type=crs")
+    metres = transform_points(lonlat, CRS84, local)
+    middle, diagonal = px.mean(axis=0), float(np.hypot(width, height))
+    spread = np.linalg.svd(px - middle, compute_uv=False)[-1] / np.sqrt(len(px))
+    if spread < MIN_GCP_SPREAD * diagonal:
+        raise InputError("its ground control points lie along a line", hint=hint)
+    found, *_ = np.linalg.lstsq(np.column_stack([px - middle, np.ones(len(px))]), metres, rcond=None)
+    (a, d), (b, e), (c, f) = found.tolist()
+    transform = Affine(a, b, c, d, e, f) @ Affine.translation(*-middle)
+    grid = Grid(local, transform, width, height)
+    worst = float(np.linalg.norm(grid.to_pixel(metres) - px, axis=1).max())
+    if worst > MAX_GCP_RESIDUAL * diagonal:
+        what = f"its ground control points contradict each other: the best transform misses one by {worst:.0f} px"
+        raise InputError(what, hint=hint)
+    return grid
 
 
 def linear_between(source: Grid, target: Grid, at_px: ArrayLike | None = None) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ class Evidence:
         inliers: windows whose own best place agrees with the answer.
         heading_deg: where the strip's up points at the best place, clockwise from true north, or None without a place.
         gsd_m: metres per pixel of the strip on the ground there, or None without a place.
+        mirrored: whether the strip shows the ground's mirror image there, or None without a place.
         accuracy: "pixel" when the place was fixed on the map's pixels, "cell" when on the index's features alone.
         seconds: wall time per stage.
         notes: what the user should know, sentences.
@@ -57,6 +58,7 @@ class Evidence:
     accuracy: Accuracy = "cell"
     heading_deg: float | None = None
     gsd_m: float | None = None
+    mirrored: bool | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

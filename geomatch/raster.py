@@ -25,7 +25,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from geomatch.errors import InputError, UsageError
-from geomatch.gdal import gdal_session, georeference, local_file, open_dataset
+from geomatch.gdal import control_points, gdal_session, georeference, local_file, open_dataset
 from geomatch.tiff import DEFAULT_LIMITS, Limits, check_tiff
 
 __all__ = ["DEFAULT_LIMITS", "Block", "Limits", "Patch", "Raster", "Source", "open_raster"]
@@ -90,6 +90,8 @@ class Raster:
     Attributes:
         path: absolute path of the file.
         grid: where its pixels lie, or None.
+        control: for a file located by ground control points alone, their [N x 2] columns and rows, [N x 2] map
+            coordinates and CRS, else None.
         no_grid: why ``grid`` is None and what to do, as an InputError to raise or to quote, else None.
         width: columns, pixels.
         height: rows, pixels.
@@ -112,6 +114,7 @@ class Raster:
         self.data_bands = tuple(i for i in dataset.indexes if i not in alpha)
         self.dtype = np.result_type(*(_numpy_dtype(dataset.dtypes[i - 1]) for i in self.data_bands or (1,)))
         self.grid, self.no_grid = georeference(dataset, path)
+        self.control = None if self.grid else control_points(dataset)
 
     def __enter__(self) -> Raster:
         return self

@@ -130,7 +130,7 @@ class Seeker:
         lie = _Lie(one.attitude, point, one.center_px + raw.arm_px(one.attitude, point))
         turn_step, scale_step = raw.tolerance.spacing(self._index.encoder.steps)
         most = WIDER * max(np.radians(turn_step), scale_step) / 2
-        while True:
+        while most > 0:
             strip = raw.near(point, MOVED_CELLS * self._cell_px / most).at(lie.attitude)
             lie = _agreed(lie, raw, strip, FeatureParts(strip, self._index), most)
             if most * raw.reach_px <= self._cell_px:

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from geomatch.attitude import KNOWN, TOLD, Attitude, Tolerance
 from geomatch.errors import GeomatchError, InputError, LimitError, UnrectifiedError, UsageError
-from geomatch.geo import Grid, apply_affine, ground_jacobian, ground_resolution_m, linear_to_map, local_grid
+from geomatch.geo import (
+    Grid,
+    apply_affine,
+    check_even,
+    grid_through,
+    ground_jacobian,
+    ground_resolution_m,
+    linear_to_map,
+    local_grid,
+)
 from geomatch.images import SarRadiometry
 from geomatch.raster import Patch, Raster, open_raster
 from geomatch.tiles import starts
@@ -24,8 +33,12 @@ MAX_COARSER = 4.0  # than the map's pixels: beyond it the two images show differ
 MAX_FINER = 20.0  # averages of so many show what the map shows
 RESAMPLED_FROM = 0.02  # a scale that differs by more is told to the user
 DETAIL_PX = 8  # averaged before it is measured how much a part of a strip shows
+MIRROR = np.diag([-1.0, 1.0])  # columns the other way
 NORTH_UP = np.diag([1.0, -1.0])  # metres east and north per pixel, but for their size
 MIN_STRIP_PX = 32  # four cells: less has no structure to correlate
+
+
+Mirrored = Literal["no", "yes", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,8 @@ class StripOptions:
         bands: 1-based bands to use, default all.
         heading_tolerance_deg: how far the heading may be off to either side; then it is found. Default not at all.
         gsd_tolerance_percent: how far the pixel size may be off, likewise; up to 100, a factor of 2 either way.
+        mirrored: whether the columns run the other way than told, as those of a radar that looks left may; "unknown" to
+            have it found. Default no, but unknown for a file without georeferencing whose heading is unknown too.
     """
 
     gsd_m: float | None = None
@@ -48,9 +63,10 @@ class StripOptions:
     bands: tuple[int, ...] | None = None
     heading_tolerance_deg: float | None = None
     gsd_tolerance_percent: float | None = None
+    mirrored: Mirrored | None = None
 
     def __post_init__(self) -> None:
-        _ = self.tolerance  # whose terms are checked
+        _ = self.tolerance()  # whose terms are checked
         if self.gsd_m is not None and not (np.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise UsageError(f"a pixel of {self.gsd_m:g} m is not possible", where="--gsd", hint="give metres above 0")
         heading: object = self.heading_deg
@@ -61,11 +77,11 @@ class StripOptions:
             hint = "give degrees clockwise from north, 0-360, or unknown"
             raise UsageError(f"{told} is no heading", where="--heading", hint=hint)
 
-    @property
-    def tolerance(self) -> Tolerance:
-        """How far what is told may be off."""
-        unknown = self.heading_deg == "unknown"
-        return Tolerance.told(self.heading_tolerance_deg, self.gsd_tolerance_percent, any_turn=unknown)
+    def tolerance(self, *, georeferenced: bool = True) -> Tolerance:
+        """How far what is told may be off, of a file with georeferencing or without."""
+        any_turn = self.heading_deg == "unknown"
+        mirror = self.mirrored == "unknown" or (self.mirrored is None and any_turn and not georeferenced)
+        return Tolerance.told(self.heading_tolerance_deg, self.gsd_tolerance_percent, any_turn=any_turn, mirror=mirror)
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,7 @@ class Strip:
         file_size: columns and rows of the file.
         notes: how the file was understood, sentences for the user.
         heading_deg: where the file's up points on the map, clockwise from true north; None where nobody asked.
+        mirrored: whether the file shows the ground's mirror image.
         tolerance: how far heading and scale might have been from what was told; then they are ones that were tried.
     """
 
@@ -88,6 +105,7 @@ class Strip:
     file_size: tuple[int, int]
     notes: tuple[str, ...] = ()
     heading_deg: float | None = None
+    mirrored: bool = False
     tolerance: Tolerance = KNOWN
 
     @property
@@ -171,7 +189,14 @@ class RawStrip:
         left, top, *size = self.part or (0, 0, width, height)
         from_file = from_file @ Affine.translation(-left, -top)
         return Strip(
-            image, valid, from_file, (size[0], size[1]), self.notes, self.heading_deg(attitude), self.tolerance
+            image,
+            valid,
+            from_file,
+            (size[0], size[1]),
+            self.notes,
+            heading_deg=self.heading_deg(attitude),
+            mirrored=float(np.linalg.det(self.ground @ self._linear(attitude))) > 0,  # rows run south
+            tolerance=self.tolerance,
         )
 
     def middle_at(self, attitude: Attitude, size_px: int) -> Strip:
@@ -225,9 +250,10 @@ class RawStrip:
     def _linear(self, attitude: Attitude) -> NDArray[np.float64]:
         if attitude == TOLD:
             return self.linear
+        linear = self.linear @ MIRROR if attitude.mirrored else self.linear
         sine, cosine = np.sin(np.radians(attitude.turn_deg)), np.cos(np.radians(attitude.turn_deg))
         clockwise = attitude.scale * np.array([[cosine, sine], [-sine, cosine]])  # of east and north
-        return np.asarray(np.linalg.solve(self.ground, clockwise @ self.ground @ self.linear))
+        return np.asarray(np.linalg.solve(self.ground, clockwise @ self.ground @ linear))
 
 
 def read_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptions | None = None) -> RawStrip:
@@ -238,7 +264,7 @@ def read_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptio
 
     Raises:
         InputError: the file cannot be used, or its scale is too far from the map's.
-        UnrectifiedError: it is located by ground control points or an RPC model, whose scale and heading vary.
+        UnrectifiedError: it is located by an RPC model alone, whose scale and heading vary.
         LimitError: it is too large.
         UsageError: options that the file contradicts.
     """
@@ -253,15 +279,19 @@ def read_strip(path: str | os.PathLike[str], map_grid: Grid, options: StripOptio
                 hint=f"give a strip of at least {MIN_STRIP_PX} × {MIN_STRIP_PX} px",
             )
         try:
+            check_even(grid)
             linear = linear_to_map(grid, map_grid)
         except GeomatchError as error:
             raise InputError(error.what, where=raster.path, hint=error.hint) from error
-        _check_scale(linear, raster, map_grid, notes, options.tolerance)
+        if options.mirrored == "yes":
+            linear = linear @ MIRROR
+        tolerance = options.tolerance(georeferenced=raster.grid is not None or raster.control is not None)
+        _check_scale(linear, raster, map_grid, notes, tolerance)
         radiometry = SarRadiometry.detect(raster, options.kind, options.bands)
         notes.append(radiometry.message)
         patch = raster.read(0, 0, raster.width, raster.height, bands=radiometry.bands)
         ground = ground_jacobian(map_grid)
-        return RawStrip.of(patch, linear, radiometry, ground=ground, tolerance=options.tolerance, notes=tuple(notes))
+        return RawStrip.of(patch, linear, radiometry, ground=ground, tolerance=tolerance, notes=tuple(notes))
 
 
 def strip_of(patch: Patch, linear: NDArray[np.float64], radiometry: SarRadiometry) -> Strip:
@@ -304,25 +334,40 @@ def resample(
 def _grid(raster: Raster, map_grid: Grid, options: StripOptions, notes: list[str]) -> Grid:
     """Where the strip says it lies, or where it is assumed to lie for want of anything better."""
     heading = None if options.heading_deg == "unknown" else options.heading_deg
-    if raster.grid is not None and options.gsd_m is None and heading is None:
-        return raster.grid
+    claimed = _claimed(raster, notes)
+    if claimed is not None and options.gsd_m is None and heading is None:
+        return claimed
     told = options.gsd_m is not None and options.heading_deg is not None
-    if isinstance(raster.no_grid, UnrectifiedError) and not told:
+    if claimed is None and isinstance(raster.no_grid, UnrectifiedError) and not told:
         hint = f"{raster.no_grid.hint}; or give both --gsd and --heading"
         raise UnrectifiedError(raster.no_grid.what, where=raster.path, hint=hint)
     size = (raster.width, raster.height)
-    if raster.grid is not None and heading is None:
-        gsd = options.gsd_m or ground_resolution_m(raster.grid)
+    if claimed is not None and heading is None:
+        gsd = options.gsd_m or ground_resolution_m(claimed)
         whose = "not used" if options.heading_deg == "unknown" else "as georeferenced"
         notes.append(f"{raster.path.name}: taken as {gsd:.4g} m per pixel as told, its heading {whose}")
-        about = Affine.translation(*raster.grid.center_px)
-        scaled = about @ Affine.scale(gsd / ground_resolution_m(raster.grid)) @ ~about
-        return Grid(raster.grid.crs, raster.grid.transform @ scaled, *size)
-    gsd = options.gsd_m or ground_resolution_m(raster.grid or map_grid)
-    why = "no georeferencing" if raster.grid is None else "its own georeferencing is set aside"
+        about = Affine.translation(*claimed.center_px)
+        scaled = about @ Affine.scale(gsd / ground_resolution_m(claimed)) @ ~about
+        return Grid(claimed.crs, claimed.transform @ scaled, *size)
+    gsd = options.gsd_m or ground_resolution_m(claimed or map_grid)
+    why = "no georeferencing" if claimed is None else "its own georeferencing is set aside"
     taken = "unknown" if options.heading_deg == "unknown" else f"{heading or 0:g}°"
     notes.append(f"{raster.path.name}: {why}, taken as {gsd:.4g} m per pixel, heading {taken}")
     return local_grid(map_grid, gsd, heading or 0.0, *size)
+
+
+def _claimed(raster: Raster, notes: list[str]) -> Grid | None:
+    """Where the file says it lies: by its geotransform, or by the affine transform nearest to its control points."""
+    if raster.control is None:
+        return raster.grid
+    places_px, places, crs = raster.control
+    try:
+        grid = grid_through(places_px, places, crs, raster.width, raster.height)
+    except InputError as error:
+        hint = f"{error.hint}, or rectify it by other points with gdalwarp -gcp"
+        raise InputError(error.what, where=raster.path, hint=hint) from error
+    notes.append(f"{raster.path.name}: scale and heading from {len(places)} ground control points")
+    return grid
 
 
 def _check_scale(

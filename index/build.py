@@ -22,7 +22,7 @@ from geomatch.correlate import QUANTUM
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import published, sha256_of, writing
-from geomatch.geo import Grid
+from geomatch.geo import Grid, check_even
 from geomatch.images import OpticalStretch
 from geomatch.manifest import (
     FEATURES,
@@ -139,6 +139,10 @@ class _Job:
     @classmethod
     def plan(cls, raster: Raster, options: BuildOptions, progress: Progress) -> _Job:
         assert raster.grid is not None, "opened with need_grid"
+        try:
+            check_even(raster.grid.window(*window_of(raster.grid, options).box))
+        except InputError as error:
+            raise InputError(error.what, where=raster.path, hint=error.hint) from error
         scale, stretch = working_scale(raster.grid, options), OpticalStretch.fit(raster)
         raster = raster.at_scale(scale)
         assert raster.grid is not None, "resampled pixels lie somewhere too"

@@ -100,6 +100,11 @@ class Window:
     width: int
     height: int
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """First column and row, width and height."""
+        return self.col0, self.row0, self.width, self.height
+
 
 def window_of(grid: Grid, options: BuildOptions) -> Window:
     """The pixels of the map that the options ask for: those that the bounding box touches.
