@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from geomatch.location import Location
     from geomatch.locator import Locator
     from geomatch.pictures import Pictures
+    from geomatch.sampling import WindowOptions
     from geomatch.strips import StripOptions
 
 app = typer.Typer(
@@ -43,6 +44,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad index, 5 cannot write, 130 interrupted.",
 )
+
+
+CURVE_NAMES = ("heading", "scale", "looks", "size", "overlap", "all")
 
 
 class Kind(StrEnum):
@@ -248,7 +252,10 @@ def evaluate(
     index: IndexOption,
     sar: Annotated[Path, typer.Option(help="A georeferenced SAR scene that shows the map.")],
     windows: Annotated[int, typer.Option(help="How many windows are cut at random places.")] = 500,
-    size: Annotated[int, typer.Option(help="Side of a window, pixels of the scene.")] = 200,
+    size: Annotated[int, typer.Option(help="Columns of a window, pixels of the scene; its side, if no length.")] = 200,
+    length: Annotated[
+        int | None, typer.Option(help="Rows of a window, for strips.", show_default="as many as columns")
+    ] = None,
     seed: Seed = 0,
     bbox: Annotated[
         str | None, typer.Option(help="left,bottom,right,top in the map's CRS that windows must lie in.")
@@ -265,11 +272,19 @@ def evaluate(
     ] = "none",
     heading_tolerance: HeadingTolerance = None,
     scale: Annotated[
-        float, typer.Option(metavar="PCT", help="Percent by which the scale told may be off, at random either way.")
+        float,
+        typer.Option(metavar="PCT", help="Percent by which the scale told may be off, at random, up to 100."),
     ] = 0.0,
     gsd_tolerance: GsdTolerance = None,
     absent: Annotated[
         Path | None, typer.Option(help="A SAR scene off the map, to see whether that is noticed.")
+    ] = None,
+    curve: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="|".join(CURVE_NAMES),
+            help="Measure instead how success falls off with an error not told; may be repeated; needs --output.",
+        ),
     ] = None,
     map_path: MapOption = None,
     as_json: JsonFlag = False,
@@ -294,6 +309,7 @@ def evaluate(
     options = WindowOptions(
         windows=windows,
         size_px=size,
+        length_px=length,
         seed=seed,
         bbox=box(bbox),
         aligned=aligned,
@@ -302,16 +318,44 @@ def evaluate(
         tolerance=Tolerance.told(heading_tolerance, gsd_tolerance, any_turn=rotate == "any"),
     )
     locator = _open(index, map_path, exhaustive, backend)
+    if curve:
+        _curves(locator, sar, curve, options, output, as_json=as_json, quiet=quiet)
+        return
     with progress(quiet) as step:
         scores = run(locator, sar, options, absent=absent, output=output, progress=step)
     if as_json:
         typer.echo(json.dumps(scores, indent=1, allow_nan=False))
     elif not quiet:
-        from geomatch.summary import print_scores
+        from geomatch.summary import print_tables, tables
 
-        print_scores(scores)
+        print_tables(tables(scores))
     if output is not None:
         log.warning("report: %s", output / "report.html")
+
+
+def _curves(
+    locator: Locator,
+    sar: Path,
+    names: list[str],
+    options: WindowOptions,
+    output: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure, print and draw tolerance curves."""
+    from geomatch.curves import CURVES, measure, tables
+    from geomatch.summary import print_tables
+
+    if output is None:
+        raise UsageError("curves need a folder", where="--curve", hint="name one with --output; it resumes there")
+    with progress(quiet) as step:
+        points = measure(locator, sar, options, output, list(CURVES) if "all" in names else names, progress=step)
+    if as_json:
+        typer.echo(json.dumps([asdict(point) for point in points], indent=1, allow_nan=False))
+    elif not quiet:
+        print_tables(tables(points))
+    log.warning("report: %s", output / "report.html")
 
 
 @app.command()

@@ -67,7 +67,7 @@ class StructuralEncoder:
     channels = structure.CHANNELS
     cell_px = 8
     halo_px = -(-structure.reach_px(8) // 8) * 8
-    steps = Steps(6.0, 1.1)  # benchmarks/proposals.py
+    steps = Steps(4.0, 1.1)  # benchmarks/proposals.py
 
     def fingerprint(self) -> str:
         """The sha256 of the recipe: its version, which changes with the code's results, and its constants."""

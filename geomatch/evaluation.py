@@ -113,7 +113,9 @@ def predict(
         for done, cut in enumerate(cuts):
             progress(done, len(cuts))
             patch = cut.read(raster, radiometry)
-            window = raster.grid.window(cut.col, cut.row, cut.size_px, cut.size_px)
+            if options.looks is not None:
+                patch = radiometry.speckled(patch, options.looks, np.random.default_rng((options.seed, done)))
+            window = raster.grid.window(cut.col, cut.row, cut.width, cut.height)
             wall, cpu = time.perf_counter(), time.process_time()
             linear = linear_to_map(window, locator.index.grid)
             told = options.told
@@ -153,7 +155,7 @@ def evaluate(
         UsageError: what draws the report is not installed.
     """
     if output is not None:
-        _check_output(output)
+        check_output(output)
     made = list(predict(locator, sar, options, progress=partial(progress, "windows")))
     if absent is not None:
         made += predict(locator, absent, options, on_map=False, progress=partial(progress, "off the map"))
@@ -171,7 +173,7 @@ def evaluate(
     return scores
 
 
-def _check_output(folder: Path) -> None:
+def check_output(folder: Path) -> None:
     """Find out before the work whether a report could be written there."""
     with needs_extra("report", "evaluate with a folder for its report"):
         import jinja2  # noqa: F401

@@ -21,7 +21,7 @@ from geomatch.refine import Refined
 PROBE_PX = 80_000  # of the map's pixels: its middle fills a tile at every heading
 PROBES = 3  # parts of a strip that are asked, one after the other, until one answers clearly
 RETRIEVED_TILES = 100  # at each attitude
-CORRELATED = 150  # of the best of all attitudes'
+CORRELATED = 200  # of the best of all attitudes' (benchmarks/proposals.py)
 CLEAR = 1.15  # times the weight of the best other place that leaves no doubt
 
 

@@ -224,6 +224,14 @@ class SarRadiometry:
         """
         return log_of(self.relative(patch), patch.valid, floor=floor)
 
+    def speckled(self, patch: Patch, looks: float, rng: np.random.Generator) -> Patch:
+        """With gamma speckle of so many looks multiplied into the power, independent from pixel to pixel."""
+        power = rng.gamma(looks, 1 / looks, patch.data.shape).astype(np.float32)
+        if self.kind == "db":
+            return Patch(patch.data + 10 * np.log10(np.maximum(power, np.finfo(np.float32).tiny)), patch.valid)
+        data = _as_float(patch.data)
+        return Patch(data * (power if self.kind == "power" else np.sqrt(power)), patch.valid)
+
     def picture(self, patch: Patch) -> NDArray[np.uint8]:
         """Amplitude for the eye: [H x W], three times the median is white, invalid pixels are black."""
         brightness = np.mean(self.relative(patch), axis=0) / PICTURE_WHITE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,6 +127,42 @@ def absent_roc(on_map: ArrayLike, off_map: ArrayLike, target: Target) -> None:
             axes.plot(*accepted, color=STYLES[0][0], label=f"confidence, area {area:.3f}")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.legend(loc="lower right")
+
+
+def tolerance(
+    values: Sequence[float],
+    shares: Mapping[str, Sequence[tuple[float, float, float]]],
+    recalls: Mapping[str, Sequence[float]],
+    target: Target,
+    *,
+    title: str,
+    unit: str,
+) -> None:
+    """How shares fall off over a value.
+
+    Args:
+        values: [N], even in a row where they are not.
+        shares: by what they are called in the legend, [N] shares with the ends of their intervals.
+        recalls: likewise, without intervals.
+        target: the PNG file.
+        title: of the plot.
+        unit: of the values.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    at = np.arange(len(values))
+    with _plot(target, title, unit, "share of windows") as axes:
+        for number, (name, points) in enumerate(shares.items()):
+            share, low, high = np.array(points, np.float64).reshape(-1, 3).T
+            ends = np.maximum([share - low, high - share], 0)
+            axes.errorbar(at, share, ends, fmt="o-", capsize=3, color=STYLES[number][0], label=name)
+        for number, (name, recall) in enumerate(recalls.items(), start=len(shares)):
+            axes.plot(at, recall, STYLES[number][1], marker="s", color=STYLES[number][0], label=name)
+        axes.set(ylim=(0, 1.02))
+        axes.set_xticks(at, [f"{value:g}" for value in values])
+        axes.legend(loc="lower left")
 
 
 def _counted(name: str, values: NDArray[np.generic]) -> str:

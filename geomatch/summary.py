@@ -57,13 +57,13 @@ def tables(scores: dict[str, Any]) -> list[ReportTable]:
     ]
 
 
-def print_scores(scores: dict[str, Any]) -> None:
-    """The tables on stdout."""
+def print_tables(shown_tables: Sequence[ReportTable]) -> None:
+    """Tables on stdout."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    for table in tables(scores):
+    for table in shown_tables:
         shown = Table(title=table.title, title_justify="left", caption=table.caption, caption_justify="left")
         for column, alignment in zip(table.columns, table.alignments, strict=True):
             shown.add_column(column, justify="right" if alignment == "number" else "left")

@@ -277,3 +277,16 @@ def test_a_patch_becomes_its_own_reference(tmp_path: Path) -> None:
     part = Patch(patch.data[:, :40, :40], patch.valid[:40, :40])
     own, _ = detect(write_tiff(tmp_path / "b.tif", scene[:40, :40]), kind="power")
     assert radiometry.relative_to(part).reference == pytest.approx(own.reference)
+
+
+@pytest.mark.parametrize("kind", ["amplitude", "power", "db"])
+@pytest.mark.parametrize("looks", [1.0, 4.0])
+def test_speckle_has_the_looks_that_were_asked_for(kind: str, looks: float, tmp_path: Path) -> None:
+    values = {"amplitude": 3.0, "power": 9.0, "db": 10 * np.log10(9.0)}[kind]
+    path = write_tiff(tmp_path / "a.tif", np.full((200, 200), values, "float32"))
+    with open_raster(path) as raster:
+        radiometry, patch = SarRadiometry.detect(raster, kind), raster.read(0, 0, 200, 200)
+    shown = radiometry.speckled(patch, looks, np.random.default_rng(0)).data[0].astype(float)
+    power = {"amplitude": shown**2, "power": shown, "db": 10 ** (shown / 10)}[kind]
+    assert power.mean() == pytest.approx(9, rel=0.03)
+    assert power.mean() ** 2 / power.var() == pytest.approx(looks, rel=0.05)  # the equivalent number of looks

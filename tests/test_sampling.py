@@ -136,19 +136,20 @@ def smooth(points: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("kind", ["amplitude", "power", "db", "complex"])
-def test_turned_windows_show_what_lies_there(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [0.6, 1.1])
+def test_turned_windows_show_what_lies_there(kind: str, scale: float, tmp_path: Path) -> None:
     values = smooth(pixel_centres(500, 400))
     stored = {"db": 10 * np.log10(values), "complex": values.astype("complex64")}.get(kind, values)
     path = write_tiff(tmp_path / "a.tif", stored, crs=UTM33, transform=PLACE)
-    cut = Cut(150, 120, 160, turn_deg=33.0, scale=1.1)
+    cut = Cut(150, 120, 160, 120, turn_deg=33.0, scale=scale)
     with open_raster(path) as raster:
         patch = cut.read(raster, SarRadiometry.detect(raster, kind))
     assert patch.valid.all()
-    centre, above = moved(cut.to_scene, [(80, 80), (80, 79)])
-    np.testing.assert_allclose(centre, [230, 200])
+    centre, above = moved(cut.to_scene, [(80, 60), (80, 59)])
+    np.testing.assert_allclose(centre, [230, 180])
     right, down = above - centre
     assert np.degrees(np.arctan2(right, -down)) == pytest.approx(33)
-    truth = smooth(moved(cut.to_scene, pixel_centres(160, 160)))
+    truth = smooth(moved(cut.to_scene, pixel_centres(160, 120)))
     shown = np.power(10.0, patch.data[0] / 10) if kind == "db" else np.abs(patch.data[0])
     np.testing.assert_allclose(shown, truth, atol=0.01)
 
@@ -170,8 +171,51 @@ def test_turned_windows_are_full_and_lie_in_the_map(index: TileIndex, tmp_path: 
             assert places.max() <= 768.5
     assert np.histogram([cut.turn_deg for cut in cuts], 4, (0, 360))[0].min() > 5
     scales = np.array([cut.scale for cut in cuts])
-    assert 0.9 <= scales.min() < 0.93
+    assert 1 / 1.1 <= scales.min() < 0.93
     assert 1.07 < scales.max() <= 1.1
+
+
+def cuts_of(path: Path, index: TileIndex, options: WindowOptions) -> list[Cut]:
+    with open_raster(path) as raster:
+        assert raster.grid is not None
+        return list(window_cuts(raster, raster.grid, index, options, on_map=True))
+
+
+def test_long_windows_are_as_long_as_asked_and_scaled_within_a_factor(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", Affine.translation(-300, -300), (1400, 1400))
+    options = WindowOptions(60, 60, length_px=240, rotate="any", scale_percent=100)
+    found = cuts_of(path, index, options)
+    for cut in found:
+        right, below = (np.hypot(*side) for side in np.diff(moved(cut.to_scene, [(0, 0), (60, 0), (60, 240)]), axis=0))
+        assert (right, below) == pytest.approx((60 * cut.scale, 240 * cut.scale))
+        places = moved(cut.to_scene, corners(60, 240)) - 300
+        assert places.min() >= -0.5
+        assert places.max() <= 768.5
+    scales = np.log2([cut.scale for cut in found])
+    assert -1 <= scales.min() < -0.8
+    assert 0.5 < scales.max() <= 1
+
+
+def test_errors_are_exact_where_asked(index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", Affine.translation(-300, -300), (1400, 1400))
+    found = cuts_of(path, index, WindowOptions(40, SIZE, rotate=7, scale_percent=10, exact=True))
+    assert {round(cut.turn_deg, 6) for cut in found} == {-7, 7}
+    assert {round(cut.scale, 6) for cut in found} == {1.1, round(1 / 1.1, 6)}
+
+
+@pytest.mark.parametrize("share", [0.9, 0.5])
+def test_share_of_the_windows_lies_on_the_map(share: float, index: TileIndex, tmp_path: Path) -> None:
+    path = scene(tmp_path / "a.tif", Affine.translation(-300, -300), (1400, 1400))
+    for col, row in cut(path, index, WindowOptions(40, SIZE, overlap=share)):
+        inside = (pixel_centres(SIZE, SIZE) + [col - 300, row - 300]).reshape(-1, 2)
+        on_map = ((inside >= 0) & (inside <= 768)).all(axis=1).mean()
+        assert on_map == pytest.approx(share, abs=0.031)
+
+
+@pytest.mark.parametrize("wrong", [{"overlap": 0.0}, {"overlap": 1.1}, {"looks": 0.0}, {"length_px": 20}])
+def test_windows_of_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        WindowOptions(5, SIZE, **wrong)  # type: ignore[arg-type]
 
 
 def test_windows_are_turned_by_up_to_the_degrees(index: TileIndex, tmp_path: Path) -> None:
@@ -191,7 +235,7 @@ def test_places_do_not_depend_on_headings(index: TileIndex, tmp_path: Path) -> N
     assert set(turned) <= set(whole)
 
 
-@pytest.mark.parametrize("scale", [-1, 50.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [-1, 100.1, float("nan"), float("inf")])
 def test_scales_that_cannot_be_are_refused(scale: float) -> None:
     with pytest.raises(UsageError, match="--scale"):
         WindowOptions(scale_percent=scale)

@@ -12,7 +12,7 @@ from test_evaluation import FOUND, some_predictions
 
 from geomatch.evaluation import Prediction, score
 from geomatch.report import ReportTable
-from geomatch.summary import print_scores, tables, write_summary
+from geomatch.summary import print_tables, tables, write_summary
 
 ABSENT = replace(FOUND, textured=False, status="absent")
 
@@ -36,7 +36,7 @@ def test_tables_say_what_the_scores_say() -> None:
 
 @pytest.mark.parametrize("made", [[ABSENT], [FOUND], [replace(FOUND, on_map=False, truth_px=None)]])
 def test_nothing_measured_is_a_dash(made: list[Prediction], capsys: pytest.CaptureFixture[str]) -> None:
-    print_scores(score(made))
+    print_tables(tables(score(made)))
     out, err = capsys.readouterr()
     assert "nan" not in out
     assert "None" not in out
