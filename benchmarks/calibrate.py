@@ -7,7 +7,8 @@ that map, and windows of a simulated city with those of another off its map. Che
 west, with windows of Los Angeles east off the map. A learned encoder was trained on the east scene: its fit takes the
 northern half of the block in its place, its check the southern half. Windows of 104, 200 and 400 px, once with the
 map's pixels and once without; and a quarter as many of 200 and 400 px turned and scaled at random, with their heading
-unknown and their scale told to 10 %, which take long. Prints the weights and radii that stand in
+unknown or told to 10 degrees and their scale told to 10 %, and an eighth of 200 × 500 px with their heading unknown and
+their scale told to a factor of two, which take long. Prints the weights and radii that stand in
 ``geomatch/confidence.py``, and on the check the expected calibration error, area under the ROC curve, and how many
 answers called "located" are wrong. The two
 scenes of Los Angeles share a strip of 177 px, so up to one in sixty of the windows counted as off the map is on it.
@@ -40,7 +41,6 @@ from geomatch.simulation import simulate_city
 
 SIZES_PX = (104, 200, 400)
 MODELS = ("pixels", "features", "sought")
-SOUGHT_SIZES_PX, SOUGHT_SHARE = (200, 400), 4
 RIGHT_PX = 10.0
 RIDGE = 1e-3
 BINS = 10
@@ -130,16 +130,24 @@ def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) 
     locator = Locator.open(_index(scene, folder))
     if name == "features":
         locator = Locator(locator.index, None)
-    cuts = [WindowOptions(windows=windows, size_px=size, seed=seed) for size in SIZES_PX]
-    if name == "sought":
-        plain = WindowOptions(windows=windows // SOUGHT_SHARE, seed=seed)
-        turned = replace(plain, rotate="any", scale_percent=10, tolerance=Tolerance(ANY_TURN_DEG, 1.1))
-        cuts = [replace(turned, size_px=size) for size in SOUGHT_SIZES_PX]
+    plain = [WindowOptions(windows=windows, size_px=size, seed=seed) for size in SIZES_PX]
+    cuts = _sought(windows, seed) if name == "sought" else plain
     found = []
     for cut in cuts:
         found += [Query(scene.name, cut.size_px, made) for made in predict(locator, scene.sar, cut)]
         found += [Query(scene.name, cut.size_px, made) for made in predict(locator, scene.elsewhere, cut, on_map=False)]
     return [query for query in found if query.prediction.signs is not None]
+
+
+def _sought(windows: int, seed: int) -> list[WindowOptions]:
+    """Windows whose heading and scale are to be found."""
+    unknown = WindowOptions(
+        windows // 4, seed=seed, rotate="any", scale_percent=10, tolerance=Tolerance(ANY_TURN_DEG, 1.1)
+    )
+    rough = replace(unknown, rotate=10.0, tolerance=Tolerance(10.0, 1.1))
+    squares = [replace(cut, size_px=size) for cut in (unknown, rough) for size in (200, 400)]
+    doubled = replace(unknown, windows=windows // 8, scale_percent=100, tolerance=Tolerance(ANY_TURN_DEG, 2.0))
+    return [*squares, replace(doubled, length_px=500)]
 
 
 def _table(queries: Sequence[Query]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

@@ -379,6 +379,9 @@ def simulate(
     seed: Seed = 1,
     strips: Annotated[int, typer.Option(help="How many UAV strips.")] = 6,
     gsd: Annotated[float, typer.Option(help="Metres per pixel.")] = 0.5,
+    sway: Annotated[
+        float, typer.Option(metavar="PCT", help="How far speed and direction of the flights stray, slowly; 0-10.")
+    ] = 0.0,
     no_georeference: Annotated[
         bool, typer.Option("--no-georeference", help="Strips without georeferencing, not with one that has drifted.")
     ] = False,
@@ -386,7 +389,7 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Make a city of one's own: orthomosaic, SAR scene, UAV strips at known poses, truth.json."""
-    from geomatch.simulation import simulate_city
+    from geomatch.simulation import Flight, simulate_city
 
     set_verbosity(verbose, quiet)
     city = simulate_city(
@@ -395,6 +398,7 @@ def simulate(
         seed=seed,
         strips=strips,
         gsd_m=gsd,
+        flight=Flight(sway_percent=sway),
         georeference="none" if no_georeference else "drifted",
     )
     if not quiet:

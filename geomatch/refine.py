@@ -76,27 +76,38 @@ class Refiner:
 
     Args:
         strip: on the map's pixel grid.
-        windows_px: [N x 2] first column and row of windows in the strip; MAX_WINDOWS of them are used.
+        windows_px: [N x 2] first column and row of windows in the strip.
         size_px: side of a window.
         pixels: of the map.
+        most: so many of the windows are used, spread over them.
 
     Attributes:
         cells: fine cells that are compared; none where no window shows structure, and then there is nothing to refine.
-        middles_px: [N x 2] of the windows that show structure, in the strip.
+        cells_each: [N] of each window that shows structure.
+        middles_px: [N x 2] of these windows, in the strip.
     """
 
     cell_px, grid_px = CELL_PX, 1
 
-    def __init__(self, strip: Strip, windows_px: NDArray[np.int64], size_px: int, pixels: MapPixels) -> None:
+    def __init__(
+        self,
+        strip: Strip,
+        windows_px: NDArray[np.int64],
+        size_px: int,
+        pixels: MapPixels,
+        *,
+        most: int = MAX_WINDOWS,
+    ) -> None:
         self._pixels = pixels
         self._queries: list[tuple[NDArray[np.int64], Template]] = []
-        for offset in windows_px[np.linspace(0, len(windows_px) - 1, min(MAX_WINDOWS, len(windows_px))).astype(int)]:
+        for offset in windows_px[np.linspace(0, len(windows_px) - 1, min(most, len(windows_px))).astype(int)]:
             col, row = offset
             part = np.s_[row : row + size_px, col : col + size_px]
             query = template(structure(strip.image[part], strip.valid[part], CELL_PX))
             if query is not None:
                 self._queries.append((offset, query))
-        self.cells = int(sum(query.mask.sum() for _, query in self._queries))
+        self.cells_each = np.array([query.mask.sum() for _, query in self._queries], np.float64)
+        self.cells = int(self.cells_each.sum())
         self.middles_px = np.array([offset for offset, _ in self._queries]).reshape(-1, 2) + size_px / 2
 
     @classmethod
@@ -130,8 +141,14 @@ class Refiner:
         return Refined(start + CELL_PX * shift, peak, aside, self.cells, fixed=True)
 
     def surfaces(self, corner_px: NDArray[np.int64]) -> NDArray[np.float64]:
-        """[N x s x s] correlation of every window at offsets of CELL_PX within SEARCH_PX of a place."""
-        return np.array([self._surface(corner_px + offset, query) for offset, query in self._queries], np.float64)
+        """[N x s x s] correlation of every window at offsets of CELL_PX within SEARCH_PX of a place.
+
+        Args:
+            corner_px: [2] map pixel of the strip's first pixel, or [N x 2], one for each window.
+        """
+        places = np.broadcast_to(corner_px, (len(self._queries), 2))
+        found = [self._surface(at + offset, query) for at, (offset, query) in zip(places, self._queries, strict=True)]
+        return np.array(found, np.float64)
 
     @staticmethod
     def _trust(shift_px: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 
 from geomatch.errors import OutputError, UsageError
 from geomatch.files import published, writing
@@ -21,11 +22,12 @@ from geomatch.simulation.city import City, make_city
 from geomatch.simulation.geotiff import write_geotiff
 from geomatch.simulation.optical import Camera, render_optical
 from geomatch.simulation.sar import Frame, Radar, render_north_up, render_sar
-from geomatch.simulation.strips import Flight, draw_frame
+from geomatch.simulation.strips import Flight, draw_frame, draw_sway
 
 Georeference = Literal["drifted", "none"]
 
 SCENE_HEADING_DEG = 192.0  # a descending orbit, from grid north
+SWAY_STEP = 25  # rows from one whose place is told to the next
 LOW_DRIFT_M, HIGH_DRIFT_M = 300.0, 2000.0
 
 
@@ -46,6 +48,8 @@ class StripTruth:
         looks: number of looks of the speckle.
         incidence_deg: incidence angle.
         drift_m: how far the georeference in the file is from the truth, (east, north); None without a georeference.
+        sway_px: of every SWAY_STEP-th row (row, across, along): its pixels lie by so many columns and rows from where
+            ``transform`` puts them; empty for a steady flight.
     """
 
     file: str
@@ -58,6 +62,7 @@ class StripTruth:
     looks: float
     incidence_deg: float
     drift_m: tuple[float, float] | None
+    sway_px: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,12 +124,15 @@ def simulate_city(
         city = make_city(size_px, gsd_m=gsd_m, seed=seed)
         rng = np.random.default_rng((seed, 0x57E))
         frames = [draw_frame(city, flight, rng) for _ in range(strips)]
+        sways = [draw_sway(flight, rng) if flight.sway_percent else None for _ in frames]
         write_geotiff(draft / "ortho.tif", render_optical(city, camera), city.transform, city.crs, overviews=True)
         scene = Scene.of(city)
         scene_heading_deg = _write_scene(draft / "sar.tif", scene, city, radar, rng)
         truth = [
-            _write_strip(draft / f"strip_{number:02d}.tif", scene, frame, radar, rng, crs=city.crs, drifted=drifted)
-            for number, frame in enumerate(frames, start=1)
+            _write_strip(
+                draft / f"strip_{number:02d}.tif", scene, frame, radar, rng, crs=city.crs, drifted=drifted, sway=sway
+            )
+            for number, (frame, sway) in enumerate(zip(frames, sways, strict=True), start=1)
         ]
         _write_truth(draft / "truth.json", city, radar, scene_heading_deg, truth)
     return SimulatedCity(folder, tuple(truth))
@@ -163,10 +171,18 @@ def _write_scene(path: Path, scene: Scene, city: City, radar: Radar, rng: np.ran
 
 
 def _write_strip(
-    path: Path, scene: Scene, frame: Frame, radar: Radar, rng: np.random.Generator, *, crs: str, drifted: bool
+    path: Path,
+    scene: Scene,
+    frame: Frame,
+    radar: Radar,
+    rng: np.random.Generator,
+    *,
+    crs: str,
+    drifted: bool,
+    sway: NDArray[np.float64] | None,
 ) -> StripTruth:
     """Render and write one strip; return the truth about it."""
-    amplitude = np.sqrt(render_sar(scene, frame, radar, rng))
+    amplitude = np.sqrt(render_sar(scene, frame, radar, rng, sway))
     distance, direction = rng.uniform(LOW_DRIFT_M, HIGH_DRIFT_M), rng.uniform(0.0, 2 * np.pi)
     drift = (round(float(distance * np.sin(direction)), 2), round(float(distance * np.cos(direction)), 2))
     heading_deg = _true_heading_deg(frame, crs)
@@ -193,7 +209,16 @@ def _write_strip(
         looks=radar.looks,
         incidence_deg=radar.incidence_deg,
         drift_m=drift if drifted else None,
+        sway_px=() if sway is None else tuple(_told(row, *sway[row].tolist()) for row in _sway_rows(len(sway))),
     )
+
+
+def _sway_rows(height: int) -> list[int]:
+    return [*range(0, height - 1, SWAY_STEP), height - 1]
+
+
+def _told(row: int, across: float, along: float) -> tuple[float, float, float]:
+    return float(row), round(across, 3), round(along, 3)
 
 
 def _write_truth(path: Path, city: City, radar: Radar, scene_heading_deg: float, truth: list[StripTruth]) -> None:

@@ -101,13 +101,24 @@ class Frame:
         return float(x), float(y)
 
 
-def render_sar(scene: Scene, frame: Frame, radar: Radar, rng: np.random.Generator) -> Array:
+def render_sar(
+    scene: Scene, frame: Frame, radar: Radar, rng: np.random.Generator, sway_px: NDArray[np.float64] | None = None
+) -> Array:
     """Return the radar image of a frame, linear power (sigma0), [height, width] float32.
 
     Only the frame and what can lay over or cast shadow into it is rendered. Rows are azimuth lines; columns run away
-    from a right-looking radar and towards a left-looking one.
+    from a right-looking radar and towards a left-looking one. ``sway_px`` [height x 2] is how far each row shows what
+    lies across and along the flight from its place in the frame.
     """
-    return speckled(_image(scene, frame, radar), radar, rng)
+    if sway_px is None:
+        return speckled(_image(scene, frame, radar), radar, rng)
+    margin = int(np.ceil(np.abs(sway_px).max())) + 2
+    place = frame.transform @ Affine.translation(-margin, -margin)
+    steady = _image(scene, Frame(place, frame.width + 2 * margin, frame.height + 2 * margin), radar)
+    cols = np.arange(frame.width) + margin + sway_px[:, :1]
+    rows = np.broadcast_to(np.arange(frame.height)[:, None] + margin + sway_px[:, 1:], cols.shape)
+    swayed = cv2.remap(steady, cols.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
+    return speckled(np.asarray(swayed, np.float32), radar, rng)
 
 
 def render_north_up(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geomatch.errors import UsageError
 from geomatch.simulation.city import City
 from geomatch.simulation.sar import Frame
 
 TRIES = 64
+MAX_SWAY_PERCENT = 10.0
+SWAY_WAVES = 3  # of periods between half a strip and two of them
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,15 @@ class Flight:
     """What strips look like: width across and length along the flight in pixels, and ground sample distance.
 
     ``gsd_m`` None is the map's. ``heading_deg`` None draws a heading for each strip; otherwise it is clockwise from
-    grid north.
+    grid north. ``sway_percent`` is how far the speed over ground and the direction of flight stray, slowly, from what
+    the strip was processed for.
     """
 
     width_px: int = 300
     length_px: int = 1000
     gsd_m: float | None = None
     heading_deg: float | None = None
+    sway_percent: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width_px < 32 or self.length_px < 32:
@@ -33,6 +38,9 @@ class Flight:
                 where="strip size",
                 hint="take 32 px or more",
             )
+        if not 0 <= self.sway_percent <= MAX_SWAY_PERCENT:
+            hint = f"choose 0 to {MAX_SWAY_PERCENT:g}"
+            raise UsageError(f"a sway of {self.sway_percent:g} % is not modelled", where="sway", hint=hint)
         if self.gsd_m is not None and not self.gsd_m > 0:
             raise UsageError("the ground sample distance must be positive", where="strip gsd_m")
 
@@ -61,3 +69,17 @@ def draw_frame(city: City, flight: Flight, rng: np.random.Generator) -> Frame:
         where="strip size",
         hint="make the strip shorter or the city larger",
     )
+
+
+def draw_sway(flight: Flight, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How far each row of a strip lies from where its frame says: [rows x 2] pixels across and along the flight.
+
+    The slopes of both are sums of slow waves of which the largest is ``sway_percent``; the middle row lies right.
+    """
+    rows = np.arange(flight.length_px)
+    periods = flight.length_px * rng.uniform(0.5, 2.0, (2, SWAY_WAVES, 1))
+    waves = np.sin(2 * np.pi * (rows / periods + rng.uniform(0, 1, (2, SWAY_WAVES, 1))))
+    slopes = (rng.uniform(0.3, 1.0, (2, SWAY_WAVES, 1)) * waves).sum(axis=1)
+    slopes *= flight.sway_percent / 100 / np.abs(slopes).max(axis=1, keepdims=True)
+    offsets = slopes.cumsum(axis=1)
+    return np.asarray((offsets - offsets[:, [flight.length_px // 2]]).T)

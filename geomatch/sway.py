@@ -1,0 +1,147 @@
+"""Strips that do not lie straight: how far their rows are from where a similarity puts them.
+
+A platform whose speed or direction strays from what a strip was processed for shifts its rows slowly along and across
+the track. Parts of the strip say where they fit the map's pixels; the likeliest path through all that they say, under
+the knowledge that it bends slowly, is found by dynamic programming (Viterbi 1967) and smoothed (Whittaker 1923; Eilers
+2003, "A perfect smoother"). So no part decides for itself, and stretches that show little are bridged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.fusion import subpixel
+from geomatch.geo import apply_affine
+from geomatch.refine import CELL_PX, MapPixels, Refiner
+from geomatch.seeking import PART_PX
+from geomatch.strips import Strip
+from geomatch.structure import cells_known
+from geomatch.windows import cut_windows
+
+STEP_PX = 64  # of the map along the track, from one node of the path to the next
+MIN_NODES = 6  # a shorter strip has no room to sway in
+SLOPE = 0.02  # standard deviation of how far the path moves per pixel of track
+STIFF = 4.0  # weight of second differences against the nodes' own offsets
+CORRELATED_CELLS = 2.0  # fine cells that count as one: what chance gives then deviates by one
+MIN_GAIN = 12.0  # of log-likelihood over a straight strip
+ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Sway:
+    """How far a strip lies from a similarity.
+
+    Attributes:
+        axis: of the file that runs along the track: 0 for columns, 1 for rows.
+        nodes: [K] places along it, pixels of the file.
+        offsets_px: [K x 2] how far what lies there is moved, map pixels.
+        gain: of log-likelihood over a straight strip.
+    """
+
+    axis: int
+    nodes: NDArray[np.float64]
+    offsets_px: NDArray[np.float64]
+    gain: float
+
+    def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[N x 2] columns and rows of the file -> [N x 2] map pixels by which they are moved."""
+        along = points[:, self.axis]
+        return np.stack([np.interp(along, self.nodes, offset) for offset in self.offsets_px.T], axis=1)
+
+
+def find_sway(strip: Strip, corner_px: NDArray[np.float64], pixels: MapPixels, cell_px: int) -> Sway | None:
+    """How a found strip sways, or None where it is short or lies as straight as can be told.
+
+    Args:
+        strip: on the map's pixel grid.
+        corner_px: [2] map pixel of its first pixel.
+        pixels: of the map.
+        cell_px: side of a cell of the index.
+    """
+    axis = int(strip.file_size[1] >= strip.file_size[0])
+    scale = float(np.linalg.norm(np.subtract(strip.from_file @ (axis == 0, axis == 1), strip.from_file @ (0, 0))))
+    count = round(strip.file_size[axis] * scale / STEP_PX)
+    if count < MIN_NODES:
+        return None
+    places = cut_windows(cells_known(strip.valid, cell_px), PART_PX // cell_px) * cell_px
+    parts = Refiner(strip, places, PART_PX, pixels, most=len(places))
+    if not parts.cells:
+        return None
+    nodes = (np.arange(count) + 0.5) * strip.file_size[axis] / count
+    along = apply_affine(~strip.from_file, parts.middles_px)[:, axis]
+    node = np.clip((along / strip.file_size[axis] * count).astype(np.int64), 0, count - 1)
+    offsets, straight = np.zeros((count, 2)), 0.0
+    for number in range(ROUNDS):
+        start = np.rint(corner_px + offsets).astype(np.int64)
+        evidence = _evidence(parts, parts.surfaces(start[node]), node, count)
+        if number == 0:
+            straight = float(evidence.sum(axis=0).max())
+        path, weights = _likeliest(evidence, start - corner_px)
+        offsets = _smoothed(path, weights)
+    gain = _read(evidence, offsets - (start - corner_px)) - straight
+    return Sway(axis, nodes, offsets, gain) if gain >= MIN_GAIN else None
+
+
+def _evidence(
+    parts: Refiner, surfaces: NDArray[np.float64], node: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """[count x s x s] log-likelihood of each node's parts over chance, by offset.
+
+    Of n independent cells, correlation r has n r^2 / 2, nearly.
+    """
+    likely = np.square(np.maximum(surfaces, 0)) * (parts.cells_each / CORRELATED_CELLS / 2)[:, None, None]
+    total = np.zeros((count, *surfaces.shape[1:]))
+    np.add.at(total, node, likely)
+    return total
+
+
+def _likeliest(
+    evidence: NDArray[np.float64], middles_px: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The likeliest offsets of the nodes, [K x 2] map pixels, and [K] how sharply their evidence speaks for them.
+
+    Args:
+        evidence: [K x s x s].
+        middles_px: [K x 2] offsets that the middle entries stand for.
+    """
+    count, side, _ = evidence.shape
+    reach = side // 2
+    entries = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2) * CELL_PX
+    flat = evidence.reshape(count, -1)
+    best, came = flat[0], np.zeros((count, flat.shape[1]), np.int64)
+    for k in range(1, count):
+        moved = (entries + middles_px[k])[:, None] - (entries + middles_px[k - 1])
+        reached = best - np.square(moved).sum(axis=2) / (2 * (SLOPE * STEP_PX) ** 2)
+        came[k] = reached.argmax(axis=1)
+        best = reached.max(axis=1) + flat[k]
+    at = [int(best.argmax())]
+    for k in range(count - 1, 0, -1):
+        at.append(int(came[k, at[-1]]))
+    chosen = np.array(at[::-1])
+    rows, cols = np.unravel_index(chosen, (side, side))
+    finer = np.array([subpixel(one, int(r), int(c)) for one, r, c in zip(evidence, rows, cols, strict=True)])
+    return entries[chosen] + middles_px + finer * CELL_PX, flat[np.arange(count), chosen]
+
+
+def _smoothed(path: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The path [K x 2] with its second differences held down, against weights [K] of its own nodes."""
+    bend = np.diff(np.eye(len(path)), 2, axis=0)
+    own = np.diag(weights / max(float(weights.mean()), 1e-9) + 1e-3)
+    return np.asarray(np.linalg.solve(own + STIFF * bend.T @ bend, own @ path))
+
+
+def _read(evidence: NDArray[np.float64], offsets_px: NDArray[np.float64]) -> float:
+    """Sum over the nodes of their evidence at offsets [K x 2], map pixels from its middle; 0 beyond it."""
+    reach = evidence.shape[1] // 2
+    at = offsets_px / CELL_PX + reach
+    first = np.floor(at).astype(np.int64)
+    right, down = (at - first).T
+    total = 0.0
+    for k, (col, row) in enumerate(first.tolist()):
+        if 0 <= col < 2 * reach and 0 <= row < 2 * reach:
+            square = evidence[k, row : row + 2, col : col + 2]
+            total += float(np.array([1 - down[k], down[k]]) @ square @ np.array([1 - right[k], right[k]]))
+    return total
