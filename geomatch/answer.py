@@ -8,19 +8,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from shapely.geometry import Polygon
+from shapely.geometry.polygon import orient
 
 from geomatch.confidence import PixelSigns, Signs, error_radius_px, model_of, probability, status_of
 from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
-from geomatch.geo import Grid, footprint, ground_resolution_m, six
-from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, crs_name
+from geomatch.geo import Grid, apply_affine, footprint, ground_resolution_m, six
+from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, TiePoint, crs_name
 from geomatch.refine import Refined
 from geomatch.strips import Strip
+from geomatch.sway import Sway
 from geomatch.tile_index import TileIndex
 
 SHOWN_CANDIDATES = 5
 MIN_SPREAD = 0.05  # of the best score: few other places tell little of their spread
 INLIER_CELLS = 1.5
+SWAYS = "it sways along its track: evidence.tie_points say where its parts lie, the transform is the nearest to them"
 _LOOK_AROUND_CELLS = 5
 
 
@@ -63,6 +67,13 @@ class Judged:
         return "pixel" if self.refined is not None and self.refined.fixed else "cell"
 
 
+def _nearest_grid(grid: Grid, ties: Sequence[TiePoint]) -> Grid:
+    """The affine transform nearest to tie points, by least squares."""
+    points = np.array([(tie.col, tie.row, 1.0) for tie in ties])
+    (a, d), (b, e), (c, f) = np.linalg.lstsq(points, np.array([(tie.x, tie.y) for tie in ties]), rcond=None)[0].tolist()
+    return Grid(grid.crs, Affine(a, b, c, d, e, f), grid.width, grid.height)
+
+
 def _log_ratio(best: float, others: NDArray[np.float64]) -> float:
     """Logarithm of the best score over the best of the others, within [-2, 2]."""
     runner_up = float(others.max()) if len(others) else 0.0
@@ -90,8 +101,8 @@ class Answers:
         evidence = Evidence(seconds=dict(self._seconds), notes=(*self._notes, reason))
         return Location(status, crs_name(self._index.grid.crs), evidence=evidence)
 
-    def placed(self, windows: Sequence[Window], judged: Judged) -> Location:
-        """The answer at the best place, if its signs are good enough."""
+    def placed(self, windows: Sequence[Window], judged: Judged, sway: Sway | None = None) -> Location:
+        """The answer at the best place, if its signs are good enough; and along it, if the strip sways there."""
         sought = not self._strip.tolerance.known
         confidence = probability(judged.signs, model_of(self._index.encoder.name), sought=sought)
         status = status_of(confidence)
@@ -101,13 +112,19 @@ class Answers:
             return Location(status, name, confidence=confidence, evidence=evidence)
         evidence = replace(evidence, notes=(*evidence.notes, *self._found(evidence)))
         grid = self._grid(judged.corner_px)
-        x, y = grid.to_map(grid.center_px)
+        outline = footprint(grid)
+        if sway is not None:
+            ties = self._ties(sway, judged.corner_px)
+            evidence = replace(evidence, tie_points=ties, notes=(*evidence.notes, SWAYS))
+            grid, outline = _nearest_grid(grid, ties), self._outline(sway, judged.corner_px)
+        middle = np.array(self._strip.file_size)[None] / 2
+        x, y = (grid.to_map(middle) if sway is None else self._lies(middle, sway, judged.corner_px))[0]
         metres = ground_resolution_m(self._index.grid, judged.corner_px)
         return Location(
             status,
             name,
             transform=six(grid.transform),
-            footprint=footprint(grid),
+            footprint=outline,
             center=(float(x), float(y)),
             error_radius_m=error_radius_px(judged.accuracy, self._index.encoder.cell_px) * metres,
             confidence=confidence,
@@ -123,6 +140,26 @@ class Answers:
             yield f"scale found: {evidence.gsd_m:.4g} m per pixel"
         if tolerance.mirror:
             yield f"found {'as the mirror image of' if evidence.mirrored else 'the same way round as'} the ground"
+
+    def _lies(self, points: NDArray[np.float64], sway: Sway, corner_px: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where points [N x 2] of the file lie in the map's CRS."""
+        px = apply_affine(self._strip.from_file, points) + corner_px + sway.at(points)
+        return self._index.grid.to_map(px)
+
+    def _ties(self, sway: Sway, corner_px: NDArray[np.float64]) -> tuple[TiePoint, ...]:
+        """Points on both sides and in the middle of the strip, from node to node along it."""
+        across = self._strip.file_size[1 - sway.axis]
+        points = np.array([(side, node) for node in sway.nodes for side in (0.0, across / 2, across)])
+        points = points if sway.axis == 1 else points[:, ::-1]
+        places = self._lies(points, sway, corner_px)
+        return tuple(TiePoint(*point, *place) for point, place in zip(points.tolist(), places.tolist(), strict=True))
+
+    def _outline(self, sway: Sway, corner_px: NDArray[np.float64]) -> Polygon:
+        """The footprint of a strip that sways."""
+        across, along = self._strip.file_size[1 - sway.axis], self._strip.file_size[sway.axis]
+        there = np.concatenate([[0.0], sway.nodes, [along]])
+        ring = np.array([*((0.0, at) for at in there), *((across, at) for at in there[::-1])])
+        return orient(Polygon(self._lies(ring if sway.axis == 1 else ring[:, ::-1], sway, corner_px)))
 
     def _grid(self, corner_px: NDArray[np.float64]) -> Grid:
         """Where the pixels of the strip's file lie when its resampled image starts at ``corner_px``."""

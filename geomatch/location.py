@@ -30,6 +30,21 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class TiePoint:
+    """Where one point of a strip lies.
+
+    Attributes:
+        col, row: in the SAR file, corner convention.
+        x, y: in the map's CRS.
+    """
+
+    col: float
+    row: float
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Why the answer is what it is.
 
@@ -45,6 +60,8 @@ class Evidence:
         gsd_m: metres per pixel of the strip on the ground there, or None without a place.
         mirrored: whether the strip shows the ground's mirror image there, or None without a place.
         accuracy: "pixel" when the place was fixed on the map's pixels, "cell" when on the index's features alone.
+        tie_points: where points along a strip lie that sways, so that ``transform`` is only the nearest to it; none of
+            a strip that lies straight.
         seconds: wall time per stage.
         notes: what the user should know, sentences.
     """
@@ -59,6 +76,7 @@ class Evidence:
     heading_deg: float | None = None
     gsd_m: float | None = None
     mirrored: bool | None = None
+    tie_points: tuple[TiePoint, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

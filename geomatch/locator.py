@@ -22,6 +22,7 @@ from geomatch.query import Query
 from geomatch.refine import CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
 from geomatch.seeking import Seeker
 from geomatch.strips import RawStrip, Strip, StripOptions, read_strip
+from geomatch.sway import find_sway
 from geomatch.texture import unusable
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
@@ -169,7 +170,10 @@ class Locator:
             refiner = Refiner.of(strip, tile_px, cell_px, self.pixels)
             found, look = _look_closer(found, refiner)
             judged = Judged.of(_among_rivals(rivals, found, query), look)
-        return Trace(answers.placed(query.windows, judged), strip, retrieved, judged)
+            sway = None
+            if self.pixels is not None and judged.accuracy == "pixel":
+                sway = find_sway(strip, judged.corner_px, self.pixels, cell_px)
+        return Trace(answers.placed(query.windows, judged, sway), strip, retrieved, judged)
 
 
 def _shows_nothing(strip: Strip) -> str | None:

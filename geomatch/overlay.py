@@ -172,7 +172,7 @@ def warp_strip(
     """
     with open_raster(strip) as raster:
         placed = _placed(location, locator, raster)
-        patch = raster.read(0, 0, raster.width, raster.height)
+        patch = _straight(raster.read(0, 0, raster.width, raster.height), location)
     corners = locator.index.grid.to_pixel(placed.to_map(placed.corners_px))
     # A corner that lies on the grid but for rounding opens no further row or column of pixels.
     low, high = np.floor(corners.min(axis=0) + 1e-6), np.ceil(corners.max(axis=0) - 1e-6)
@@ -210,6 +210,31 @@ def _placed(location: Location, locator: Locator, raster: Raster) -> Grid:
         hint = "only located and ambiguous strips have one"
         raise InputError(f"there is no place to draw, it is {location.status}", where=raster.path, hint=hint)
     return Grid(locator.index.grid.crs, location.affine, raster.width, raster.height)
+
+
+def _straight(patch: Patch, location: Location) -> Patch:
+    """A strip that sways resampled so that its transform holds everywhere; any other as it is."""
+    ties, affine = location.evidence.tie_points, location.affine
+    if not ties or affine is None:
+        return patch
+    told = np.array([(tie.col, tie.row) for tie in ties])
+    off = told - apply_affine(~affine, np.array([(tie.x, tie.y) for tie in ties]))  # of what is at a place of the file
+    height, width = patch.valid.shape
+    axis = int(height >= width)
+    at = np.arange(patch.valid.shape[1 - axis]) + 0.5
+    across, along = (np.interp(at, told[:, axis], side) for side in off.T)
+    cols, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    if axis == 1:
+        across, along = across[:, None], along[:, None]
+    places = (cols + np.float32(across)).astype(np.float32), (rows + np.float32(along)).astype(np.float32)
+
+    def moved(plane: NDArray[Any]) -> NDArray[Any]:
+        if np.iscomplexobj(plane):
+            return np.asarray(moved(plane.real) + 1j * moved(plane.imag))
+        return np.asarray(cv2.remap(plane.astype(np.float64), *places, cv2.INTER_LINEAR))
+
+    data = np.stack([moved(np.where(patch.valid, plane, 0)) for plane in patch.data])
+    return Patch(data.astype(np.result_type(patch.data.dtype, np.float32)), moved(patch.valid.astype(float)) > 0.99)
 
 
 def _map_picture(pixels: MapPixels, view: _View) -> NDArray[np.uint8]:

@@ -226,6 +226,9 @@ def window_cuts(raster: Raster, grid: Grid, index: TileIndex, options: WindowOpt
             col, row = int(np.rint(at[0])), int(np.rint(at[1]))
         else:
             col, row = (int(rng.integers(low, high + 1)) for low, high in span)
+        if options.overlap < 1:  # over one of the edges by just so much
+            edge = int(rng.integers(4))
+            col, row = (span[0][edge % 2], row) if edge < 2 else (col, span[1][edge % 2])
         turn, grown = poses.uniform(-1, 1), poses.uniform(-1, 1)
         if options.exact:
             turn, grown = np.sign(turn), np.sign(grown)

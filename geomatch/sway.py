@@ -22,12 +22,12 @@ from geomatch.structure import cells_known
 from geomatch.windows import cut_windows
 
 STEP_PX = 64  # of the map along the track, from one node of the path to the next
-MIN_NODES = 6  # a shorter strip has no room to sway in
+MIN_NODES = 10  # a shorter strip has no room to sway in
 SLOPE = 0.02  # standard deviation of how far the path moves per pixel of track
-STIFF = 4.0  # weight of second differences against the nodes' own offsets
-CORRELATED_CELLS = 2.0  # fine cells that count as one: what chance gives then deviates by one
-MIN_GAIN = 12.0  # of log-likelihood over a straight strip
-ROUNDS = 2
+STIFF = 10.0  # weight of third differences, which slow waves hardly have, against the nodes' own offsets
+CORRELATED_CELLS = 6.0  # fine cells that count as one, speckle, shadow and layover being what they are
+MIN_GAIN = 20.0  # of log-likelihood over a straight strip
+ROUNDS = 2  # the second looks about the path of the first
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def _likeliest(
 
 
 def _smoothed(path: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The path [K x 2] with its second differences held down, against weights [K] of its own nodes."""
-    bend = np.diff(np.eye(len(path)), 2, axis=0)
+    """The path [K x 2] with its third differences held down, against weights [K] of its own nodes."""
+    bend = np.diff(np.eye(len(path)), 3, axis=0)
     own = np.diag(weights / max(float(weights.mean()), 1e-9) + 1e-3)
     return np.asarray(np.linalg.solve(own + STIFF * bend.T @ bend, own @ path))
 

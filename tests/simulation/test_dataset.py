@@ -15,6 +15,7 @@ from disk import small_disk
 from numpy.typing import NDArray
 from programs import complaint, geomatch
 from rasterio.errors import NotGeoreferencedWarning
+from scipy.ndimage import map_coordinates
 
 from geomatch.errors import OutputError, UsageError
 from geomatch.geo import Grid, as_crs, linear_between, local_grid
@@ -207,3 +208,38 @@ def test_smallest_city_is_written(tmp_path: Path) -> None:
     city = simulate_city(tmp_path / "city", size_px=256, strips=1, flight=Flight(60, 100, gsd_m=0.8))
     with rasterio.open(city.strips[0]) as strip:
         assert strip.res == pytest.approx((0.8, 0.8))
+
+
+def test_strips_of_a_swaying_flight_show_what_the_truth_tells(tmp_path: Path) -> None:
+    """Without speckle a swaying strip is the steady one of the same flight, read where the truth says."""
+    radar = Radar(looks=1e6)
+    steady, swaying = (
+        simulate_city(
+            tmp_path / f"{sway:g}", size_px=700, strips=1, flight=Flight(120, 400, sway_percent=sway), radar=radar
+        )
+        for sway in (0.0, 5.0)
+    )
+    rows, across, along = np.array(swaying.truth[0].sway_px).T
+    assert swaying.truth[0].transform == steady.truth[0].transform
+    assert (rows[0], rows[-1]) == (0, 399)
+    assert np.interp(200, rows, across) == pytest.approx(0, abs=0.6)
+    assert 0.02 < np.abs(np.gradient(along, rows)).max() <= 0.051
+    assert json.loads(swaying.truth_file.read_text())["strips"][0]["sway_px"][3][0] == 75
+    with rasterio.open(steady.strips[0]) as file:
+        before = file.read(1)
+    with rasterio.open(swaying.strips[0]) as file:
+        after = file.read(1)
+    row = np.arange(60, 340)
+    moved_rows, moved_cols = row + np.interp(row, rows, along), np.interp(row, rows, across)
+    cols = np.arange(30, 90)
+    there = np.stack([np.broadcast_to(moved_rows[:, None], (280, 60)), cols + moved_cols[:, None]])
+    expected = map_coordinates(before, there, order=1)
+    assert np.corrcoef(after[60:340, 30:90].ravel(), expected.ravel())[0, 1] > 0.95
+    unmoved = np.corrcoef(after[60:340, 30:90].ravel(), before[60:340, 30:90].ravel())[0, 1]
+    assert unmoved < 0.9
+
+
+@pytest.mark.parametrize("sway", [-1, 11, float("nan")])
+def test_sway_that_cannot_be_is_refused(sway: float) -> None:
+    with pytest.raises(UsageError, match="sway"):
+        Flight(sway_percent=sway)
