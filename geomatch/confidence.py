@@ -35,7 +35,7 @@ STRUCTURAL = Model(
 LEARNED = Model(
     features=(-6.28, 1.1, 1.97),
     pixels=(-7.85, 0.925, -0.31, 0.408, 1.79),
-    sought=STRUCTURAL.sought,  # borrowed: not fitted to learned features yet
+    sought=(-7.26, 0.791, 0.968, 0.17, 2.47),
 )
 
 MAX_PROMINENCE = 20.0
