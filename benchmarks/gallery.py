@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -18,6 +19,7 @@ from geomatch.correlate import QUANTUM, Field
 from geomatch.encoder import Encoder, StructuralEncoder
 from geomatch.index import vectors as fitting
 from geomatch.index.build import BuildOptions, build_index
+from geomatch.locator import Locator
 from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid, tile_vectors
@@ -95,3 +97,13 @@ def ranks(
     off = np.abs(corners[np.maximum(ids, 0)] - truth[:, None]).max(axis=2)
     hit = (off <= within_px) & (ids >= 0)
     return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
+
+
+def block_locators(data: Path, encoders: Iterable[str]) -> Iterator[tuple[str, Locator]]:
+    """Each encoder with the locator of an index of the validation block that it made, there while it is used."""
+    with TemporaryDirectory() as name:
+        map_file = common.area_file(data, common.LA_VAL, Path(name))
+        for encoder in encoders:
+            index = Path(name) / f"{encoder.replace(':', '-')}.gmi"
+            build_index(map_file, index, BuildOptions(encoder=encoder))
+            yield encoder, Locator.open(index)

@@ -9,7 +9,6 @@ constants are chosen (seed 5), the share of textured ones placed within 10 and 5
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,10 +17,10 @@ from unittest.mock import patch
 
 import common
 from common import LA_VAL, finish, show
+from gallery import block_locators
 
 from geomatch import defaults, locator, refine
 from geomatch.evaluation import predict, score
-from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.sampling import WindowOptions
 
@@ -78,19 +77,14 @@ def main() -> None:
     common.one_thread()
     sar = data / LA_VAL.scene / "sar.tif"
     rows, results = [], []
-    with tempfile.TemporaryDirectory() as name:
-        map_file = common.area_file(data, LA_VAL, Path(name))
-        for encoder in given.encoders:
-            index = Path(name) / f"{encoder.replace(':', '-')}.gmi"
-            build_index(map_file, index, BuildOptions(encoder=encoder))
-            asked = Locator.open(index)
-            for case in given.cases:
-                options = WindowOptions(given.windows, seed=given.seed, **CASES[case])
-                for setting, changed in settings():
-                    found = measured(asked, sar, options, changed)
-                    rows.append(row_of(encoder, case, setting, found))
-                    results.append({"encoder": encoder, "case": case, "setting": setting, **found})
-                    print(" | ".join(rows[-1]), flush=True)
+    for encoder, asked in block_locators(data, given.encoders):
+        for case in given.cases:
+            options = WindowOptions(given.windows, seed=given.seed, **CASES[case])
+            for setting, changed in settings():
+                found = measured(asked, sar, options, changed)
+                rows.append(row_of(encoder, case, setting, found))
+                results.append({"encoder": encoder, "case": case, "setting": setting, **found})
+                print(" | ".join(rows[-1]), flush=True)
     show("How features and pixels share the choice", ("encoder", "case", "setting", "10 px", "5 px", "CPU ms"), rows)
     finish(given.output, results)
 

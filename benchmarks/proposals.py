@@ -10,7 +10,6 @@ to 10 %, are located with the heading unknown. The steps of the index's encoder 
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,11 +17,11 @@ from unittest.mock import patch
 import common
 import numpy as np
 from common import LA_VAL, finish, show
+from gallery import block_locators
 
 from geomatch import defaults, hypotheses
 from geomatch.attitude import ANY_TURN_DEG, Steps, Tolerance
 from geomatch.evaluation import Prediction, predict
-from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.metrics import wilson
 from geomatch.sampling import WindowOptions
@@ -84,22 +83,17 @@ def main() -> None:
     common.one_thread()
     sar = data / LA_VAL.scene / "sar.tif"
     rows, results = [], []
-    with tempfile.TemporaryDirectory() as name:
-        map_file = common.area_file(data, LA_VAL, Path(name))
-        for encoder in given.encoders:
-            index = Path(name) / f"{encoder}.gmi"
-            build_index(map_file, index, BuildOptions(encoder=encoder))
-            asked = Locator.open(index)
-            for size in given.sizes:
-                tolerance = Tolerance(ANY_TURN_DEG, 1.1)
-                options = WindowOptions(
-                    given.windows, size, given.seed, rotate="any", scale_percent=10.0, tolerance=tolerance
-                )
-                for steps, correlated in TRIED:
-                    found = measured(asked, sar, options, steps, correlated)
-                    rows.append(row_of(encoder, size, found))
-                    results.append({"encoder": encoder, "size_px": size, **found})
-                    print(" | ".join(rows[-1]), flush=True)
+    tolerance = Tolerance(ANY_TURN_DEG, 1.1)
+    for encoder, asked in block_locators(data, given.encoders):
+        for size in given.sizes:
+            options = WindowOptions(
+                given.windows, size, given.seed, rotate="any", scale_percent=10.0, tolerance=tolerance
+            )
+            for steps, correlated in TRIED:
+                found = measured(asked, sar, options, steps, correlated)
+                rows.append(row_of(encoder, size, found))
+                results.append({"encoder": encoder, "size_px": size, **found})
+                print(" | ".join(rows[-1]), flush=True)
     columns = ("encoder", "windows", "steps", "correlated", "attitudes", "within 10 px", "CPU s")
     show("Attitudes that are tried", columns, rows)
     finish(given.output, results, [])
