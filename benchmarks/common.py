@@ -58,6 +58,7 @@ class Area:
         return self.width * self.height / 1e6
 
 
+SAME_PX, RIGHT_PX, NEAR_PX = 3.0, 10.0, 50.0
 LA_VAL = Area("los_angeles_west", 8192, 4096, 3072, 4096)
 
 
@@ -154,6 +155,28 @@ def share(hits: Sequence[bool] | NDArray[np.bool_]) -> str:
     """A share with its Wilson 95 % interval."""
     low, high = wilson(int(np.sum(hits)), len(hits))
     return f"{np.mean(hits):.3f} [{low:.3f}, {high:.3f}]"
+
+
+Place = tuple[float, float]  # map pixels
+
+
+def lie_apart(truth: Place | None, first: Place | None, second: Place | None) -> bool:
+    """Whether two encoders agree within 3 px on a place that is 10 to 50 px from the truth: map and scene lie apart."""
+    if truth is None or first is None or second is None:
+        return False
+    off = [float(np.hypot(*np.subtract(place, truth))) for place in (first, second)]
+    return bool(np.hypot(*np.subtract(first, second)) <= SAME_PX and min(off) > RIGHT_PX and max(off) <= NEAR_PX)
+
+
+def tell_apart(name: str, hits: Sequence[bool], aside: Sequence[bool]) -> dict[str, Any]:
+    """How many of the textured windows lie where map and scene do, and the share placed of the others."""
+    others = np.asarray(hits)[~np.asarray(aside)]
+    print(
+        f"{name}: map and scene lie apart in {sum(aside)} of {len(aside)} textured windows;"
+        f" of the others {share(others)} are placed within {RIGHT_PX:g} px",
+        flush=True,
+    )
+    return {"apart": int(sum(aside)), "success_of_the_others": float(others.mean())}
 
 
 def code_hash(*files: Path) -> str:

@@ -37,7 +37,6 @@ from geomatch.sampling import WindowOptions
 FOLDER = Path("bench/encoders")
 ENCODERS = (defaults.ENCODER, defaults.ENCODER + ALONE, common.STRUCTURAL)  # the first is judged
 LOOKS = 4
-SAME_PX, RIGHT_PX, NEAR_PX = 3.0, 10.0, 50.0
 
 Pixels = NDArray[Any]  # [B x H x W]
 
@@ -178,23 +177,13 @@ def row_of(case: Case, name: str, found: dict[str, Any]) -> list[str]:
 
 
 def apart(case: Case, first: dict[str, Any], structural: dict[str, Any]) -> dict[str, Any]:
-    """How many textured windows lie where map and scene do, and the first encoder's share without them."""
-    aside, right = [], []
+    """What ``common.tell_apart`` says of the first encoder."""
+    aside, hits = [], []
     for (truth, ours, textured), (_, theirs, _) in zip(first["places"], structural["places"], strict=True):
-        if not textured:
-            continue
-        error, other = (
-            np.inf if found is None else float(np.hypot(*np.subtract(found, truth))) for found in (ours, theirs)
-        )
-        agree = ours is not None and theirs is not None and np.hypot(*np.subtract(ours, theirs)) <= SAME_PX
-        aside.append(bool(agree and min(error, other) > RIGHT_PX and max(error, other) <= NEAR_PX))
-        right.append(error <= RIGHT_PX)
-    rest = np.array(right)[~np.array(aside)]
-    print(
-        f"{case.name}: map and scene lie apart in {sum(aside)} of {len(aside)} textured windows;"
-        f" of the others {common.share(rest)} are placed within {RIGHT_PX:g} px"
-    )
-    return {"apart": sum(aside), "success_of_the_others": float(rest.mean())}
+        if textured:
+            aside.append(common.lie_apart(truth, ours, theirs))
+            hits.append(ours is not None and float(np.hypot(*np.subtract(ours, truth))) <= common.RIGHT_PX)
+    return common.tell_apart(case.name, hits, aside)
 
 
 def bars_of(case: Case, shares: Sequence[tuple[str, float]]) -> list[Bar]:

@@ -285,12 +285,11 @@ def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: t
     strip = trace.strip
     middle = strip.middle_px
     size_px = (strip.image.shape[1], strip.image.shape[0])
-    found = None if trace.judged is None else trace.judged.corner_px + middle
     corner = None if truth is None else truth.center_px - middle
     return Prediction(
         on_map=truth is not None,
         truth_px=None if truth is None else (float(truth.center_px[0]), float(truth.center_px[1])),
-        found_px=None if found is None else (float(found[0]), float(found[1])),
+        found_px=trace.found_px,
         metres_per_px=ground_resolution_m(locator.index.grid, None if truth is None else truth.center_px),
         rank=0 if corner is None else first_hit(_ranked(trace), corner, size_px, OVERLAP),
         textured=corner is not None and _textured(locator, corner, size_px),
@@ -299,8 +298,8 @@ def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: t
         signs=None if trace.judged is None else trace.judged.signs.values(),
         wall_s=seconds[0],
         cpu_s=seconds[1],
-        heading_error_deg=None if truth is None or found is None else truth.heading_error_deg(strip),
-        scale_error_percent=None if truth is None or found is None else truth.scale_error_percent(strip),
+        heading_error_deg=None if truth is None or trace.judged is None else truth.heading_error_deg(strip),
+        scale_error_percent=None if truth is None or trace.judged is None else truth.scale_error_percent(strip),
     )
 
 

@@ -48,6 +48,14 @@ class Trace:
     retrieved: Poses
     judged: Judged | None = None
 
+    @property
+    def found_px(self) -> tuple[float, float] | None:
+        """Map pixels of the strip's middle at the best place, whatever the answer's status; None without a place."""
+        if self.judged is None:
+            return None
+        x, y = self.judged.corner_px + self.strip.middle_px
+        return float(x), float(y)
+
 
 class Clock:
     """Wall seconds per stage."""
