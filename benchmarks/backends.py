@@ -29,7 +29,7 @@ from geomatch.backends import load_runner
 from geomatch.images import OpticalStretch
 from geomatch.index.build import _Job, _silent
 from geomatch.index.plan import BuildOptions, blocks
-from geomatch.nets.shapes import MODALITIES, Modality
+from geomatch.nets.shapes import MODALITIES, EncoderShape, Modality
 from geomatch.raster import open_raster
 from geomatch.structure import Dense
 from geomatch.weights import Weights
@@ -99,7 +99,7 @@ class Contender:
     dense_cosines: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, weights: Weights, backend: str, exact: bool) -> Contender:
+    def of(cls, weights: Weights[EncoderShape], backend: str, exact: bool) -> Contender:
         began = time.process_time()
         run = load_runner(weights.net(), backend, exact=exact)
         made = cls(learned.JoinedEncoder(learned.LearnedEncoder(weights, run)))

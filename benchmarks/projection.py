@@ -29,6 +29,7 @@ from geomatch.encoder import ALONE, load_encoder
 from geomatch.index import vectors as fitting
 from geomatch.index.plan import VectorPlan
 from geomatch.learned import CELL_PX
+from geomatch.nets.shapes import EncoderShape
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TileGrid
 from geomatch.training.config import load_config
 from geomatch.training.data import Batches
@@ -46,7 +47,7 @@ RATES = (1e-3, 1e-4)
 Vectors = NDArray[np.float32]
 
 
-def training_pairs(weights: Weights, batches: int, seed: int) -> tuple[Tensor, Tensor]:
+def training_pairs(weights: Weights[EncoderShape], batches: int, seed: int) -> tuple[Tensor, Tensor]:
     """Pooled vectors of optical tiles and of the SAR windows taken there: [N x D], [N x D]."""
     net = weights.net().eval()
     optical, sar = [], []

@@ -18,7 +18,7 @@ from geomatch import structure as structural
 from geomatch.attitude import Steps
 from geomatch.backends import Runner, load_runner
 from geomatch.encoder import ALONE, StructuralEncoder
-from geomatch.nets.shapes import Modality
+from geomatch.nets.shapes import EncoderShape, Modality
 from geomatch.structure import CHANNELS, Dense, cells_known, reach_px, structure
 from geomatch.weights import Weights
 
@@ -80,7 +80,7 @@ class LearnedEncoder:
     cell_px = CELL_PX
     steps = STEPS
 
-    def __init__(self, weights: Weights, run: Runner) -> None:
+    def __init__(self, weights: Weights[EncoderShape], run: Runner) -> None:
         self.name = weights.name + ALONE
         self.weights = weights
         self._run = run

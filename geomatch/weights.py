@@ -7,21 +7,30 @@ sha256 of the whole file is what an index remembers.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.nets.shapes import EncoderShape
+from geomatch.nets.shapes import EncoderShape, HardNetShape, LTFormerShape, Shape
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from geomatch.nets.encoder import EncoderNet
+
+S = TypeVar("S", bound=Shape)
 
 SUFFIX = ".safetensors"
 METADATA = "geomatch"
-ARCHITECTURE = "geomatch.nets.encoder.EncoderNet"
+ARCHITECTURES: dict[type[Any], str] = {
+    EncoderShape: "geomatch.nets.encoder.EncoderNet",
+    LTFormerShape: "geomatch.nets.ltformer.LTFormer",
+    HardNetShape: "geomatch.nets.hardnet.HardNet",
+}
 
 
 @dataclass(frozen=True)
@@ -61,8 +70,8 @@ NAMED: dict[str, Named] = {
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Weights of an encoder network.
+class Weights(Generic[S]):
+    """Weights of a network.
 
     Attributes:
         name: of named weights, else the path of their file.
@@ -74,11 +83,23 @@ class Weights:
     name: str
     path: Path
     sha256: str
-    shape: EncoderShape
+    shape: S
+
+    @overload
+    @classmethod
+    def find(cls, name: str) -> Weights[EncoderShape]: ...
+
+    @overload
+    @classmethod
+    def find(cls, name: str, kind: type[S]) -> Weights[S]: ...
 
     @classmethod
-    def find(cls, name: str) -> Weights:
+    def find(cls, name: str, kind: type[Any] = EncoderShape) -> Weights[Any]:
         """Named weights, or those of a file.
+
+        Args:
+            name: of them, or a path that ends in .safetensors.
+            kind: of the network's shape, by which weights of another network are refused.
 
         Raises:
             UsageError: neither a name nor a path that ends in .safetensors.
@@ -90,23 +111,26 @@ class Weights:
             path = Path(name)
         else:
             raise UsageError(f"unknown weights {name!r}", hint="geomatch weights list names those that there are")
-        shape = _shape_of(path)
-        found = cls(name if name in NAMED else str(path.resolve()), path, sha256_of(path), shape)
+        shape = _shape_of(path, kind)
+        found: Weights[Any] = Weights(name if name in NAMED else str(path.resolve()), path, sha256_of(path), shape)
         if name in NAMED and found.sha256 != NAMED[name].sha256:
             raise InputError("is not the file that was shipped", where=path, hint="install geomatch again")
         return found
 
-    def net(self) -> EncoderNet:
-        """The network with these weights, in evaluation mode.
+    def net(self: Weights[EncoderShape]) -> EncoderNet:
+        """The encoder's network with these weights, in evaluation mode; raises as ``load_into``."""
+        from geomatch.nets.encoder import EncoderNet
+
+        return cast(EncoderNet, self.load_into(EncoderNet(self.shape)))
+
+    def load_into(self, net: nn.Module) -> nn.Module:
+        """A network of this shape with these weights, in evaluation mode.
 
         Raises:
-            InputError: the parameters do not fit the network that the file names.
+            InputError: the parameters do not fit the network.
         """
         from safetensors.torch import load_file
 
-        from geomatch.nets.encoder import EncoderNet
-
-        net = EncoderNet(self.shape)
         try:
             net.load_state_dict(load_file(self.path))
         except RuntimeError as error:
@@ -115,25 +139,28 @@ class Weights:
         return net.eval()
 
 
-def save_weights(net: EncoderNet, path: Path, about: dict[str, str]) -> None:
-    """Write a network's parameters, with what is to be known about them."""
+def save_weights(net: nn.Module, path: Path, about: Mapping[str, object]) -> None:
+    """Write the parameters of a network that has a shape, with what is to be known about them."""
     from safetensors.torch import save_file
 
-    known = {"architecture": ARCHITECTURE, "shape": asdict(net.shape), **about}
+    shape = cast(Shape, net.shape)
+    known = {"architecture": ARCHITECTURES[type(shape)], "shape": asdict(shape), **about}
     # One entry: safetensors writes several in random order, and the same weights would have another sha256 each time.
     metadata = {METADATA: json.dumps(known, sort_keys=True)}
     save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path, metadata)
 
 
-def _shape_of(path: Path) -> EncoderShape:
+def _shape_of(path: Path, kind: type[S]) -> S:
     from safetensors import SafetensorError, safe_open
 
-    hint = "give a file that geomatch train encoder wrote"
+    hint = "give a file that geomatch train wrote for it"
     try:
         with safe_open(path, "np") as file:
             known: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-        if known.get("architecture") != ARCHITECTURE:
+        if known.get("architecture") != ARCHITECTURES[kind]:
             raise InputError("weights of another network", where=path, hint=hint)
-        return EncoderShape(**known["shape"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        given: dict[str, Any] = known["shape"]
+        values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        return kind(**values)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"cannot be read as weights ({error})", where=path, hint=hint) from error

@@ -13,13 +13,13 @@ from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.shapes import EncoderShape
-from geomatch.weights import ARCHITECTURE, METADATA, NAMED, Weights, save_weights
+from geomatch.weights import ARCHITECTURES, METADATA, NAMED, Weights, save_weights
 
 SHAPE = EncoderShape(8, 16, 16, 1)
 
 
 def about(**known: object) -> dict[str, str]:
-    return {METADATA: json.dumps({"architecture": ARCHITECTURE} | known)}
+    return {METADATA: json.dumps({"architecture": ARCHITECTURES[EncoderShape]} | known)}
 
 
 def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from geomatch.errors import InputError
 from geomatch.files import published
+from geomatch.nets.shapes import EncoderShape
 from geomatch.weights import Weights
 
 from .config import EncoderConfig
@@ -26,7 +27,7 @@ LIMITS = """\
 - Open sea and bare surfaces have no place; rely on the status of an answer, not on its position."""
 
 
-def write_card(config: EncoderConfig, weights: Weights, figures: Sequence[Path], output: Path) -> None:
+def write_card(config: EncoderConfig, weights: Weights[EncoderShape], figures: Sequence[Path], output: Path) -> None:
     """Write a card in Markdown.
 
     Args:

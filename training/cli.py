@@ -99,7 +99,7 @@ def card(
     with needs_extra("train", "training"):
         from .card import write_card
         from .config import load_config
-        from .run import CONFIG
+        from .jobs import CONFIG
 
     set_verbosity(verbose, quiet)
     weights = Weights.find(str(run / f"encoder{SUFFIX}"))

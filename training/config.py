@@ -276,6 +276,6 @@ def one_of(value: str | int, known: Iterable[str | int], where: str) -> None:
         raise UsageError(f"unknown {where.rpartition('.')[2]} {value!r}", where=where, hint=hint)
 
 
-def save_config(config: EncoderConfig, file: Path) -> None:
-    """Write the resolved configuration."""
+def save_config(config: object, file: Path) -> None:
+    """Write the resolved configuration, a dataclass."""
     file.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))

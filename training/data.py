@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import cv2
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from geomatch.errors import GeomatchError, InputError, UsageError
-from geomatch.gdal import set_block_cache
+from geomatch.errors import InputError, UsageError
 from geomatch.images import OpticalStretch, SarRadiometry
 from geomatch.learned import CELL_PX, planes
 from geomatch.raster import open_raster
 
 from .augment import AugmentOptions, Example, make_example
 from .config import DataConfig, FolderConfig, SceneConfig, ValidationConfig
-from .mining import MINED, MinedFile, mined_pairs
+from .mining import MinedFile, mined_pairs
 from .pairs import Box, FolderPairs, PairSource, PlacePairs, ScenePairs
 from .simulated import SimulatedPairs
+from .streams import Batch, Stream
 
-Batch = dict[str, Tensor]
 NAMES = tuple(field.name for field in fields(Example))
-BLOCK_CACHE = 1 << 30  # bytes per worker
 BUFFER_PX = 400  # between training and holdout
 MAX_BLOCK_PX = 4096  # side of the part that a run is validated on
 
@@ -50,13 +45,13 @@ def scene_boxes(root: Path, scene: SceneConfig, split: Literal["train", "val"]) 
     return [Box(0, 0, kept - (BUFFER_PX if scene.holdout else 0), height)]
 
 
-def scene_named(config: DataConfig, name: str) -> SceneConfig:
+def scene_named(scenes: Sequence[SceneConfig], name: str) -> SceneConfig:
     """The scene of that name.
 
     Raises:
         UsageError: there is none.
     """
-    for scene in config.scenes:
+    for scene in scenes:
         if scene.scene == name:
             return scene
     raise UsageError(f"no scene {name!r} to validate on", where="validation.scene", hint="name one of data.scenes")
@@ -120,7 +115,7 @@ def open_folder(root: Path, config: FolderConfig) -> FolderPairs:
     return FolderPairs.of(root / config.optical, root / config.sar, names)
 
 
-class Batches(IterableDataset[Batch]):
+class Batches(Stream):
     """Endless random batches; each worker draws its own, and every epoch goes on where the one before it ended.
 
     Args:
@@ -130,31 +125,12 @@ class Batches(IterableDataset[Batch]):
     """
 
     def __init__(self, config: DataConfig, *seeds: int, mined: Path | None = None) -> None:
+        super().__init__(*seeds)
         self._config = config
-        self._seeds = seeds
         self._mined = MinedFile(mined, len(config.scenes))
-        self._stream: Iterator[Batch] | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
-        if self._stream is None:
-            self._stream = self._told()
-        return self._stream
-
-    def _told(self) -> Iterator[Batch]:
-        try:
-            yield from self._drawn()
-        except GeomatchError as error:
-            if get_worker_info() is None:
-                raise
-            # Torch would send on no more than its text and traceback; ``PairData`` raises it.
-            yield error  # type: ignore[misc]
-
-    def _drawn(self) -> Iterator[Batch]:
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
-        set_block_cache(BLOCK_CACHE)
-        worker = get_worker_info()
-        rng = np.random.default_rng([*self._seeds, worker.id if worker else 0])
+    def drawn(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Batches of examples by the sources' weights."""
         root = Path(self._config.root)
         opened = [open_scene(root, scene) for scene in self._config.scenes]
         sources: list[PairSource] = [
@@ -226,28 +202,3 @@ class ValidationBlock:
                     made.append(planes(image[None], cut.valid, "sar"))
                     truth.append((col / CELL_PX, row / CELL_PX))
                 self.windows[size] = (torch.from_numpy(np.stack(made)), torch.tensor(truth))
-
-
-class PairData(pl.LightningDataModule):
-    """The batches of a run."""
-
-    def __init__(self, config: DataConfig, seed: int) -> None:
-        super().__init__()
-        self._config = config
-        self._seed = seed
-
-    def train_dataloader(self) -> Any:
-        """Batches are made in worker processes; a resumed run goes on with others than it began with."""
-        assert self.trainer is not None, "lightning attaches it"
-        seeds = (self._seed, self.trainer.global_step, self.trainer.global_rank)
-        dataset = Batches(self._config, *seeds, mined=Path(self.trainer.default_root_dir) / MINED)
-        workers = self._config.workers
-        cv2.setNumThreads(1)  # a second run in one process hung: its worker waited for threads that a fork leaves out
-        return DataLoader(dataset, batch_size=None, num_workers=workers, persistent_workers=workers > 0)
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """A worker's error is raised where it is seen."""
-        del dataloader_idx
-        if isinstance(batch, GeomatchError):
-            raise batch
-        return batch

@@ -146,7 +146,7 @@ def validation_pairs(config: EncoderConfig, count: int, margin_px: int, seed: in
     if not config.validation.scene:
         hint = "name one of data.scenes in validation.scene"
         raise UsageError("the configuration has no scene to validate on", where="validation.scene", hint=hint)
-    root, scene = Path(config.data.root), scene_named(config.data, config.validation.scene)
+    root, scene = Path(config.data.root), scene_named(config.data.scenes, config.validation.scene)
     source = ScenePairs(root / scene.optical, root / scene.sar, scene_boxes(root, scene, "val"))
     rng = np.random.default_rng(seed)
     windows = [source.draw(rng, TILE_PX + 2 * margin_px) for _ in range(count)]

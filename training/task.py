@@ -20,14 +20,14 @@ from geomatch.tiles import STRIDE_PX, vector_size
 from . import alignment, pooled
 from .augment import LARGE_PX, AugmentOptions, widest_px
 from .config import EncoderConfig
-from .data import Batch, ValidationBlock, open_scene, scene_named
+from .data import ValidationBlock, open_scene, scene_named
+from .jobs import SCORE
 from .losses import Windows, offset_loss
 from .mining import MINED, mine_scene, mining_rng, write_mined
 from .network import Net, make_net
 from .pairs import JITTER_PX
+from .streams import Batch
 from .validation import dense_recall, found_share, global_recall, map_features
-
-SCORE = "val_score"
 
 
 class EncoderTask(pl.LightningModule):
@@ -178,7 +178,7 @@ class EncoderTask(pl.LightningModule):
         if not v.scene or (epochs % v.every_epochs and not ends):
             return
         if self._block is None:
-            scene = scene_named(self._config.data, v.scene)
+            scene = scene_named(self._config.data.scenes, v.scene)
             self._block = ValidationBlock(Path(self._config.data.root), scene, v)
         whole = isinstance(self.kept_net, GlobalNet)  # thousands of tiles: in the precision of the training
         with self.trainer.precision_plugin.forward_context() if whole else nullcontext():

@@ -61,3 +61,44 @@ class GlobalShape:
     optical_planes: int = 6
     sar_planes: int = 4
     shared_norm: bool = False
+
+
+@dataclass(frozen=True)
+class LTFormerShape:
+    """Of ``geomatch.nets.ltformer.LTFormer``; the defaults are the authors' code, the paper prints 8, 8, 4, 8.
+
+    Attributes:
+        patch_px: side of a patch that it is given.
+        vector: components of the vector.
+        widths: channels of the stages.
+        heads, reductions, expansions: of each stage's attention and MLP.
+        depth: blocks of each stage.
+    """
+
+    patch_px: int = 128
+    vector: int = 128
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    reductions: tuple[int, ...] = (8, 4, 2, 1)
+    expansions: tuple[int, ...] = (8, 8, 4, 4)
+    depth: int = 2
+
+
+@dataclass(frozen=True)
+class HardNetShape:
+    """Of ``geomatch.nets.hardnet.HardNet``.
+
+    Attributes:
+        patch_px: side of a patch that it is given, a multiple of 4.
+        vector: components of the vector.
+        width: channels of the first layer.
+        dropout: before the last layer.
+    """
+
+    patch_px: int = 32
+    vector: int = 128
+    width: int = 32
+    dropout: float = 0.1
+
+
+Shape = EncoderShape | LTFormerShape | HardNetShape

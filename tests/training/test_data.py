@@ -19,13 +19,13 @@ from geomatch.training.data import (
     BUFFER_PX,
     Batch,
     Batches,
-    PairData,
     ValidationBlock,
     boxes_of,
     locations_of,
     scene_boxes,
 )
 from geomatch.training.pairs import Box
+from geomatch.training.streams import StreamData
 
 TOWN = SceneConfig("optical.tif", "sar.tif", "split.csv", "town")
 
@@ -166,7 +166,7 @@ def test_error_of_a_source_comes_as_it_is(scenes: Path, workers: int) -> None:
     data = config_of(scenes, scenes=[{"optical": "none.tif", "sar": "sar.tif"}]).data
     with pytest.raises(InputError, match=r"none\.tif") as caught:
         for batch in DataLoader(Batches(data, 0), batch_size=None, num_workers=workers):
-            PairData(data, 0).on_before_batch_transfer(batch, 0)
+            StreamData(lambda seeds, _: Batches(data, *seeds), workers, 0).on_before_batch_transfer(batch, 0)
     assert "\n" not in str(caught.value)
     assert str(caught.value.where).endswith("none.tif")
 

@@ -29,7 +29,7 @@ from geomatch.tiles import tile_vectors
 from geomatch.training.augment import AugmentOptions, Example, make_example, widest_px
 from geomatch.training.checks import check_objective
 from geomatch.training.config import DataConfig, MiningConfig
-from geomatch.training.data import NAMES, Batch, Batches, open_scene
+from geomatch.training.data import NAMES, Batches, open_scene
 from geomatch.training.mining import (
     MINED,
     Confusion,
@@ -44,6 +44,7 @@ from geomatch.training.mining import (
 from geomatch.training.pairs import JITTER_PX, Box, Placed, PlacePairs, ScenePairs
 from geomatch.training.run import train_encoder
 from geomatch.training.simulated import SimulatedPairs
+from geomatch.training.streams import Batch
 from geomatch.training.task import EncoderTask
 from geomatch.weights import Weights
 

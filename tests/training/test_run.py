@@ -23,8 +23,9 @@ from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.nets.shapes import EncoderShape
 from geomatch.training import data as training_data
 from geomatch.training.config import EncoderConfig, load_config
+from geomatch.training.jobs import LAST, WholeCheckpoints
 from geomatch.training.mining import MINED
-from geomatch.training.run import LAST, WholeCheckpoints, export_weights, train_encoder
+from geomatch.training.run import export_weights, train_encoder
 from geomatch.training.task import EncoderTask
 from geomatch.weights import Weights
 

@@ -1,0 +1,127 @@
+"""Keypoints, and the detectors that OpenCV has.
+
+Places are pixels with (0, 0) at the outer corner of the first pixel, as everywhere in geomatch; OpenCV counts from its
+centre. Every detector is asked for a number of keypoints and returns its strongest, so that they compare at equal
+numbers, and none within BORDER_PX of the edge or of nodata, where half of what a descriptor sees is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.matching.side import Side
+
+BORDER_PX = 8
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Places in one image, the strongest first.
+
+    Attributes:
+        xy_px: [N x 2].
+        size_px: [N] diameter of what was found there.
+        angle_deg: [N] its orientation, clockwise from the right as OpenCV has it; 0 where the detector has none.
+        score: [N] response, higher is better.
+        octave: [N] int32, OpenCV's packed octave and layer, which its SIFT descriptor asks for; 0 elsewhere.
+    """
+
+    xy_px: NDArray[np.float64]
+    size_px: NDArray[np.float64]
+    angle_deg: NDArray[np.float64]
+    score: NDArray[np.float64]
+    octave: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.xy_px)
+
+    def __getitem__(self, which: NDArray[np.generic] | slice) -> Keypoints:
+        """Some of them."""
+        places, score = self.xy_px[which], self.score[which]
+        return Keypoints(places, self.size_px[which], self.angle_deg[which], score, self.octave[which])
+
+    @classmethod
+    def at(
+        cls,
+        xy_px: NDArray[np.float64],
+        score: NDArray[np.float64] | None = None,
+        *,
+        size_px: float = 16.0,
+    ) -> Keypoints:
+        """Upright keypoints of one size at places, by score where they have one."""
+        count = len(xy_px)
+        score = np.zeros(count) if score is None else np.asarray(score, np.float64)
+        order = np.argsort(-score, kind="stable")
+        flat, octave = np.zeros(count), np.zeros(count, np.int32)
+        return cls(np.asarray(xy_px, np.float64).reshape(-1, 2)[order], flat + size_px, flat, score[order], octave)
+
+    @classmethod
+    def from_opencv(cls, found: Sequence[cv2.KeyPoint]) -> Keypoints:
+        """Of OpenCV's, by response."""
+        order = sorted(found, key=lambda one: -one.response)
+        xy = np.array([one.pt for one in order], np.float64).reshape(-1, 2) + 0.5
+        size, angle, score = (
+            np.array([getattr(one, name) for one in order], np.float64) for name in ("size", "angle", "response")
+        )
+        return cls(xy, size, np.where(angle < 0, 0.0, angle), score, np.array([one.octave for one in order], np.int32))
+
+    def opencv(self) -> list[cv2.KeyPoint]:
+        """As OpenCV takes them; each remembers its number as its class, since descriptors may leave some out."""
+        columns = zip(self.xy_px - 0.5, self.size_px, self.angle_deg, self.score, self.octave, strict=True)
+        return [
+            cv2.KeyPoint(float(x), float(y), float(size), float(angle), float(score), int(octave), number)
+            for number, ((x, y), size, angle, score, octave) in enumerate(columns)
+        ]
+
+    def inside(self, side: Side, margin_px: float = BORDER_PX) -> NDArray[np.bool_]:
+        """[N] which are at least ``margin_px`` from the edge and from nodata."""
+        if not len(self):
+            return np.zeros(0, bool)
+        framed = np.pad(side.valid.astype(np.uint8), 1)
+        distance = cv2.distanceTransform(framed, cv2.DIST_C, 3)[1:-1, 1:-1]
+        width, height = side.size_px
+        col = np.clip(self.xy_px[:, 0].astype(np.int64), 0, width - 1)
+        row = np.clip(self.xy_px[:, 1].astype(np.int64), 0, height - 1)
+        return np.asarray(distance[row, col] > margin_px)
+
+
+class Detector(Protocol):
+    """Finds keypoints."""
+
+    def __call__(self, side: Side, most: int) -> Keypoints:
+        """The strongest ``most`` keypoints of an image, fewer where it has fewer."""
+        ...
+
+
+class OpenCvDetector:
+    """One of OpenCV's, at a threshold so low that there are enough to choose from.
+
+    Args:
+        make: its factory.
+    """
+
+    def __init__(self, make: Callable[[], cv2.Feature2D]) -> None:
+        self._make = make
+
+    def __call__(self, side: Side, most: int) -> Keypoints:
+        """The strongest."""
+        found = Keypoints.from_opencv(self._make().detect(side.bytes, None))
+        return found[found.inside(side)][:most]
+
+
+DETECTORS: dict[str, Detector] = {
+    "sift": OpenCvDetector(lambda: cv2.SIFT.create(nfeatures=0, contrastThreshold=0.005, edgeThreshold=20)),
+    "orb": OpenCvDetector(lambda: cv2.ORB.create(nfeatures=20000, fastThreshold=2, edgeThreshold=BORDER_PX)),
+    "akaze": OpenCvDetector(lambda: cv2.AKAZE.create(threshold=1e-5)),
+    "kaze": OpenCvDetector(lambda: cv2.KAZE.create(threshold=1e-5)),
+    "brisk": OpenCvDetector(lambda: cv2.BRISK.create(thresh=5)),
+    # SURF is patented and not in OpenCV's wheels; corners by the smaller eigenvalue (Shi & Tomasi 1994) stand in.
+    "gftt": OpenCvDetector(lambda: cv2.GFTTDetector.create(maxCorners=20000, qualityLevel=1e-4, minDistance=3)),
+}

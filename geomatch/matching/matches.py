@@ -1,0 +1,149 @@
+"""Which point of one image is which of the other, by nearest neighbours among descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.matching.descriptors import Described, Extractor
+from geomatch.matching.side import Side
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Corresponding points, the surest first; none where there is nothing to match, and then ``reason`` says why.
+
+    Attributes:
+        sar_px, optical_px: [N x 2] places in the two images.
+        scores: [N] higher is better; comparable within one method.
+        found: keypoints in the SAR and in the optical image, matched or not.
+        reason: why there are none.
+    """
+
+    sar_px: NDArray[np.float64]
+    optical_px: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    found: tuple[int, int]
+    reason: str = ""
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.scores)
+
+    @classmethod
+    def none(cls, reason: str, found: tuple[int, int] = (0, 0)) -> Matches:
+        """No matches, and why."""
+        return cls(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), found, reason)
+
+    def best(self, count: int) -> Matches:
+        """The first ``count``."""
+        return Matches(self.sar_px[:count], self.optical_px[:count], self.scores[:count], self.found, self.reason)
+
+
+class Matcher(Protocol):
+    """Matches a SAR image with an optical one."""
+
+    def __call__(self, sar: Side, optical: Side) -> Matches:
+        """Their corresponding points."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which nearest neighbours are taken for matches.
+
+    Attributes:
+        ratio: greatest distance of the nearest over that of the second nearest (Lowe 2004), 1 for any.
+        distance: greatest distance, none for any.
+        mutual: whether each has to be the other's nearest.
+    """
+
+    ratio: float = 1.0
+    distance: float | None = None
+    mutual: bool = True
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Neighbours by number.
+
+    Attributes:
+        first, second: [N] numbers of the descriptors on either side.
+        distance: [N] between them.
+        ratio: [N] of it to the second nearest's distance.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    ratio: NDArray[np.float64]
+
+
+def neighbours(first: Described, second: Described, rule: Rule) -> Pairing:
+    """Nearest neighbours of the first's descriptors among the second's that the rule takes, the nearest first."""
+    if len(first) == 0 or len(second) == 0:
+        none = np.empty(0, np.int64)
+        return Pairing(none, none, np.empty(0), np.empty(0))
+    distance, nearest = _two_nearest(first, second)
+    ratio = distance[:, 0] / np.maximum(distance[:, 1], 1e-9)
+    kept = ratio <= rule.ratio
+    if rule.distance is not None:
+        kept &= distance[:, 0] <= rule.distance
+    if rule.mutual:
+        back = _two_nearest(second, first)[1][:, 0]
+        kept &= back[nearest[:, 0]] == np.arange(len(first))
+    numbers = np.nonzero(kept)[0]
+    numbers = numbers[np.argsort(distance[numbers, 0], kind="stable")]
+    return Pairing(numbers, nearest[numbers, 0], distance[numbers, 0], ratio[numbers])
+
+
+def _two_nearest(queries: Described, gallery: Described) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """[N x 2] distances and numbers; where the gallery has one alone, the second is infinitely far."""
+    count = min(2, len(gallery))
+    if queries.metric == "hamming":
+        bits = faiss.IndexBinaryFlat(8 * queries.vectors.shape[1])
+        bits.add(np.ascontiguousarray(gallery.vectors))
+        found, numbers = bits.search(np.ascontiguousarray(queries.vectors), count)
+        distance = found.astype(np.float64)
+    else:
+        flat = faiss.IndexFlatL2(queries.vectors.shape[1])
+        flat.add(np.ascontiguousarray(gallery.vectors, np.float32))
+        squared, numbers = flat.search(np.ascontiguousarray(queries.vectors, np.float32), count)
+        distance = np.sqrt(np.maximum(squared.astype(np.float64), 0))
+    missing = ((0, 0), (0, 2 - count))
+    return np.pad(distance, missing, constant_values=np.inf), np.pad(numbers.astype(np.int64), missing)
+
+
+@dataclass(frozen=True)
+class Keypointed:
+    """A matcher by keypoints: the same extractor on both images, then nearest neighbours.
+
+    Attributes:
+        extractor: of keypoints with descriptors.
+        rule: which neighbours are matches.
+        most: keypoints of each image.
+    """
+
+    extractor: Extractor
+    rule: Rule
+    most: int = 1024
+
+    def __call__(self, sar: Side, optical: Side) -> Matches:
+        """Matches, or why there are none."""
+        for side in (sar, optical):
+            if side.blank:
+                return Matches.none(f"the {side.modality} image shows nothing")
+        ours, theirs = self.extractor(sar, self.most), self.extractor(optical, self.most)
+        found = (len(ours), len(theirs))
+        if min(found) < 2:
+            fewest = "SAR" if found[0] < 2 else "optical"
+            return Matches.none(f"fewer than two keypoints in the {fewest} image", found)
+        pairs = neighbours(ours, theirs, self.rule)
+        if not len(pairs.first):
+            return Matches.none("no descriptors are alike", found)
+        places = ours.keypoints.xy_px[pairs.first], theirs.keypoints.xy_px[pairs.second]
+        return Matches(*places, -pairs.distance, found)

@@ -1,0 +1,1 @@
+"""The jobs that fit local descriptors, detectors, detect-and-describe networks and patch classifiers."""

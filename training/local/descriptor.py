@@ -1,0 +1,267 @@
+"""``geomatch train descriptor``: a network that describes patches of either modality, fitted on corresponding patches.
+
+A step sees ``data.batch`` crops with ``points`` places each. A place is a keypoint of either image, found where the
+detector of a query would find one, and its patch is cut from both: from one image where it is, from the other where the
+known transform of the crop leads, so that turn, scale and shift are those between the crops. Negatives are the patches
+of other places of the batch, in a random order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geomatch.config import read_config
+from geomatch.console import Step
+from geomatch.files import published
+from geomatch.matching.keypoints import DETECTORS, Keypoints
+from geomatch.matching.patches import patches, standardised
+from geomatch.matching.side import Side
+from geomatch.matching.transforms import apply
+from geomatch.nets.shapes import HardNetShape, LTFormerShape
+from geomatch.weights import SUFFIX, save_weights
+
+from ..config import TrainerConfig, one_of
+from ..data import scene_named
+from ..jobs import SCORE, Job, load_checkpoint, run_job
+from ..streams import Batch, StreamData
+from .optimizers import LocalOptimizerConfig, make_optimizer
+from .sources import CropConfig, Crops, held_out
+from .streams import CropBatches, Example
+from .triplets import LOSSES
+
+VALIDATION_SEED = 7
+APART_PX = 12  # places of one crop nearer than this are not told apart
+_NETS = {"ltformer": LTFormerShape, "hardnet": HardNetShape}
+
+
+@dataclass
+class DescriptorNetConfig:
+    """The network.
+
+    Attributes:
+        form: "ltformer" or "hardnet".
+        shape: fields of its shape (``geomatch.nets.shapes``) that differ from the defaults.
+        side_px: of what a patch shows of the image.
+        equalised: whether patches are cut after CLAHE, as the paper does.
+    """
+
+    form: str = "ltformer"
+    shape: dict[str, Any] = field(default_factory=dict)
+    side_px: int = 128
+    equalised: bool = True
+
+
+@dataclass
+class DescriptorValidationConfig:
+    """Crops of a scene's validation boxes, in each of which places are matched among each other.
+
+    Attributes:
+        scene: which of the scenes.
+        crops: how many.
+        every_epochs: how often.
+    """
+
+    scene: str = ""
+    crops: int = 40
+    every_epochs: int = 2
+
+
+@dataclass
+class DescriptorConfig:
+    """One training run of a descriptor.
+
+    Attributes:
+        name: of the run.
+        seed: of everything that is random.
+        points: places of each crop.
+        detector: that finds them.
+        loss: lt, fixed-margin, adaptive-margin or hardest.
+    """
+
+    name: str = "descriptor"
+    seed: int = 1
+    points: int = 16
+    detector: str = "gftt"
+    loss: str = "hardest"
+    data: CropConfig = field(default_factory=CropConfig)
+    net: DescriptorNetConfig = field(default_factory=DescriptorNetConfig)
+    optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: DescriptorValidationConfig = field(default_factory=DescriptorValidationConfig)
+
+
+def load_descriptor_config(file: Path, overrides: Sequence[str] = ()) -> DescriptorConfig:
+    """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on names that are not known."""
+    config = read_config(file, DescriptorConfig, overrides, examples="configs/descriptor")
+    one_of(config.net.form, _NETS, "net.form")
+    one_of(config.loss, LOSSES, "loss")
+    one_of(config.detector, DETECTORS, "detector")
+    return config
+
+
+def make_descriptor_net(config: DescriptorNetConfig) -> Any:
+    """The network of a configuration."""
+    from geomatch.nets.hardnet import HardNet
+    from geomatch.nets.ltformer import LTFormer
+
+    given: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.shape.items()}
+    if config.form == "hardnet":
+        return HardNet(HardNetShape(**given))
+    return LTFormer(LTFormerShape(**given))
+
+
+def paired_patches(crops: Crops, config: DescriptorConfig, rng: np.random.Generator) -> Example | None:
+    """Patches of places in both images: "optical" and "sar", [K x 1 x s x s] each; None where there are too few places.
+
+    Half of the places are keypoints of the optical image and half of the SAR image.
+    """
+    there = np.asarray(np.linalg.inv(crops.to_optical), np.float64)
+    found = [_keypoints(side, config, rng) for side in (crops.optical, crops.sar)]
+    optical_px = np.concatenate([found[0], apply(crops.to_optical, found[1])])
+    sar_px = np.concatenate([apply(there, found[0]), found[1]])
+    inside = np.ones(len(optical_px), bool)
+    for points, side in ((optical_px, crops.optical), (sar_px, crops.sar)):
+        inside &= (points >= 0).all(axis=1) & (points < side.size_px).all(axis=1)
+    numbers = _apart(optical_px, rng.permutation(np.nonzero(inside)[0]), config.points)
+    if len(numbers) < config.points:
+        return None
+    cut = {
+        side.modality: patches_of(side, points[numbers], config.net)
+        for points, side in ((optical_px, crops.optical), (sar_px, crops.sar))
+    }
+    return {name: values[:, None] for name, values in cut.items()}
+
+
+def patches_of(side: Side, points: NDArray[np.float64], net: DescriptorNetConfig) -> NDArray[np.float32]:
+    """Standardised patches around points [K x 2], as the network of a configuration sees them: [K x s x s]."""
+    image = side.equalised if net.equalised else side.bytes
+    output_px = int(net.shape.get("patch_px", _NETS[net.form]().patch_px))
+    return standardised(patches(image, Keypoints.at(points), net.side_px, output_px))
+
+
+def _keypoints(side: Side, config: DescriptorConfig, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Some of the keypoints of an image, [K x 2]."""
+    found = DETECTORS[config.detector](side, _DETECTED).xy_px
+    return found[rng.permutation(len(found))[: 2 * config.points]]
+
+
+def _apart(points: NDArray[np.float64], order: NDArray[np.int64], most: int) -> list[int]:
+    """Numbers of points, taken in an order, that are APART_PX from those taken before."""
+    kept: list[int] = []
+    for number in order.tolist():
+        if len(kept) == most:
+            break
+        if not kept or np.linalg.norm(points[kept] - points[number], axis=1).min() >= APART_PX:
+            kept.append(number)
+    return kept
+
+
+class DescriptorTask(pl.LightningModule):
+    """The loss of a batch, and the share of places that find themselves."""
+
+    def __init__(self, config: DescriptorConfig, total_steps: int) -> None:
+        super().__init__()
+        self._config, self._total_steps = config, total_steps
+        self.net = make_descriptor_net(config.net)
+        self._held_out: list[Example] | None = None
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """One batch of crops."""
+        del number
+        optical, sar = (batch[name].flatten(0, 1) for name in ("optical", "sar"))
+        mixed = torch.randperm(len(optical), device=optical.device)
+        with torch.no_grad():
+            swapped = torch.rand(len(mixed), device=optical.device) < 0.5
+        first, second = self.net(optical[mixed]).float(), self.net(sar[mixed]).float()
+        anchors = torch.where(swapped[:, None], second, first)
+        positives = torch.where(swapped[:, None], first, second)
+        loss = LOSSES[self._config.loss](anchors, positives)
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """As configured."""
+        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
+
+    def on_train_epoch_end(self) -> None:
+        """Validate; in the last epoch in any case."""
+        v, epochs = self._config.validation, self.current_epoch + 1
+        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
+        if v.scene and (ends or not epochs % v.every_epochs):
+            self.log(SCORE, self.validated())
+
+    def validated(self) -> float:
+        """Share of places of held-out crops whose nearest patch among those of the other image is their own."""
+        if self._held_out is None:
+            self._held_out = held_out_patches(self._config)
+        right = total = 0
+        self.net.eval()
+        with torch.inference_mode():
+            for example in self._held_out:
+                optical, sar = (self.net(torch.from_numpy(example[n]).to(self.device)) for n in ("optical", "sar"))
+                nearest = (sar.float() @ optical.float().T).argmax(dim=1).cpu()
+                right += int((nearest == torch.arange(len(nearest))).sum())
+                total += len(nearest)
+        self.net.train()
+        return right / max(total, 1)
+
+
+def held_out_patches(config: DescriptorConfig) -> list[Example]:
+    """Patches of the crops that a run is validated on, twice as many of each as in training."""
+    scene = scene_named(config.data.scenes, config.validation.scene)
+    denser = replace(config, points=2 * config.points)
+    crops = held_out(config.data, scene, config.validation.crops, VALIDATION_SEED)
+    rng = np.random.default_rng(VALIDATION_SEED)
+    made = (paired_patches(one, denser, rng) for one in crops)
+    return [one for one in made if one is not None]
+
+
+def train_descriptor(config: DescriptorConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
+    """Train a descriptor; a run that is in ``output`` goes on from its last checkpoint.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        UsageError, InputError, OutputError: as ``run_job``.
+    """
+    total = config.data.steps_per_epoch * config.trainer.max_epochs
+
+    def example(crops: Crops, rng: np.random.Generator) -> Example | None:
+        return paired_patches(crops, config, rng)
+
+    job = Job(
+        config,
+        load_descriptor_config,
+        lambda: DescriptorTask(config, total),
+        lambda: StreamData(
+            lambda seeds, _: CropBatches(config.data, example, *seeds), config.data.workers, config.seed
+        ),
+        config.data.steps_per_epoch,
+        validated=bool(config.validation.scene),
+    )
+    chosen = run_job(job, output, progress)
+    task = DescriptorTask(config, 1)
+    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
+    file = output / f"descriptor{SUFFIX}"
+    about = {
+        "run": config.name,
+        "seed": str(config.seed),
+        "side_px": config.net.side_px,
+        "equalised": config.net.equalised,
+    }
+    with published(file) as part:
+        save_weights(task.net, part, about)
+    return file
+
+
+_DETECTED = 400

@@ -1,0 +1,171 @@
+"""Crops for local matching: of the same sources as the encoder's pairs, as detectors and descriptors see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.errors import UsageError
+from geomatch.images import log_of
+from geomatch.matching.side import Side
+from geomatch.matching.transforms import Matrix
+
+from ..config import FolderConfig, SceneConfig, SimulatedConfig
+from ..data import open_folder, open_scene, scene_boxes
+from ..pairs import Pair, PairSource, ScenePairs
+from ..simulated import SimulatedPairs
+
+
+@dataclass
+class PhotometryConfig:
+    """What may differ between two views of a place, apart from the modality.
+
+    Attributes:
+        inverted: share of optical crops whose grey is inverted.
+        gamma: natural logarithm of the exponent of either image, uniform to both sides.
+        speckled: share of SAR crops with gamma speckle of 2, 4 or 8 looks added.
+        blurred: share of either that are blurred a little.
+    """
+
+    inverted: float = 0.3
+    gamma: float = 0.4
+    speckled: float = 0.3
+    blurred: float = 0.2
+
+
+@dataclass
+class CropConfig:
+    """Where crops come from.
+
+    Attributes:
+        root: folder that the paths are relative to.
+        scenes, folders, simulated: as of the encoder's ``DataConfig``.
+        side_px: of a crop; patches of a folder may be smaller.
+        scale, turn_deg, shift_px: by up to how much the SAR crop is scaled, turned and moved against the optical one.
+        batch: examples of a step.
+        steps_per_epoch: batches that make an epoch.
+        workers: processes that make examples.
+        photometry: of either crop.
+    """
+
+    root: str = "."
+    scenes: list[SceneConfig] = field(default_factory=list)
+    folders: list[FolderConfig] = field(default_factory=list)
+    simulated: SimulatedConfig = field(default_factory=SimulatedConfig)
+    side_px: int = 256
+    scale: tuple[float, float] = (0.9, 1.15)
+    turn_deg: float = 15.0
+    shift_px: float = 8.0
+    batch: int = 16
+    steps_per_epoch: int = 50
+    workers: int = 1
+    photometry: PhotometryConfig = field(default_factory=PhotometryConfig)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Two images of a place.
+
+    Attributes:
+        optical, sar: of equal size.
+        to_optical: [3 x 3] from pixels of the SAR image to those of the optical one.
+    """
+
+    optical: Side
+    sar: Side
+    to_optical: Matrix
+
+
+class CropSource:
+    """Draws crops from all sources of a configuration.
+
+    Raises:
+        UsageError: it names none.
+        InputError: one cannot be used.
+    """
+
+    def __init__(self, config: CropConfig) -> None:
+        root = Path(config.root)
+        self._sources: list[PairSource] = [
+            *(open_scene(root, scene) for scene in config.scenes),
+            *(open_folder(root, folder) for folder in config.folders),
+        ]
+        weights = [*(scene.weight for scene in config.scenes), *(folder.weight for folder in config.folders)]
+        if config.simulated.weight:
+            self._sources.append(SimulatedPairs(config.simulated.size_px, config.simulated.draws))
+            weights.append(config.simulated.weight)
+        if not sum(weights):
+            hint = "set data.scenes, data.folders or data.simulated.weight"
+            raise UsageError("neither scenes nor folders of pairs are named", hint=hint)
+        self._shares = np.array(weights) / sum(weights)
+        self._config = config
+
+    def draw(self, rng: np.random.Generator) -> Crops:
+        """Crops of one place, disturbed against each other."""
+        source = self._sources[int(rng.choice(len(self._sources), p=self._shares))]
+        return disturbed(source.draw(rng, self._config.side_px), rng, self._config)
+
+
+def held_out(config: CropConfig, scene: SceneConfig, count: int, seed: int) -> list[Crops]:
+    """Crops of the validation boxes of a scene, disturbed as in training but with their photometry as it is."""
+    root, rng = Path(config.root), np.random.default_rng(seed)
+    source = ScenePairs(root / scene.optical, root / scene.sar, scene_boxes(root, scene, "val"))
+    return [disturbed(source.draw(rng, config.side_px), rng, config, plain=True) for _ in range(count)]
+
+
+def disturbed(pair: Pair, rng: np.random.Generator, config: CropConfig, *, plain: bool = False) -> Crops:
+    """A pair whose SAR image is turned, scaled and moved about its middle, both in their own photometry."""
+    side = pair.valid.shape[0]
+    scale = float(np.exp(rng.uniform(*np.log(config.scale))))
+    turn = np.radians(rng.uniform(-config.turn_deg, config.turn_deg))
+    cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
+    linear = np.array([[cos, -sin], [sin, cos]])
+    shift = rng.uniform(-config.shift_px, config.shift_px, 2)
+    to_optical = np.eye(3)
+    to_optical[:2, :2] = linear
+    to_optical[:2, 2] = side / 2 + shift - linear @ (side / 2, side / 2)
+    sar, known = warped(log_of(list(pair.sar), pair.valid), pair.valid, to_optical)
+    grey = pair.optical.mean(axis=0)
+    if not plain:
+        grey, sar = _optical(grey, rng, config.photometry), _radar(sar, rng, config.photometry)
+    optical = Side(np.asarray(grey * pair.valid, dtype=np.float32), pair.valid, "optical")
+    return Crops(optical, Side(np.asarray(sar * known, dtype=np.float32), known, "sar"), to_optical)
+
+
+def warped(
+    image: NDArray[np.float32], valid: NDArray[np.bool_], to_source: Matrix
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """An image of the same size whose pixels lie at ``to_source`` [3 x 3] in the given one; and what of it is known."""
+    centred = to_source.copy()  # OpenCV counts from pixel centres
+    centred[:, 2] += centred[:, :2].sum(axis=1) / 2
+    centred[:2] -= centred[2] / 2
+    size = image.shape[::-1]
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    out = cv2.warpPerspective(image, centred, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    known = cv2.warpPerspective(valid.astype(np.float32), centred, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.asarray(out, np.float32), np.asarray(known > 0.99)
+
+
+def _optical(grey: NDArray[np.float32], rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:
+    grey = np.asarray(np.clip(grey, 0, 1) ** np.exp(rng.uniform(-p.gamma, p.gamma)), np.float32)
+    if rng.random() < p.inverted:
+        grey = np.float32(1) - grey
+    return _blurred(grey, rng, p)
+
+
+def _radar(sar: NDArray[np.float32], rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:
+    if rng.random() < p.speckled:
+        looks = float(rng.choice((2, 4, 8)))
+        sar = sar + np.log(rng.standard_gamma(looks, sar.shape, np.float32) / np.float32(looks)) / 2
+    gain = np.float32(np.exp(rng.uniform(-p.gamma, p.gamma)))
+    return _blurred(np.asarray(sar * gain, np.float32), rng, p)
+
+
+def _blurred(image: NDArray[np.float32], rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:
+    if rng.random() >= p.blurred:
+        return image
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 1.2))), np.float32)

@@ -1,0 +1,41 @@
+"""Batches of examples that are made of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..streams import Batch, Stream
+from .sources import CropConfig, Crops, CropSource
+
+Example = dict[str, NDArray[Any]]
+MakeExample = Callable[[Crops, np.random.Generator], Example | None]
+
+
+class CropBatches(Stream):
+    """Endless random batches.
+
+    Args:
+        config: of the crops.
+        make: of crops an example, or None where they show too little.
+        seeds: of the batches.
+    """
+
+    def __init__(self, config: CropConfig, make: MakeExample, *seeds: int) -> None:
+        super().__init__(*seeds)
+        self._config, self._make = config, make
+
+    def drawn(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Batches of examples."""
+        source = CropSource(self._config)
+        while True:
+            examples: list[Example] = []
+            while len(examples) < self._config.batch:
+                made = self._make(source.draw(rng), rng)
+                if made is not None:
+                    examples.append(made)
+            yield {name: torch.from_numpy(np.stack([one[name] for one in examples])) for name in examples[0]}
