@@ -23,8 +23,8 @@ from geomatch.correlate import Field, around, template
 from geomatch.encoder import ALONE, Encoder, load_encoder
 from geomatch.images import log_of
 from geomatch.learned import CELL_PX
-from geomatch.training.data import locations_of
-from geomatch.training.pairs import FolderPairs
+from geomatch.pairs import FolderPairs
+from geomatch.splits import locations_of
 
 ENCODERS = (defaults.ENCODER, defaults.ENCODER + ALONE, common.STRUCTURAL)  # the first is judged
 VALIDATION_SHARE = 0.3  # as in configs/encoder

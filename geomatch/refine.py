@@ -6,6 +6,7 @@ It fixes the last fraction of a coarse cell, and its peak tells apart places tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -32,6 +33,14 @@ CONTESTED = 1.4  # peak ratio up to which the pixels decide between the best pla
 FINE_WEIGHT = 1.5  # of the pixels' correlation against the features'; a false place's spreads half as much
 
 
+class Pixels(Protocol):
+    """An optical image, read by windows."""
+
+    def grey(self, left: int, top: int, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """[height x width] grey in [0, 1], and which pixels are known; none beyond the edge."""
+        ...
+
+
 @dataclass(frozen=True)
 class MapPixels:
     """Where the pixels of the indexed map are.
@@ -45,6 +54,12 @@ class MapPixels:
     raster: Raster
     origin_px: tuple[int, int]
     stretch: OpticalStretch
+
+    def grey(self, left: int, top: int, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """As ``Pixels``, in pixels of the indexed window."""
+        first = (left + self.origin_px[0], top + self.origin_px[1])
+        patch = self.raster.read(*first, width, height, bands=self.stretch.bands)
+        return self.stretch.grey(patch), patch.valid
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class Refiner:
         strip: on the map's pixel grid.
         windows_px: [N x 2] first column and row of windows in the strip.
         size_px: side of a window.
-        pixels: of the map.
+        pixels: of the map, or of another optical image.
         most: so many of the windows are used, spread over them.
 
     Attributes:
@@ -94,7 +109,7 @@ class Refiner:
         strip: Strip,
         windows_px: NDArray[np.int64],
         size_px: int,
-        pixels: MapPixels,
+        pixels: Pixels,
         *,
         most: int = MAX_WINDOWS,
     ) -> None:
@@ -111,7 +126,7 @@ class Refiner:
         self.middles_px = np.array([offset for offset, _ in self._queries]).reshape(-1, 2) + size_px / 2
 
     @classmethod
-    def of(cls, strip: Strip, size_px: int, cell_px: int, pixels: MapPixels | None) -> Refiner | None:
+    def of(cls, strip: Strip, size_px: int, cell_px: int, pixels: Pixels | None) -> Refiner | None:
         """With windows of a size, or fewer of a smaller strip; None where there is nothing to look at."""
         if pixels is None:
             return None
@@ -162,13 +177,12 @@ class Refiner:
         """Correlation of one window at every cell within SEARCH_PX of a place."""
         side = 2 * (SEARCH_PX // CELL_PX) + 1
         height, width = query.mask.shape
-        left, top = first_px - SEARCH_PX + self._pixels.origin_px
-        stretch = self._pixels.stretch
+        left, top = first_px - SEARCH_PX
         size = (width * CELL_PX + 2 * SEARCH_PX, height * CELL_PX + 2 * SEARCH_PX)
-        patch = self._pixels.raster.read(int(left), int(top), *size, bands=stretch.bands)
-        if not patch.valid.any():
+        grey, known = self._pixels.grey(int(left), int(top), *size)
+        if not known.any():
             return np.full((side, side), NO_MATCH, np.float32)
-        field = structure(stretch.grey(patch), patch.valid, CELL_PX)
+        field = structure(grey, known, CELL_PX)
         rms = float(np.sqrt(np.square(field.values).sum() / max(1, field.valid.sum())))
         return over(query, field, rms)[:side, :side]
 

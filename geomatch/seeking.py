@@ -81,7 +81,7 @@ class FeatureParts:
 
 
 @dataclass(frozen=True)
-class _Lie:
+class Lie:
     """How a strip lies: the attitude, and where on the map a point of its file is."""
 
     attitude: Attitude
@@ -121,18 +121,18 @@ class Seeker:
         close = [finalist for finalist in finalists if finalist.weight * CONTESTED >= finalists[0].weight]
         looked = sorted((self._looked_at(one, raw) for one in close), key=_together, reverse=True)
         likely = [one for one in looked[:SETTLED] if _together(one) * CONTESTED >= _together(looked[0])]
-        settled = sorted((self._by_pixels(one, raw) for one in likely), key=_together, reverse=True)
-        rest = [*settled[1:], *looked[len(likely) :], *finalists[len(close) :]]
-        return [*settled[:1], *hypotheses.distinct([*rest, *tried], apart)]
+        final = sorted((self._by_pixels(one, raw) for one in likely), key=_together, reverse=True)
+        rest = [*final[1:], *looked[len(likely) :], *finalists[len(close) :]]
+        return [*final[:1], *hypotheses.distinct([*rest, *tried], apart)]
 
     def _by_features(self, one: Hypothesis, raw: RawStrip, point: NDArray[np.float64]) -> Hypothesis:
         """A place at the attitude on which its parts agree by features, at first those about the one that found it."""
-        lie = _Lie(one.attitude, point, one.center_px + raw.arm_px(one.attitude, point))
+        lie = Lie(one.attitude, point, one.center_px + raw.arm_px(one.attitude, point))
         turn_step, scale_step = raw.tolerance.spacing(self._index.encoder.steps)
         most = WIDER * max(np.radians(turn_step), scale_step) / 2
         while most > 0:
             strip = raw.near(point, MOVED_CELLS * self._cell_px / most).at(lie.attitude)
-            lie = _agreed(lie, raw, strip, FeatureParts(strip, self._index), most)
+            lie = settled(lie, raw, strip, FeatureParts(strip, self._index), most)
             if most * raw.reach_px <= self._cell_px:
                 break
             most *= NARROWER
@@ -149,11 +149,11 @@ class Seeker:
         """A place at the attitude on which its parts agree by pixels, where that makes it look more like the map."""
         if self._pixels is None:
             return one
-        lie = _Lie(one.attitude, raw.middle, one.center_px)
+        lie = Lie(one.attitude, raw.middle, one.center_px)
         for most in BY_PIXELS:
             strip = raw.at(lie.attitude)
             parts = Refiner.of(strip, PART_PX, self._cell_px, self._pixels)
-            lie = _agreed(lie, raw, strip, parts, most)
+            lie = settled(lie, raw, strip, parts, most)
         moved = replace(one, attitude=lie.attitude, center_px=lie.at_px, extent=lie.attitude.scale)
         return max(one, self._looked_at(moved, raw), key=lambda tried: tried.look_weight)
 
@@ -167,7 +167,7 @@ class Seeker:
         return replace(one, center_px=look.corner_px + strip.middle_px, look=look)
 
 
-def _agreed(lie: _Lie, raw: RawStrip, strip: Strip, parts: Parts | None, most: float) -> _Lie:
+def settled(lie: Lie, raw: RawStrip, strip: Strip, parts: Parts | None, most: float) -> Lie:
     """How the strip lies by what its parts agree on; as before where it has none.
 
     Args:
@@ -185,7 +185,7 @@ def _agreed(lie: _Lie, raw: RawStrip, strip: Strip, parts: Parts | None, most: f
     arms = parts.middles_px - point_px
     found = agreed(parts.surfaces(corner), arms, cell_px=parts.cell_px, ground=raw.ground, free=free, most=most)
     attitude = raw.tolerance.moved(lie.attitude, found.turn_deg, found.log_scale)
-    return _Lie(attitude, lie.point, corner + point_px + found.shift_px)
+    return Lie(attitude, lie.point, corner + point_px + found.shift_px)
 
 
 def _together(one: Hypothesis) -> float:

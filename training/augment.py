@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from geomatch.images import log_of
 from geomatch.learned import CELL_PX, PLANE_PX, plane_count, planes
-
-from .pairs import Pair, PairSource
+from geomatch.pairs import Pair, PairSource
 
 LARGE_PX, SMALL_PX = 200, 104
 TILT_DEG = 15.0

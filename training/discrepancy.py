@@ -25,6 +25,7 @@ from geomatch.learned import CELL_PX, LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.shapes import EncoderShape
 from geomatch.outputs import output_file
+from geomatch.pairs import Pair, ScenePairs
 from geomatch.plots import DPI, SIZE_INCHES, STYLES
 from geomatch.structure import Dense
 from geomatch.tiles import TILE_PX, tile_vectors
@@ -32,7 +33,6 @@ from geomatch.weights import Weights
 
 from .config import EncoderConfig
 from .data import scene_boxes, scene_named
-from .pairs import Pair, ScenePairs
 
 UNTRAINED = "untrained"
 PICTURE = "embeddings.png"

@@ -20,12 +20,12 @@ from geomatch.files import published
 from geomatch.learned import CELL_PX, PLANE_PX, planes
 from geomatch.nets.resnet import GlobalNet
 from geomatch.nets.shapes import EncoderShape
+from geomatch.pairs import JITTER_PX, Placed, ScenePairs
 from geomatch.structure import reach_px
 from geomatch.tiles import TILE_PX
 
 from .config import DataConfig
 from .network import Net, evaluated
-from .pairs import JITTER_PX, Placed, ScenePairs
 from .pooled import cut_planes, pooled
 
 MINED = "confusable.json"  # in the folder of a run

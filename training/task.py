@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from geomatch.learned import CELL_PX
 from geomatch.nets.resnet import GlobalNet
 from geomatch.nets.shapes import GlobalShape
+from geomatch.pairs import JITTER_PX
 from geomatch.tiles import STRIDE_PX, vector_size
 
 from . import alignment, pooled
@@ -25,7 +26,6 @@ from .jobs import SCORE
 from .losses import Windows, offset_loss
 from .mining import MINED, mine_scene, mining_rng, write_mined
 from .network import Net, make_net
-from .pairs import JITTER_PX
 from .streams import Batch
 from .validation import dense_recall, found_share, global_recall, map_features
 

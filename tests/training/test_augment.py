@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from geomatch.learned import CELL_PX, PLANE_PX
+from geomatch.pairs import FolderPairs, Pair
 from geomatch.training import augment
 from geomatch.training.augment import AugmentOptions, Example, _blanked, _convolved, _pseudo_sar, make_example
-from geomatch.training.pairs import FolderPairs, Pair
 
 SMALL = AugmentOptions(optical_px=264, sar_px=208, dropped=0)
 IMAGE = 3  # the plane behind the three of orientation

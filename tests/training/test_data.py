@@ -14,18 +14,15 @@ from small_runs import config_of
 from torch.utils.data import DataLoader
 
 from geomatch.errors import GeomatchError, InputError, UsageError
+from geomatch.splits import Box, boxes_of, locations_of
 from geomatch.training.config import SceneConfig, ValidationConfig
 from geomatch.training.data import (
     BUFFER_PX,
-    Batch,
     Batches,
     ValidationBlock,
-    boxes_of,
-    locations_of,
     scene_boxes,
 )
-from geomatch.training.pairs import Box
-from geomatch.training.streams import StreamData
+from geomatch.training.streams import Batch, StreamData
 
 TOWN = SceneConfig("optical.tif", "sar.tif", "split.csv", "town")
 

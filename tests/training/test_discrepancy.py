@@ -14,6 +14,7 @@ from small_runs import config_of
 
 from geomatch.errors import OutputError, UsageError
 from geomatch.learned import LearnedEncoder
+from geomatch.pairs import Pair
 from geomatch.training.discrepancy import (
     PICTURE,
     UNTRAINED,
@@ -25,7 +26,6 @@ from geomatch.training.discrepancy import (
     principal_plane,
     table,
 )
-from geomatch.training.pairs import Pair
 
 
 def silent(stage: str, done: int, total: int) -> None:

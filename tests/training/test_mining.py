@@ -24,6 +24,9 @@ from geomatch.learned import LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.resnet import GlobalNet
 from geomatch.nets.shapes import EncoderShape, GlobalShape, Modality
+from geomatch.pairs import JITTER_PX, Placed, PlacePairs, ScenePairs
+from geomatch.simulation.pairs import SimulatedPairs
+from geomatch.splits import Box
 from geomatch.structure import Dense
 from geomatch.tiles import tile_vectors
 from geomatch.training.augment import AugmentOptions, Example, make_example, widest_px
@@ -41,9 +44,7 @@ from geomatch.training.mining import (
     read_mined,
     write_mined,
 )
-from geomatch.training.pairs import JITTER_PX, Box, Placed, PlacePairs, ScenePairs
 from geomatch.training.run import train_encoder
-from geomatch.training.simulated import SimulatedPairs
 from geomatch.training.streams import Batch
 from geomatch.training.task import EncoderTask
 from geomatch.weights import Weights

@@ -13,11 +13,11 @@ from geomatch.errors import UsageError
 from geomatch.images import log_of
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import Matrix
+from geomatch.pairs import Pair, PairSource, ScenePairs
+from geomatch.simulation.pairs import SimulatedPairs
 
 from ..config import FolderConfig, SceneConfig, SimulatedConfig
 from ..data import open_folder, open_scene, scene_boxes
-from ..pairs import Pair, PairSource, ScenePairs
-from ..simulated import SimulatedPairs
 
 
 @dataclass

@@ -21,6 +21,7 @@ from geomatch.errors import InputError
 from geomatch.geo import pixel_between
 from geomatch.images import OpticalStretch, SarRadiometry, log_of
 from geomatch.raster import Raster, open_raster
+from geomatch.splits import Box
 from geomatch.texture import is_textured
 from geomatch.tiles import TILE_PX
 
@@ -68,16 +69,6 @@ class PairSource(Protocol):
     def draw(self, rng: np.random.Generator, side_px: int) -> Pair:
         """A pair of ``side_px`` × ``side_px`` px, or of the largest square below it that the source has."""
         ...
-
-
-@dataclass(frozen=True)
-class Box:
-    """Pixels of a scene that may be used."""
-
-    col0: int
-    row0: int
-    width: int
-    height: int
 
 
 class ScenePairs:

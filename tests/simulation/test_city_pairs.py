@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from geomatch.pairs import Pair
+from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.structure import structure
-from geomatch.training.pairs import Pair
-from geomatch.training.simulated import SimulatedPairs
 
 SIDE = 256
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from geomatch.errors import InputError
+from geomatch.pairs import Pair
 from geomatch.simulation import Look, Radar, Scene, make_city, render_north_up, render_optical
 from geomatch.texture import is_textured
-
-from .pairs import Pair
 
 _TRIES = 200
 

@@ -12,7 +12,8 @@ from drawing import NORTH_UP, UTM11, ramp, write_tiff
 from numpy.typing import NDArray
 
 from geomatch.errors import InputError
-from geomatch.training.pairs import JITTER_PX, Box, FolderPairs, Pair, PatchNames, PlacePairs, ScenePairs
+from geomatch.pairs import JITTER_PX, FolderPairs, Pair, PatchNames, PlacePairs, ScenePairs
+from geomatch.splits import Box
 
 WIDTH, HEIGHT = 640, 512
 SIDE = 96
