@@ -29,6 +29,7 @@ from geomatch.console import (
     set_verbosity,
 )
 from geomatch.errors import GeomatchError, InputError, OutputError, UsageError
+from geomatch.matching.cli import matching
 
 if TYPE_CHECKING:
     from geomatch.location import Location
@@ -246,11 +247,22 @@ def _describe(strip: Path, location: Location, options: StripOptions, *, quiet: 
     )
 
 
-@app.command()
+evaluations = typer.Typer(invoke_without_command=True)
+evaluations.command("matching")(matching)
+app.add_typer(evaluations, name="evaluate")
+
+
+@evaluations.callback()
 @friendly
 def evaluate(
-    index: IndexOption,
-    sar: Annotated[Path, typer.Option(help="A georeferenced SAR scene that shows the map.")],
+    context: typer.Context,
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", help="Index directory that `geomatch index build` wrote.", show_default=False),
+    ] = None,
+    sar: Annotated[
+        Path | None, typer.Option(help="A georeferenced SAR scene that shows the map.", show_default=False)
+    ] = None,
     windows: Annotated[int, typer.Option(help="How many windows are cut at random places.")] = 500,
     size: Annotated[int, typer.Option(help="Columns of a window, pixels of the scene; its side, if no length.")] = 200,
     length: Annotated[
@@ -296,7 +308,7 @@ def evaluate(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how well an index answers, on windows of a SAR scene whose position is hidden.
+    """Measure how well an index answers, on windows of a SAR scene whose position is hidden, or compare matchers.
 
     Counts are by overlap and distance, never by tile; shares come with Wilson intervals. Windows where the map shows
     open water or nothing (a quarter of the 8 px cells must have a gradient of 0.01 per pixel) are reported apart.
@@ -305,6 +317,11 @@ def evaluate(
     from geomatch.evaluation import evaluate as run
     from geomatch.sampling import WindowOptions, turns
 
+    if context.invoked_subcommand is not None:
+        return
+    if index is None or sar is None:
+        missing = "--index" if index is None else "--sar"
+        raise UsageError("an index and a scene that shows its map are needed", where=missing, hint=f"give {missing}")
     set_verbosity(verbose, quiet)
     options = WindowOptions(
         windows=windows,

@@ -26,6 +26,7 @@ S = TypeVar("S", bound=Shape)
 
 SUFFIX = ".safetensors"
 METADATA = "geomatch"
+HINT = "give a file that geomatch train wrote for it"
 ARCHITECTURES: dict[type[Any], str] = {
     EncoderShape: "geomatch.nets.encoder.EncoderNet",
     LTFormerShape: "geomatch.nets.ltformer.LTFormer",
@@ -123,6 +124,10 @@ class Weights(Generic[S]):
 
         return cast(EncoderNet, self.load_into(EncoderNet(self.shape)))
 
+    def about(self) -> dict[str, Any]:
+        """What else the file says of its network: as ``save_weights`` was told, beside architecture and shape."""
+        return _metadata_of(self.path)
+
     def load_into(self, net: nn.Module) -> nn.Module:
         """A network of this shape with these weights, in evaluation mode.
 
@@ -151,16 +156,23 @@ def save_weights(net: nn.Module, path: Path, about: Mapping[str, object]) -> Non
 
 
 def _shape_of(path: Path, kind: type[S]) -> S:
-    from safetensors import SafetensorError, safe_open
-
-    hint = "give a file that geomatch train wrote for it"
+    known = _metadata_of(path)
+    if known.get("architecture") != ARCHITECTURES[kind]:
+        raise InputError("weights of another network", where=path, hint=HINT)
     try:
-        with safe_open(path, "np") as file:
-            known: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
-        if known.get("architecture") != ARCHITECTURES[kind]:
-            raise InputError("weights of another network", where=path, hint=hint)
         given: dict[str, Any] = known["shape"]
         values: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
         return kind(**values)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"cannot be read as weights ({error})", where=path, hint=hint) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"cannot be read as weights ({error})", where=path, hint=HINT) from error
+
+
+def _metadata_of(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            known: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"cannot be read as weights ({error})", where=path, hint=HINT) from error
+    return known

@@ -39,9 +39,9 @@ class Matches:
         """No matches, and why."""
         return cls(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), found, reason)
 
-    def best(self, count: int) -> Matches:
-        """The first ``count``."""
-        return Matches(self.sar_px[:count], self.optical_px[:count], self.scores[:count], self.found, self.reason)
+    def some(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Matches:
+        """Some of them."""
+        return Matches(self.sar_px[which], self.optical_px[which], self.scores[which], self.found, self.reason)
 
 
 class Matcher(Protocol):

@@ -24,6 +24,7 @@ from geomatch.console import Step
 from geomatch.files import published
 from geomatch.matching.keypoints import DETECTORS, Keypoints
 from geomatch.matching.patches import patches, standardised
+from geomatch.matching.samples import Sample
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.shapes import HardNetShape, LTFormerShape
@@ -34,7 +35,7 @@ from ..data import scene_named
 from ..jobs import SCORE, Job, load_checkpoint, run_job
 from ..streams import Batch, StreamData
 from .optimizers import LocalOptimizerConfig, make_optimizer
-from .sources import CropConfig, Crops, held_out
+from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 from .triplets import LOSSES
 
@@ -84,14 +85,14 @@ class DescriptorConfig:
         seed: of everything that is random.
         points: places of each crop.
         detector: that finds them.
-        loss: lt, fixed-margin, adaptive-margin or hardest.
+        loss: lt, fixed-margin, adaptive-margin, hardest or infonce (``local.triplets``).
     """
 
     name: str = "descriptor"
     seed: int = 1
     points: int = 16
     detector: str = "gftt"
-    loss: str = "hardest"
+    loss: str = "infonce"
     data: CropConfig = field(default_factory=CropConfig)
     net: DescriptorNetConfig = field(default_factory=DescriptorNetConfig)
     optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
@@ -119,7 +120,7 @@ def make_descriptor_net(config: DescriptorNetConfig) -> Any:
     return LTFormer(LTFormerShape(**given))
 
 
-def paired_patches(crops: Crops, config: DescriptorConfig, rng: np.random.Generator) -> Example | None:
+def paired_patches(crops: Sample, config: DescriptorConfig, rng: np.random.Generator) -> Example | None:
     """Patches of places in both images: "optical" and "sar", [K x 1 x s x s] each; None where there are too few places.
 
     Half of the places are keypoints of the optical image and half of the SAR image.
@@ -236,7 +237,7 @@ def train_descriptor(config: DescriptorConfig, output: Path, progress: Step = la
     """
     total = config.data.steps_per_epoch * config.trainer.max_epochs
 
-    def example(crops: Crops, rng: np.random.Generator) -> Example | None:
+    def example(crops: Sample, rng: np.random.Generator) -> Example | None:
         return paired_patches(crops, config, rng)
 
     job = Job(

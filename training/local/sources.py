@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.errors import UsageError
-from geomatch.images import log_of
-from geomatch.matching.side import Side
-from geomatch.matching.transforms import Matrix
+from geomatch.matching.samples import Sample, Warp, needed_px
 from geomatch.pairs import Pair, PairSource, ScenePairs
 from geomatch.simulation.pairs import SimulatedPairs
 
@@ -66,20 +64,6 @@ class CropConfig:
     photometry: PhotometryConfig = field(default_factory=PhotometryConfig)
 
 
-@dataclass(frozen=True)
-class Crops:
-    """Two images of a place.
-
-    Attributes:
-        optical, sar: of equal size.
-        to_optical: [3 x 3] from pixels of the SAR image to those of the optical one.
-    """
-
-    optical: Side
-    sar: Side
-    to_optical: Matrix
-
-
 class CropSource:
     """Draws crops from all sources of a configuration.
 
@@ -104,50 +88,31 @@ class CropSource:
         self._shares = np.array(weights) / sum(weights)
         self._config = config
 
-    def draw(self, rng: np.random.Generator) -> Crops:
+    def draw(self, rng: np.random.Generator) -> Sample:
         """Crops of one place, disturbed against each other."""
         source = self._sources[int(rng.choice(len(self._sources), p=self._shares))]
-        return disturbed(source.draw(rng, self._config.side_px), rng, self._config)
+        return disturbed(source.draw(rng, _needed_px(self._config)), rng, self._config)
 
 
-def held_out(config: CropConfig, scene: SceneConfig, count: int, seed: int) -> list[Crops]:
+def held_out(config: CropConfig, scene: SceneConfig, count: int, seed: int) -> list[Sample]:
     """Crops of the validation boxes of a scene, disturbed as in training but with their photometry as it is."""
     root, rng = Path(config.root), np.random.default_rng(seed)
     source = ScenePairs(root / scene.optical, root / scene.sar, scene_boxes(root, scene, "val"))
-    return [disturbed(source.draw(rng, config.side_px), rng, config, plain=True) for _ in range(count)]
+    return [disturbed(source.draw(rng, _needed_px(config)), rng, config, plain=True) for _ in range(count)]
 
 
-def disturbed(pair: Pair, rng: np.random.Generator, config: CropConfig, *, plain: bool = False) -> Crops:
+def disturbed(pair: Pair, rng: np.random.Generator, config: CropConfig, *, plain: bool = False) -> Sample:
     """A pair whose SAR image is turned, scaled and moved about its middle, both in their own photometry."""
-    side = pair.valid.shape[0]
-    scale = float(np.exp(rng.uniform(*np.log(config.scale))))
-    turn = np.radians(rng.uniform(-config.turn_deg, config.turn_deg))
-    cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
-    linear = np.array([[cos, -sin], [sin, cos]])
-    shift = rng.uniform(-config.shift_px, config.shift_px, 2)
-    to_optical = np.eye(3)
-    to_optical[:2, :2] = linear
-    to_optical[:2, 2] = side / 2 + shift - linear @ (side / 2, side / 2)
-    sar, known = warped(log_of(list(pair.sar), pair.valid), pair.valid, to_optical)
-    grey = pair.optical.mean(axis=0)
-    if not plain:
-        grey, sar = _optical(grey, rng, config.photometry), _radar(sar, rng, config.photometry)
-    optical = Side(np.asarray(grey * pair.valid, dtype=np.float32), pair.valid, "optical")
-    return Crops(optical, Side(np.asarray(sar * known, dtype=np.float32), known, "sar"), to_optical)
+    side = min(pair.valid.shape[0], config.side_px)
+    made = Sample.of(pair, Warp(config.turn_deg, config.scale, config.shift_px).draw(rng, side), side)
+    if plain:
+        return made
+    optical = replace(made.optical, image=_optical(made.optical.image, rng, config.photometry))
+    return replace(made, optical=optical, sar=replace(made.sar, image=_radar(made.sar.image, rng, config.photometry)))
 
 
-def warped(
-    image: NDArray[np.float32], valid: NDArray[np.bool_], to_source: Matrix
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """An image of the same size whose pixels lie at ``to_source`` [3 x 3] in the given one; and what of it is known."""
-    centred = to_source.copy()  # OpenCV counts from pixel centres
-    centred[:, 2] += centred[:, :2].sum(axis=1) / 2
-    centred[:2] -= centred[2] / 2
-    size = image.shape[::-1]
-    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    out = cv2.warpPerspective(image, centred, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    known = cv2.warpPerspective(valid.astype(np.float32), centred, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return np.asarray(out, np.float32), np.asarray(known > 0.99)
+def _needed_px(config: CropConfig) -> int:
+    return needed_px(Warp(config.turn_deg, config.scale, config.shift_px), config.side_px)
 
 
 def _optical(grey: NDArray[np.float32], rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:

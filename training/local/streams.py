@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from geomatch.matching.samples import Sample
+
 from ..streams import Batch, Stream
-from .sources import CropConfig, Crops, CropSource
+from .sources import CropConfig, CropSource
 
 Example = dict[str, NDArray[Any]]
-MakeExample = Callable[[Crops, np.random.Generator], Example | None]
+MakeExample = Callable[[Sample, np.random.Generator], Example | None]
 
 
 class CropBatches(Stream):

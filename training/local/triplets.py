@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 MARGIN = 1.0
+TEMPERATURE = 0.06
 LEAST_MARGIN, MOST_MARGIN = 0.2, 1.0
 FARTHEST = 2.0  # two vectors of length one
 
@@ -58,6 +59,13 @@ def hardest_in_batch(anchors: Tensor, positives: Tensor) -> Tensor:
     return functional.relu(positive - negative + MARGIN).mean()
 
 
+def infonce(anchors: Tensor, positives: Tensor) -> Tensor:
+    """Symmetric InfoNCE (van den Oord et al. 2018): each has to be told from all others of the batch, both ways."""
+    logits = anchors @ positives.T / TEMPERATURE
+    truth = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
+
+
 def _random_triplets(anchors: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
     """Distances to the positive, and to another pair's positive: the next one's, since a batch has no order."""
     positive = (anchors - positives).square().sum(dim=1).clamp_min(1e-6).sqrt()
@@ -70,4 +78,5 @@ LOSSES: dict[str, TripletLoss] = {
     "fixed-margin": fixed_margin,
     "adaptive-margin": adaptive_margin,
     "hardest": hardest_in_batch,
+    "infonce": infonce,
 }

@@ -1,0 +1,62 @@
+"""``geomatch evaluate matching``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geomatch.console import Quiet, Verbose, friendly, log, progress, set_verbosity
+
+
+@friendly
+def matching(
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|OPTICAL.tif,SAR.tif",
+            help="Pairs: validation, ombria, simulated, or two co-registered files; may be repeated.",
+        ),
+    ] = None,
+    methods: Annotated[str, typer.Option(help="Methods separated by commas, or all.")] = "all",
+    detectors: Annotated[str, typer.Option(help="Detectors whose repeatability is measured, or all, or none.")] = "all",
+    count: Annotated[int, typer.Option(help="Random pairs of each set.")] = 400,
+    size: Annotated[int, typer.Option(help="Side of an image, pixels.")] = 256,
+    keypoints: Annotated[int, typer.Option(help="Keypoints asked of each detector.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Folder of the real imagery.", envvar="GEOMATCH_DATA")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for predictions and scores; a run there is resumed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare local matching methods on SAR–optical pairs, aligned and warped by random similarities.
+
+    A pair counts as registered where the fitted transform puts the corners within 10 px of the truth; a match as
+    correct within 5 px.
+    """
+    from geomatch.matching.compare import SCORES, Comparison, compare, tables
+    from geomatch.summary import print_tables
+
+    set_verbosity(verbose, quiet)
+    asked = Comparison(
+        pairs=tuple(pairs or ["validation"]),
+        methods=methods,
+        detectors=detectors,
+        count=count,
+        size_px=size,
+        keypoints=keypoints,
+        seed=seed,
+    )
+    with progress(quiet) as step:
+        scores = compare(asked, data, output, step)
+    if as_json:
+        typer.echo(json.dumps(scores, indent=1, allow_nan=False))
+    elif not quiet:
+        print_tables(tables(scores))
+    if output is not None:
+        log.warning("scores: %s", output / SCORES)
