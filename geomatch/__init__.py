@@ -56,6 +56,7 @@ def build_index(
     backend: str = defaults.BACKEND,
     vectors: str = "auto",
     min_valid: float = 0.5,
+    working_gsd_m: float | None = None,
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TileIndex:
@@ -72,6 +73,7 @@ def build_index(
         backend: what runs its network: "auto", "torch", "onnxruntime" or "openvino".
         vectors: "auto", or a FAISS factory string.
         min_valid: tiles with a smaller share of valid pixels are left out.
+        working_gsd_m: pixel at which map and strips are compared, metres; default the map's own.
         overwrite: replace an index that is there; it stays until the new one is complete.
         progress: called with the stage, what is done and the total.
 
@@ -93,6 +95,7 @@ def build_index(
         backend=backend,
         vectors=vectors,
         min_valid=min_valid,
+        working_gsd_m=working_gsd_m,
         overwrite=overwrite,
         **watched,
     )

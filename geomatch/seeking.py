@@ -102,15 +102,18 @@ class Seeker:
         self._index = index
         self._pixels = pixels
         self._exhaustive = exhaustive
-        self._cell_px, self._tile_px = index.encoder.cell_px, index.manifest.tiles.size_px
+
+    @property
+    def _cell_px(self) -> int:
+        return self._index.encoder.cell_px
 
     def places(self, raw: RawStrip) -> list[Hypothesis]:
         """Places at the attitudes where they look most like the strip: the likeliest first, the others by score."""
-        apart = DISTINCT_CELLS * self._cell_px
+        apart, tile_px = DISTINCT_CELLS * self._cell_px, self._index.manifest.tiles.size_px
         parts = raw.richest_parts(hypotheses.PROBE_PX, hypotheses.PROBES)
 
         def probe(part: RawStrip) -> Asked:
-            return lambda attitude: Query.of(self._index, part.middle_at(attitude, self._tile_px))
+            return lambda attitude: Query.of(self._index, part.middle_at(attitude, tile_px))
 
         probes = [probe(part) for part in parts]
         attitudes = list(raw.tolerance.attitudes(self._index.encoder.steps))
@@ -160,7 +163,7 @@ class Seeker:
     def _looked_at(self, one: Hypothesis, raw: RawStrip) -> Hypothesis:
         """A place with what the pixels say of it, where they put it."""
         strip = raw.at(one.attitude)
-        refiner = Refiner.of(strip, self._tile_px, self._cell_px, self._pixels)
+        refiner = Refiner.of(strip, self._index.manifest.tiles.size_px, self._cell_px, self._pixels)
         if refiner is None:
             return one
         look = refiner.at(one.center_px - strip.middle_px)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.nets.shapes import EncoderShape, HardNetShape, LTFormerShape, Shape
+from geomatch.nets.shapes import EncoderShape, HardNetShape, KeypointShape, LTFormerShape, Shape
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,7 @@ ARCHITECTURES: dict[type[Any], str] = {
     EncoderShape: "geomatch.nets.encoder.EncoderNet",
     LTFormerShape: "geomatch.nets.ltformer.LTFormer",
     HardNetShape: "geomatch.nets.hardnet.HardNet",
+    KeypointShape: "geomatch.nets.keypoint_detector.KeypointNet",
 }
 
 

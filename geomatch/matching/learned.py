@@ -1,4 +1,4 @@
-"""Trained networks as descriptors, by the weights that they are told."""
+"""Trained networks as detectors and descriptors, by the weights that they are told."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from geomatch.matching.descriptors import Described
-from geomatch.matching.keypoints import Keypoints
+from geomatch.matching.keypoints import BORDER_PX, Keypoints
 from geomatch.matching.patches import patches, standardised
 from geomatch.matching.side import Side
-from geomatch.nets.shapes import HardNetShape, LTFormerShape
+from geomatch.nets.keypoint_detector import KeypointNet, standard, summits
+from geomatch.nets.shapes import HardNetShape, KeypointShape, LTFormerShape
 from geomatch.weights import Weights
 
 BATCH = 256
@@ -52,6 +53,33 @@ class PatchDescriptor:
                 cut = standardised(patches(image, part, self._side_px, self._patch_px))
                 made.append(self._net(torch.from_numpy(cut)[:, None]).float().numpy())
         return Described(keypoints, np.concatenate(made))
+
+
+class KeypointDetector:
+    """A network that scores every pixel, as a detector.
+
+    Args:
+        net: standardised images [1 x 1 x H x W] -> scores of the same size.
+    """
+
+    def __init__(self, net: Callable[[Tensor], Tensor]) -> None:
+        self._net = net
+
+    @classmethod
+    def load(cls, name: str) -> KeypointDetector:
+        """With shipped weights, or those of a file; raises as ``Weights.find``."""
+        weights = Weights.find(name, KeypointShape)
+        return cls(cast(Callable[[Tensor], Tensor], weights.load_into(KeypointNet(weights.shape))))
+
+    def __call__(self, side: Side, most: int) -> Keypoints:
+        """The strongest; none within 8 px of the edge or of nodata."""
+        image = torch.from_numpy(side.bytes.astype(np.float32) / 255)[None, None]
+        with torch.inference_mode():
+            score = self._net(standard(image))[0, 0].float()
+            places = summits(score, max(side.image.size // 16, most), margin=BORDER_PX)
+            strength = score[places[:, 1], places[:, 0]].numpy().astype(np.float64)
+        found = Keypoints.at(places.numpy() + 0.5, strength)
+        return found[found.inside(side)][:most]
 
 
 def _ltformer(shape: LTFormerShape) -> nn.Module:

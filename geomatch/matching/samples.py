@@ -34,11 +34,13 @@ class Warp:
         turn_deg: to either side.
         scale: least and greatest.
         shift_px: to either side, of either coordinate.
+        projective: to either side, change of depth from the middle to the edge.
     """
 
     turn_deg: float
     scale: tuple[float, float]
     shift_px: float
+    projective: float = 0.0
 
     def draw(self, rng: np.random.Generator, size_px: int) -> Matrix:
         """[3 x 3] from pixels of the SAR image to those of the optical one, both of one size: about the middle."""
@@ -46,10 +48,13 @@ class Warp:
         turn = np.radians(rng.uniform(-self.turn_deg, self.turn_deg))
         shift = rng.uniform(-self.shift_px, self.shift_px, 2)
         linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        out = np.eye(3)
-        out[:2, :2] = linear
-        out[:2, 2] = size_px / 2 + shift - linear @ (size_px / 2, size_px / 2)
-        return out
+        half = size_px / 2
+        about = np.eye(3)
+        about[:2, :2] = linear
+        about[2, :2] = rng.uniform(-self.projective, self.projective, 2) / half
+        before, after = np.eye(3), np.eye(3)
+        before[:2, 2], after[:2, 2] = -half, half + shift
+        return np.asarray(after @ about @ before)
 
 
 ALIGNED = Warp(0.0, (1.0, 1.0), 0.0)
@@ -108,7 +113,8 @@ def warped(
 def needed_px(warp: Warp, size_px: int) -> int:
     """Side of a pair in which every warped image of a size lies."""
     turn = np.radians(min(warp.turn_deg, 45.0))
-    return int(np.ceil(size_px * max(warp.scale) * (np.cos(turn) + np.sin(turn)) + 2 * warp.shift_px)) + 2
+    scale = max(warp.scale) / (1 - 2 * warp.projective)
+    return int(np.ceil(size_px * scale * (np.cos(turn) + np.sin(turn)) + 2 * warp.shift_px)) + 2
 
 
 def validation_source(data: Path) -> PairSource:

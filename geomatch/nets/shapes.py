@@ -101,4 +101,19 @@ class HardNetShape:
     dropout: float = 0.1
 
 
-Shape = EncoderShape | LTFormerShape | HardNetShape
+@dataclass(frozen=True)
+class KeypointShape:
+    """Of ``geomatch.nets.keypoint_detector.KeypointNet``.
+
+    Attributes:
+        width: channels of the first layer; 32 as published.
+        weights: of the score maps at full, half and quarter resolution; 0 leaves one out.
+        deformable: whether the last three convolutions are.
+    """
+
+    width: int = 32
+    weights: tuple[float, float, float] = (0.1, 0.3, 0.6)
+    deformable: bool = True
+
+
+Shape = EncoderShape | LTFormerShape | HardNetShape | KeypointShape

@@ -48,9 +48,19 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(build, "build_index", spy)
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi").exit_code == 0
     words = ["--tile", 96, "--stride", 24, "--vectors", "Flat", "--bbox", "1,2,3,4", "--bbox-crs", "EPSG:4326"]
-    words += ["--min-valid", 0.25, "--overwrite", "--encoder", "a.safetensors", "--backend", "torch"]
+    words += [
+        "--working-gsd",
+        20,
+        "--min-valid",
+        0.25,
+        "--overwrite",
+        "--encoder",
+        "a.safetensors",
+        "--backend",
+        "torch",
+    ]
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", *words).exit_code == 0
-    told = BuildOptions(96, 24, "a.safetensors", "torch", "Flat", (1, 2, 3, 4), "EPSG:4326", 0.25)
+    told = BuildOptions(96, 24, "a.safetensors", "torch", "Flat", (1, 2, 3, 4), "EPSG:4326", 0.25, 20)
     assert seen == [(BuildOptions(), False), (told, True)]
     for field in fields(BuildOptions):  # every option was told apart
         assert getattr(told, field.name) != getattr(BuildOptions(), field.name)

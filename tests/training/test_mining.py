@@ -414,7 +414,7 @@ def test_run_leaves_places_far_enough_apart(scenes: Path, tmp_path: Path) -> Non
 
 def test_mining_changes_nothing_else(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where batches do not look at the file, weights are those of a run that does not mine."""
-    monkeypatch.setattr("geomatch.training.data.MINED", "elsewhere.json")
+    monkeypatch.setattr("geomatch.training.run.MINED", "elsewhere.json")
     weights = []
     for name, share in (("on", 1), ("off", 0)):
         words = ["data.mining.every_epochs=1", f"data.mining.share={share}"]

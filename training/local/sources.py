@@ -43,7 +43,8 @@ class CropConfig:
         root: folder that the paths are relative to.
         scenes, folders, simulated: as of the encoder's ``DataConfig``.
         side_px: of a crop; patches of a folder may be smaller.
-        scale, turn_deg, shift_px: by up to how much the SAR crop is scaled, turned and moved against the optical one.
+        scale, turn_deg, shift_px, projective: how far the SAR crop is from the optical one
+            (``geomatch.matching.samples.Warp``).
         batch: examples of a step.
         steps_per_epoch: batches that make an epoch.
         workers: processes that make examples.
@@ -58,6 +59,7 @@ class CropConfig:
     scale: tuple[float, float] = (0.9, 1.15)
     turn_deg: float = 15.0
     shift_px: float = 8.0
+    projective: float = 0.0
     batch: int = 16
     steps_per_epoch: int = 50
     workers: int = 1
@@ -104,7 +106,7 @@ def held_out(config: CropConfig, scene: SceneConfig, count: int, seed: int) -> l
 def disturbed(pair: Pair, rng: np.random.Generator, config: CropConfig, *, plain: bool = False) -> Sample:
     """A pair whose SAR image is turned, scaled and moved about its middle, both in their own photometry."""
     side = min(pair.valid.shape[0], config.side_px)
-    made = Sample.of(pair, Warp(config.turn_deg, config.scale, config.shift_px).draw(rng, side), side)
+    made = Sample.of(pair, _warp_of(config).draw(rng, side), side)
     if plain:
         return made
     optical = replace(made.optical, image=_optical(made.optical.image, rng, config.photometry))
@@ -112,7 +114,11 @@ def disturbed(pair: Pair, rng: np.random.Generator, config: CropConfig, *, plain
 
 
 def _needed_px(config: CropConfig) -> int:
-    return needed_px(Warp(config.turn_deg, config.scale, config.shift_px), config.side_px)
+    return needed_px(_warp_of(config), config.side_px)
+
+
+def _warp_of(config: CropConfig) -> Warp:
+    return Warp(config.turn_deg, config.scale, config.shift_px, config.projective)
 
 
 def _optical(grey: NDArray[np.float32], rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:

@@ -1,0 +1,80 @@
+"""A keypoint detector for both modalities: scores at three depths of one shared trunk.
+
+Li et al. 2022 (ISPRS Archives), self-supervised: 3 x 3 convolutions of 32/64, 64/64 and 128/128 channels, then three
+deformable ones of 128. A score map stands where a channel is peaky in space, softplus of a value less the mean of its
+neighbours, and among channels, softplus of it less the mean of all; the product's greatest over channels counts. The
+maps are brought to the image's size and summed with weights 0.1, 0.3 and 0.6.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geomatch.nets.deform import DeformableConv
+from geomatch.nets.shapes import KeypointShape
+
+
+class Layer(nn.Sequential):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, *, deformable: bool = False) -> None:
+        conv: nn.Module = DeformableConv(inputs, outputs) if deformable else nn.Conv2d(inputs, outputs, 3, padding=1)
+        super().__init__(conv, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def peakiness(features: Tensor) -> Tensor:
+    """Score map of features: [B x C x h x w] -> [B x 1 x h x w]."""
+    around = functional.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
+    in_space = functional.softplus(features - around)
+    among_channels = functional.softplus(features - features.mean(dim=1, keepdim=True))
+    return (in_space * among_channels).amax(dim=1, keepdim=True)
+
+
+class KeypointNet(nn.Module):
+    """Scores every pixel of an image of either modality."""
+
+    def __init__(self, shape: KeypointShape) -> None:
+        super().__init__()
+        self.shape = shape
+        w = shape.width
+        self.first = nn.Sequential(Layer(1, w), Layer(w, 2 * w))
+        self.second = nn.Sequential(nn.MaxPool2d(2), Layer(2 * w, 2 * w), Layer(2 * w, 2 * w))
+        deep = [Layer(4 * w, 4 * w, deformable=shape.deformable) for _ in range(3)]
+        self.third = nn.Sequential(nn.MaxPool2d(2), Layer(2 * w, 4 * w), Layer(4 * w, 4 * w), *deep)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image: [B x 1 x H x W], standardised -> scores [B x 1 x H x W], all positive."""
+        near = self.first(image)
+        middle = self.second(near)
+        deep = self.third(middle)
+        total = image.new_zeros(())
+        for features, weight in zip((near, middle, deep), self.shape.weights, strict=True):
+            if weight:
+                total = total + weight * self._enlarged(peakiness(features), image)
+        return total
+
+    @staticmethod
+    def _enlarged(score: Tensor, image: Tensor) -> Tensor:
+        return functional.interpolate(score, size=image.shape[2:], mode="bilinear", align_corners=False)
+
+
+def standard(image: Tensor) -> Tensor:
+    """Images [B x 1 x H x W], each less its mean over its deviation."""
+    mean = image.mean(dim=(2, 3), keepdim=True)
+    return (image - mean) / image.std(dim=(2, 3), keepdim=True).clamp_min(1e-3)
+
+
+def summits(score: Tensor, most: int, *, radius: int = 2, margin: int = 8) -> Tensor:
+    """Places of the highest scores that are highest within a radius: [H x W] -> [N x 2] columns and rows, N <= most.
+
+    Those within ``margin`` pixels of the edge are left out, where half of a neighbourhood is missing: what the authors
+    name as future work.
+    """
+    highest = functional.max_pool2d(score[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
+    inside = torch.zeros_like(score, dtype=torch.bool)
+    inside[margin:-margin, margin:-margin] = True
+    rows, cols = torch.nonzero((score == highest) & inside, as_tuple=True)
+    order = torch.argsort(score[rows, cols], descending=True, stable=True)[:most]
+    return torch.stack([cols[order], rows[order]], dim=1)

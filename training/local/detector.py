@@ -1,0 +1,228 @@
+"""``geomatch train detector``: a keypoint detector whose scores of one modality predict those of the other.
+
+Li et al. 2022: a Huber loss between the score map of one image and the other's, warped back. That loss alone is zero
+for any constant map. Two things prevent that here: each map is compared after its own mean and deviation have been
+taken out, so that a flat one has nothing to gain, and ``peaky`` asks that within cells of 16 px the highest score
+stands out, as R2D2's repeatability does (Revaud et al. 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from geomatch.config import read_config
+from geomatch.console import Step
+from geomatch.files import published
+from geomatch.matching.learned import KeypointDetector
+from geomatch.matching.samples import Sample
+from geomatch.matching.scores import repeatability
+from geomatch.nets.keypoint_detector import KeypointNet, standard
+from geomatch.nets.shapes import KeypointShape
+from geomatch.weights import SUFFIX, save_weights
+
+from ..config import TrainerConfig
+from ..data import scene_named
+from ..jobs import SCORE, Job, load_checkpoint, run_job
+from ..streams import Batch, StreamData
+from .optimizers import LocalOptimizerConfig, make_optimizer
+from .sources import CropConfig, held_out
+from .streams import CropBatches, Example
+
+VALIDATION_SEED = 7
+CELL_PX = 16  # within which one score has to stand out
+FLAT = 1e-3
+
+
+@dataclass
+class DetectorNetConfig:
+    """The network, as of ``KeypointShape``."""
+
+    width: int = 32
+    weights: tuple[float, float, float] = (0.1, 0.3, 0.6)
+    deformable: bool = True
+
+
+@dataclass
+class DetectorValidationConfig:
+    """Crops of a scene's validation boxes whose keypoints are looked for in the other image.
+
+    Attributes:
+        scene: which of the scenes.
+        crops: how many.
+        keypoints: of each image.
+        every_epochs: how often.
+    """
+
+    scene: str = ""
+    crops: int = 30
+    keypoints: int = 200
+    every_epochs: int = 2
+
+
+@dataclass
+class DetectorConfig:
+    """One training run of a detector.
+
+    Attributes:
+        name: of the run.
+        seed: of everything that is random.
+        peaky: weight of the term that asks for peaks.
+    """
+
+    name: str = "detector"
+    seed: int = 1
+    peaky: float = 0.5
+    data: CropConfig = field(default_factory=lambda: CropConfig(side_px=240, projective=0.1))
+    net: DetectorNetConfig = field(default_factory=DetectorNetConfig)
+    optimizer: LocalOptimizerConfig = field(default_factory=lambda: LocalOptimizerConfig("adam", 1e-3, 0.0))
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: DetectorValidationConfig = field(default_factory=DetectorValidationConfig)
+
+
+def load_detector_config(file: Path, overrides: Sequence[str] = ()) -> DetectorConfig:
+    """A run from YAML and overrides; raises as ``geomatch.config.read_config``."""
+    return read_config(file, DetectorConfig, overrides, examples="configs/detector")
+
+
+def images_of(sample: Sample, rng: np.random.Generator) -> Example:
+    """Both images and the transform of a pair: "optical" and "sar" [1 x H x W], "to_optical" [3 x 3], "known" [H x W].
+
+    ``known`` are pixels of the optical image that both know.
+    """
+    del rng
+    images = {side.modality: side.bytes[None].astype(np.float32) / 255 for side in (sample.optical, sample.sar)}
+    return images | {"to_optical": sample.to_optical.astype(np.float32), "known": sample.optical.valid}
+
+
+def warped_back(score: Tensor, to_optical: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores of the SAR image where they lie in the optical one, and which pixels of that have one.
+
+    Args:
+        score: [B x 1 x H x W].
+        to_optical: [B x 3 x 3], corner convention.
+
+    Returns:
+        [B x 1 x H x W] scores and [B x 1 x H x W] bool.
+    """
+    _, _, height, width = score.shape
+    x, y = torch.meshgrid(
+        torch.arange(width, device=score.device) + 0.5, torch.arange(height, device=score.device) + 0.5, indexing="xy"
+    )
+    points = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    moved = torch.einsum("bij,hwj->bhwi", torch.linalg.inv(to_optical.float()), points)
+    at = moved[..., :2] / moved[..., 2:]
+    grid = torch.stack([2 * at[..., 0] / width - 1, 2 * at[..., 1] / height - 1], dim=-1)
+    inside = (grid.abs() < 1).all(dim=-1)[:, None]
+    return functional.grid_sample(score, grid.to(score.dtype), padding_mode="border", align_corners=False), inside
+
+
+def agreement_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
+    """Huber loss between two score maps [B x 1 x H x W], each standardised over what is known of it [B x 1 x H x W]."""
+    share = known.float()
+    return functional.huber_loss(_standardised(first, share) * share, _standardised(second, share) * share)
+
+
+def peak_loss(score: Tensor) -> Tensor:
+    """How little the highest score of every cell of CELL_PX stands above its mean, in deviations of the map; >= 0."""
+    whole = torch.ones_like(score)
+    even = _standardised(score, whole)
+    apart = functional.max_pool2d(even, CELL_PX) - functional.avg_pool2d(even, CELL_PX)
+    return functional.softplus(3.0 - apart).mean()
+
+
+def _standardised(score: Tensor, share: Tensor) -> Tensor:
+    count = share.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+    mean = (score * share).sum(dim=(2, 3), keepdim=True) / count
+    variance = ((score - mean).square() * share).sum(dim=(2, 3), keepdim=True) / count
+    return (score - mean) / (variance + FLAT**2).sqrt()
+
+
+class DetectorTask(pl.LightningModule):
+    """The loss of a batch, and the repeatability on held-out crops."""
+
+    def __init__(self, config: DetectorConfig, total_steps: int) -> None:
+        super().__init__()
+        self._config, self._total_steps = config, total_steps
+        near, middle, deep = config.net.weights
+        self.net = KeypointNet(KeypointShape(config.net.width, (near, middle, deep), config.net.deformable))
+        self._held_out: list[Sample] | None = None
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """One batch of pairs; both modalities go through the batch norms together."""
+        del number
+        both = self.net(standard(torch.cat([batch["optical"], batch["sar"]]))).float()
+        optical, sar = both.chunk(2)
+        back, inside = warped_back(sar, batch["to_optical"])
+        agreement = agreement_loss(optical, back, inside & batch["known"][:, None])
+        peaks = peak_loss(both)
+        self.log("loss_agreement", agreement)
+        self.log("loss_peaks", peaks)
+        return agreement + self._config.peaky * peaks
+
+    def configure_optimizers(self) -> Any:
+        """As configured."""
+        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
+
+    def on_train_epoch_end(self) -> None:
+        """Validate; in the last epoch in any case."""
+        v, epochs = self._config.validation, self.current_epoch + 1
+        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
+        if v.scene and (ends or not epochs % v.every_epochs):
+            self.log(SCORE, self.validated())
+
+    def validated(self) -> float:
+        """Mean repeatability at 2 px."""
+        v = self._config.validation
+        if self._held_out is None:
+            scene = scene_named(self._config.data.scenes, v.scene)
+            self._held_out = held_out(self._config.data, scene, v.crops, VALIDATION_SEED)
+        self.net.eval()
+        detect = KeypointDetector(self.net)
+        shares = []
+        for one in self._held_out:
+            ours, theirs = detect(one.sar, v.keypoints), detect(one.optical, v.keypoints)
+            shares.append(repeatability(ours.xy_px, theirs.xy_px, one.to_optical, one.sar.size_px))
+        self.net.train()
+        return float(np.mean(shares))
+
+
+def train_detector(config: DetectorConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
+    """Train a detector; a run that is in ``output`` goes on from its last checkpoint.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        UsageError, InputError, OutputError: as ``run_job``.
+    """
+    total = config.data.steps_per_epoch * config.trainer.max_epochs
+    job = Job(
+        config,
+        load_detector_config,
+        lambda: DetectorTask(config, total),
+        lambda: StreamData(partial(_batches, config.data), config.data.workers, config.seed),
+        config.data.steps_per_epoch,
+        validated=bool(config.validation.scene),
+    )
+    chosen = run_job(job, output, progress)
+    task = DetectorTask(config, 1)
+    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
+    file = output / f"detector{SUFFIX}"
+    with published(file) as part:
+        save_weights(task.net, part, {"run": config.name, "seed": str(config.seed)})
+    return file
+
+
+def _batches(data: CropConfig, seeds: tuple[int, ...], folder: Path) -> CropBatches:
+    del folder
+    return CropBatches(data, images_of, *seeds)
