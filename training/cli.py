@@ -1,4 +1,4 @@
-"""``geomatch train encoder | finetune | sheet | card | discrepancy``."""
+"""``geomatch train encoder | finetune | descriptor | detector | sheet | card | discrepancy``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import typer
 from geomatch.console import Quiet, Verbose, friendly, progress, set_verbosity
 from geomatch.extras import needs_extra
 
-app = typer.Typer(help="Train the encoder, or fine-tune it on a city of your own.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train the encoder, fine-tune it on a city of your own, or train local features.", no_args_is_help=True
+)
 
+Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted keys, like trainer.max_epochs=1.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that is there is resumed.")]
 
 
@@ -22,7 +25,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run;
 def encoder(
     config: Annotated[Path, typer.Option(help="YAML of the run, see configs/encoder.")],
     output: Output,
-    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted keys, like trainer.max_epochs=1.")] = None,
+    overrides: Overrides = None,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -62,6 +65,48 @@ def finetune(
         weights = finetune_encoder(optical, sar, output, start=start, minutes=minutes, holdout=holdout, progress=step)
     if not quiet:
         typer.echo(f"{weights}\ngeomatch index build {optical} -o city.gmi --encoder {weights}")
+
+
+@app.command()
+@friendly
+def descriptor(
+    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/descriptor.")],
+    output: Output,
+    overrides: Overrides = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a descriptor of patches; repeat the command to resume a run that was killed."""
+    with needs_extra("train", "training"):
+        from .local.descriptor import load_descriptor_config, train_descriptor
+
+    set_verbosity(verbose, quiet)
+    loaded = load_descriptor_config(config, overrides or [])
+    with progress(quiet) as step:
+        weights = train_descriptor(loaded, output, step)
+    if not quiet:
+        typer.echo(str(weights))
+
+
+@app.command()
+@friendly
+def detector(
+    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/detector.")],
+    output: Output,
+    overrides: Overrides = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a keypoint detector; repeat the command to resume a run that was killed."""
+    with needs_extra("train", "training"):
+        from .local.detector import load_detector_config, train_detector
+
+    set_verbosity(verbose, quiet)
+    loaded = load_detector_config(config, overrides or [])
+    with progress(quiet) as step:
+        weights = train_detector(loaded, output, step)
+    if not quiet:
+        typer.echo(str(weights))
 
 
 @app.command()

@@ -162,6 +162,8 @@ def repeated(
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % of a mean, by the normal distribution."""
-    half = 1.96 * float(values.std(ddof=1)) / float(np.sqrt(len(values))) if len(values) > 1 else float("inf")
+    """95 % of a mean of shares, by the normal distribution; of a single one nothing is known."""
+    if len(values) < 2:
+        return 0.0, 1.0
+    half = 1.96 * float(values.std(ddof=1)) / float(np.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from ..streams import Batch, StreamData
 from .optimizers import LocalOptimizerConfig, make_optimizer
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
-from .triplets import LOSSES
+from .triplets import LOSSES, TEMPERATURE, infonce
 
 VALIDATION_SEED = 7
 APART_PX = 12  # places of one crop nearer than this are not told apart
@@ -85,6 +86,7 @@ class DescriptorConfig:
         seed: of everything that is random.
         points: places of each crop.
         detector: that finds them.
+        temperature: that inner products are divided by, of infonce.
         loss: lt, fixed-margin, adaptive-margin, hardest or infonce (``local.triplets``).
     """
 
@@ -93,6 +95,7 @@ class DescriptorConfig:
     points: int = 16
     detector: str = "gftt"
     loss: str = "infonce"
+    temperature: float = TEMPERATURE
     data: CropConfig = field(default_factory=CropConfig)
     net: DescriptorNetConfig = field(default_factory=DescriptorNetConfig)
     optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
@@ -173,6 +176,9 @@ class DescriptorTask(pl.LightningModule):
         super().__init__()
         self._config, self._total_steps = config, total_steps
         self.net = make_descriptor_net(config.net)
+        self._loss = LOSSES[config.loss]
+        if self._loss is infonce:
+            self._loss = partial(infonce, temperature=config.temperature)
         self._held_out: list[Example] | None = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
@@ -185,13 +191,18 @@ class DescriptorTask(pl.LightningModule):
         first, second = self.net(optical[mixed]).float(), self.net(sar[mixed]).float()
         anchors = torch.where(swapped[:, None], second, first)
         positives = torch.where(swapped[:, None], first, second)
-        loss = LOSSES[self._config.loss](anchors, positives)
+        loss = self._loss(anchors, positives)
         self.log("loss", loss)
         return loss
 
     def configure_optimizers(self) -> Any:
         """As configured."""
         return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """By the norm of all gradients, where that is configured."""
+        if self._config.optimizer.clip:
+            self.clip_gradients(optimizer, self._config.optimizer.clip, "norm")
 
     def on_train_epoch_end(self) -> None:
         """Validate; in the last epoch in any case."""

@@ -20,6 +20,7 @@ class LocalOptimizerConfig:
         lr, weight_decay: of it.
         momentum: of sgd.
         warmup_steps: over which the learning rate rises.
+        clip: bound of the gradients' norm; 0 for none.
         cosine: whether it then falls to zero by the run's end, or stays.
     """
 
@@ -28,6 +29,7 @@ class LocalOptimizerConfig:
     weight_decay: float = 0.01
     momentum: float = 0.9
     warmup_steps: int = 20
+    clip: float = 0.0
     cosine: bool = True
 
 

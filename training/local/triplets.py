@@ -59,9 +59,9 @@ def hardest_in_batch(anchors: Tensor, positives: Tensor) -> Tensor:
     return functional.relu(positive - negative + MARGIN).mean()
 
 
-def infonce(anchors: Tensor, positives: Tensor) -> Tensor:
+def infonce(anchors: Tensor, positives: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """Symmetric InfoNCE (van den Oord et al. 2018): each has to be told from all others of the batch, both ways."""
-    logits = anchors @ positives.T / TEMPERATURE
+    logits = anchors @ positives.T / temperature
     truth = torch.arange(len(logits), device=logits.device)
     return (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits.T, truth)) / 2
 

@@ -1,0 +1,161 @@
+"""Methods on images of one kind under transforms made by hand, where each has to find its way, and on bad ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from places import SIZE, flat, pair, similarity
+
+from geomatch.matching.descriptors import DESCRIPTORS, Described
+from geomatch.matching.fit import Fit, fit
+from geomatch.matching.gloh import GlohDescriptor, redefined_gradient
+from geomatch.matching.keypoints import BORDER_PX, DETECTORS, Keypoints
+from geomatch.matching.matches import Matches, Rule, neighbours
+from geomatch.matching.methods import METHODS, method
+from geomatch.matching.patches import patches, standardised
+from geomatch.matching.scores import corner_error_px, correct, repeatability, residual_rms
+from geomatch.matching.side import Side
+
+TURNED = similarity(8, 1.08, (6, -9))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_finds_the_same_image_turned_and_scaled(name: str) -> None:
+    sar, optical = pair(TURNED)
+    matches = method(name)(sar, optical)
+    assert correct(matches, TURNED).sum() >= 20
+    found = fit(matches, sar.size_px)
+    assert isinstance(found, Fit), matches.reason
+    assert corner_error_px(found.matrix, TURNED, sar.size_px) < 3
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("bad", ["flat", "nodata", "tiny"])
+def test_method_says_why_there_is_nothing(name: str, bad: str) -> None:
+    sar, optical = pair(TURNED)
+    if bad == "flat":
+        sar = flat()
+    elif bad == "nodata":
+        sar = replace(sar, valid=np.zeros_like(sar.valid))
+    else:
+        sar = Side(sar.image[:20, :20], sar.valid[:20, :20], "sar")
+    matches = method(name)(sar, optical)
+    assert bool(matches.reason) == (len(matches) == 0)
+    if bad != "tiny":
+        assert len(matches) == 0
+        assert "SAR" in matches.reason or "sar" in matches.reason
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detector_gives_the_strongest_and_none_at_edges_or_nodata(name: str) -> None:
+    sar, _ = pair(np.eye(3))
+    valid = sar.valid.copy()
+    valid[:, 200:] = False
+    found = DETECTORS[name](replace(sar, valid=valid), 50)
+    assert 0 < len(found) <= 50
+    assert (np.diff(found.score) <= 0).all()
+    assert found.xy_px.min() > BORDER_PX
+    assert found.xy_px[:, 0].max() < 200 - BORDER_PX + 1
+    assert found.xy_px[:, 1].max() < SIZE - BORDER_PX
+
+
+def test_keypoints_survive_the_way_through_opencv() -> None:
+    sar, _ = pair(np.eye(3))
+    found = DETECTORS["sift"](sar, 30)
+    again = Keypoints.from_opencv(found.opencv())
+    np.testing.assert_allclose(again.xy_px, found.xy_px, atol=1e-4)
+    np.testing.assert_allclose(again.angle_deg, found.angle_deg, atol=1e-3)
+    np.testing.assert_array_equal(again.octave, found.octave)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "hamming"])
+@pytest.mark.parametrize("rule", [Rule(), Rule(ratio=0.8, mutual=False), Rule(distance=0.9)])
+def test_neighbours_are_those_of_a_plain_loop(metric: str, rule: Rule) -> None:
+    rng = np.random.default_rng(0)
+    if metric == "hamming":
+        first, second = (rng.integers(0, 256, (n, 64)).astype(np.uint8) for n in (40, 50))
+        for number in range(30):  # each has one that is nearer than all others, and by how much is told apart
+            second[number] = first[number]
+            second[number, : number + 1] ^= 1
+        table = np.array([[float(np.unpackbits(a ^ b).sum()) for b in second] for a in first])
+    else:
+        first, second = (rng.normal(0, 0.3, (n, 8)).astype(np.float32) for n in (40, 50))
+        table = np.array([[float(np.sqrt(((a - b) ** 2).sum())) for b in second] for a in first])
+    expected = set()
+    for row in range(40):
+        order = np.argsort(table[row], kind="stable")
+        near, next_near = table[row, order[0]], table[row, order[1]]
+        kept = near <= rule.ratio * next_near and (rule.distance is None or near <= rule.distance)
+        if rule.mutual:
+            kept = kept and table[:, order[0]].min() == near
+        if kept:
+            expected.add((row, round(near, 3)))
+    at = np.zeros((50, 2))
+    kind = "hamming" if metric == "hamming" else "euclidean"
+    found = neighbours(
+        Described(Keypoints.at(at[:40]), first, kind),  # type: ignore[arg-type]
+        Described(Keypoints.at(at), second, kind),  # type: ignore[arg-type]
+        rule,
+    )
+    pairs = {(int(row), round(float(d), 3)) for row, d in zip(found.first, found.distance, strict=True)}
+    assert {one for one in pairs if one[0] < 30} == {one for one in expected if one[0] < 30}
+    assert metric == "hamming" or pairs == expected  # the others' distances are whole numbers, and ties occur
+    assert (np.diff(found.distance) >= 0).all()
+
+
+def test_patch_is_what_lies_around_the_keypoint() -> None:
+    image = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    (cut,) = patches(image, Keypoints.at(np.array([[32.0, 20.0]])), 8, 8)
+    np.testing.assert_allclose(cut, image[16:24, 28:36])
+    even = standardised(cut[None])[0]
+    assert even.mean() == pytest.approx(0, abs=1e-5)
+    assert even.std() == pytest.approx(1, abs=1e-5)
+    assert not standardised(np.full((1, 4, 4), 7, np.float32)).any()
+
+
+def test_gloh_has_136_numbers_that_do_not_turn_with_the_image() -> None:
+    sar, optical = pair(similarity(30, 1.0, (0, 0)))
+    places = np.array([[128.0, 128.0], [110.0, 140.0], [150.0, 120.0], [135.0, 105.0]])
+    turn = similarity(30, 1.0, (0, 0))
+    moved = places @ turn[:2, :2].T + turn[:2, 2]
+    ours, theirs = (GlohDescriptor()(side, Keypoints.at(at)) for side, at in ((sar, places), (optical, moved)))
+    assert ours.vectors.shape == (4, 136)
+    np.testing.assert_allclose(np.linalg.norm(ours.vectors, axis=1), 1, atol=1e-5)
+    alike = ours.vectors @ theirs.vectors.T
+    assert (alike.argmax(axis=1) == np.arange(4)).all()
+    turned = (theirs.keypoints.angle_deg - ours.keypoints.angle_deg) % 360
+    assert np.median(np.abs(turned - 30)) < 5
+
+
+def test_redefined_gradient_does_not_see_inversion() -> None:
+    sar, _ = pair(np.eye(3))
+    one, other = redefined_gradient(sar.image, 1.5), redefined_gradient(np.float32(1) - sar.image, 1.5)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_rootsift_is_the_root_of_the_shares() -> None:
+    sar, _ = pair(np.eye(3))
+    keypoints = DETECTORS["sift"](sar, 10)
+    plain, root = (DESCRIPTORS[name](sar, keypoints).vectors for name in ("sift", "rootsift"))
+    np.testing.assert_allclose(root, np.sqrt(plain / plain.sum(axis=1, keepdims=True)), atol=1e-6)
+
+
+def test_repeatability_counts_every_keypoint_once() -> None:
+    shift = similarity(0, 1.0, (10, 0))
+    ours = np.array([[50.0, 50.0], [50.5, 50.0], [100.0, 100.0], [250.0, 50.0]])  # the last leaves the other image
+    theirs = np.array([[60.0, 50.0], [110.0, 101.9], [200.0, 200.0], [4.0, 20.0]])  # so does the last of these
+    assert repeatability(ours, theirs, shift, (256, 256)) == pytest.approx(2 / 3)
+    assert repeatability(ours[:0], theirs, shift, (256, 256)) == 0
+
+
+def test_residuals_are_about_their_own_fit() -> None:
+    rng = np.random.default_rng(0)
+    source = rng.uniform(0, 256, (12, 2))
+    target = source + (3, 4) + rng.normal(0, 1, (12, 2))
+    every, left_out = residual_rms(Matches(source, target, np.zeros(12), (12, 12)), "translation")
+    move = target - source
+    assert every == pytest.approx(np.sqrt(np.square(move - move.mean(axis=0)).sum(axis=1).mean()))
+    loo = [np.linalg.norm(move[i] - np.delete(move, i, axis=0).mean(axis=0)) for i in range(12)]
+    assert left_out == pytest.approx(np.sqrt(np.square(loo).mean()))

@@ -1,0 +1,94 @@
+"""Networks of local features: shapes, sizes that the papers print, and a deformable convolution against a loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import conv2d, softplus
+
+from geomatch.nets.deform import DeformableConv, deformed
+from geomatch.nets.hardnet import HardNet
+from geomatch.nets.keypoint_detector import KeypointNet, peakiness, standard, summits
+from geomatch.nets.ltformer import LTFormer
+from geomatch.nets.shapes import HardNetShape, KeypointShape, LTFormerShape
+
+
+@pytest.mark.parametrize(("vector", "patch_px"), [(128, 128), (64, 64), (256, 64)])
+def test_ltformer_gives_vectors_of_length_one(vector: int, patch_px: int) -> None:
+    net = LTFormer(LTFormerShape(vector=vector)).eval()
+    with torch.inference_mode():
+        made = net(torch.randn(3, 1, patch_px, patch_px))
+    assert made.shape == (3, vector)
+    torch.testing.assert_close(made.norm(dim=1), torch.ones(3))
+
+
+def test_ltformer_has_the_parameters_that_the_paper_counts() -> None:
+    count = sum(values.numel() for values in LTFormer(LTFormerShape()).parameters())
+    assert round(count / 1e6, 2) == 0.77
+    printed = LTFormer(LTFormerShape(expansions=(8, 8, 4, 8)))
+    assert sum(values.numel() for values in printed.parameters()) > count
+
+
+def test_hardnet_is_the_published_size() -> None:
+    net = HardNet(HardNetShape()).eval()
+    assert sum(values.numel() for values in net.parameters()) == 1_334_560
+    assert net(torch.randn(2, 1, 32, 32)).shape == (2, 128)
+    assert HardNet(HardNetShape(patch_px=64, width=8)).eval()(torch.randn(2, 1, 64, 64)).shape == (2, 128)
+
+
+def at(image: np.ndarray, channel: int, y: float, x: float) -> float:  # type: ignore[type-arg]
+    """Bilinear, zero beyond the edge."""
+    total = 0.0
+    for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+        for col in (int(np.floor(x)), int(np.floor(x)) + 1):
+            if 0 <= row < image.shape[1] and 0 <= col < image.shape[2]:
+                total += image[channel, row, col] * (1 - abs(y - row)) * (1 - abs(x - col))
+    return total
+
+
+def test_deformed_convolution_is_that_of_a_plain_loop() -> None:
+    torch.manual_seed(0)
+    image, weight = torch.randn(1, 2, 5, 6), torch.randn(3, 2, 3, 3)
+    offsets = 1.5 * torch.randn(1, 18, 5, 6)
+    found = deformed(image, offsets, weight)[0].numpy()
+    pixels, moves = image[0].numpy(), offsets[0].numpy()
+    for out in range(3):
+        for row in range(5):
+            for col in range(6):
+                total = 0.0
+                for tap in range(9):
+                    y = row + tap // 3 - 1 + moves[2 * tap + 1, row, col]
+                    x = col + tap % 3 - 1 + moves[2 * tap, row, col]
+                    taps = weight[out, :, tap // 3, tap % 3]
+                    total += sum(float(taps[c]) * at(pixels, c, y, x) for c in range(2))
+                assert found[out, row, col] == pytest.approx(total, abs=1e-4)
+
+
+def test_deformable_layer_begins_as_a_plain_convolution() -> None:
+    layer, image = DeformableConv(2, 4), torch.randn(2, 2, 8, 9)
+    torch.testing.assert_close(layer(image), conv2d(image, layer.weight, padding=1), atol=1e-5, rtol=1e-4)
+
+
+def test_peakiness_is_the_product_of_both_softplus_at_its_greatest() -> None:
+    features = torch.zeros(1, 2, 5, 5)
+    features[0, 1, 2, 2] = 3.0
+    score = peakiness(features)[0, 0]
+    zero = float(softplus(torch.tensor(0.0)))
+    expected = float(softplus(torch.tensor(3.0 - 3.0 / 9)) * softplus(torch.tensor(1.5)))
+    assert float(score[2, 2]) == pytest.approx(expected)
+    assert float(score[0, 0]) == pytest.approx(zero * zero)
+
+
+@pytest.mark.parametrize("shape", [KeypointShape(4), KeypointShape(4, (1.0, 0.0, 0.0), deformable=False)])
+def test_detector_scores_every_pixel(shape: KeypointShape) -> None:
+    score = KeypointNet(shape).eval()(standard(torch.randn(2, 1, 40, 52)))
+    assert score.shape == (2, 1, 40, 52)
+    assert (score > 0).all()
+
+
+def test_summits_are_local_maxima_away_from_the_edge_the_highest_first() -> None:
+    score = torch.zeros(40, 50)
+    score[20, 30], score[22, 31], score[10, 12], score[2, 25] = 3.0, 2.0, 5.0, 9.0
+    assert summits(score, 2).tolist() == [[12, 10], [30, 20]]
+    assert summits(score, 1).tolist() == [[12, 10]]

@@ -1,0 +1,121 @@
+"""Every shipped configuration of a local network runs a step and leaves weights that are read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from geomatch.errors import InputError, UsageError
+from geomatch.matching.keypoints import DETECTORS
+from geomatch.matching.learned import KeypointDetector, PatchDescriptor
+from geomatch.matching.samples import Sample, Warp, samples
+from geomatch.matching.transforms import apply
+from geomatch.nets.shapes import HardNetShape, LTFormerShape
+from geomatch.simulation.pairs import SimulatedPairs
+from geomatch.training.local.descriptor import load_descriptor_config, paired_patches, patches_of, train_descriptor
+from geomatch.training.local.detector import (
+    agreement_loss,
+    load_detector_config,
+    peak_loss,
+    train_detector,
+    warped_back,
+)
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SMALL = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.precision=32-true", "validation.crops=1"]
+SMALL += ["data.steps_per_epoch=1", "data.batch=2", "data.workers=0", "data.side_px=96", "validation.scene=town"]
+SHAPES = {"ltformer": LTFormerShape, "hardnet": HardNetShape}
+
+
+def on_the_town(shipped: Path, scenes: Path, folder: Path) -> Path:
+    """A shipped configuration with the drawn scenes in the place of the real ones."""
+    given = OmegaConf.load(shipped)
+    given["data"] |= {"root": str(scenes), "folders": [], "simulated": {"weight": 0}}
+    given["data"]["scenes"] = [{"optical": "optical.tif", "sar": "sar.tif", "split": "split.csv", "scene": "town"}]
+    file = folder / shipped.name
+    OmegaConf.save(given, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    return next(samples(SimulatedPairs(512, 4), 1, Warp(8, (0.95, 1.1), 6), size_px=160))
+
+
+@pytest.mark.parametrize("shipped", sorted((CONFIGS / "descriptor").glob("*.yaml")), ids=lambda path: path.stem)
+def test_descriptor_runs_a_step(shipped: Path, scenes: Path, tmp_path: Path, sample: Sample) -> None:
+    config = load_descriptor_config(on_the_town(shipped, scenes, tmp_path), [*SMALL, "points=4"])
+    weights = train_descriptor(config, tmp_path / "run")
+    describe = PatchDescriptor.load(str(weights), SHAPES[config.net.form])  # type: ignore[arg-type]
+    found = describe(sample.sar, DETECTORS["gftt"](sample.sar, 5))
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
+    assert len(found) == 5
+    with pytest.raises(InputError, match="weights of another network"):
+        KeypointDetector.load(str(weights))
+
+
+@pytest.mark.parametrize("shipped", sorted((CONFIGS / "detector").glob("*.yaml")), ids=lambda path: path.stem)
+def test_detector_runs_a_step(shipped: Path, scenes: Path, tmp_path: Path, sample: Sample) -> None:
+    config = load_detector_config(on_the_town(shipped, scenes, tmp_path), SMALL)
+    detect = KeypointDetector.load(str(train_detector(config, tmp_path / "run")))
+    found = detect(sample.sar, 20)
+    assert 0 < len(found) <= 20
+    assert (np.diff(found.score) <= 0).all()
+
+
+def test_unknown_names_are_refused(scenes: Path, tmp_path: Path) -> None:
+    file = on_the_town(CONFIGS / "descriptor" / "hardnet.yaml", scenes, tmp_path)
+    with pytest.raises(UsageError, match=r"unknown loss 'lot'.*Known are lt"):
+        load_descriptor_config(file, ["loss=lot"])
+    with pytest.raises(UsageError, match=r"The nearest one is points"):
+        load_descriptor_config(file, ["pionts=4"])
+
+
+def test_patches_of_a_pair_show_the_same_places(sample: Sample) -> None:
+    """The truth is cut by hand: where the transform leads, in the other image."""
+    config = load_descriptor_config(CONFIGS / "descriptor" / "hardnet.yaml", ["points=5", "net.side_px=32"])
+    made = paired_patches(sample, config, np.random.default_rng(3))
+    assert made is not None
+    assert made["optical"].shape == made["sar"].shape == (5, 1, 32, 32)
+    every = np.stack(np.meshgrid(np.arange(8, 152), np.arange(8, 152)), axis=-1).reshape(-1, 2) + 0.5
+    for number in range(5):
+        optical = patches_of(sample.optical, _near(every, sample, made, number), config.net)
+        gaps = np.square(optical - made["optical"][number, 0]).mean(axis=(1, 2))
+        assert gaps.min() < 0.2
+
+
+def _near(every: np.ndarray, sample: Sample, made: dict[str, np.ndarray], number: int) -> np.ndarray:  # type: ignore[type-arg]
+    """Where in the optical image the place of a SAR patch lies, found again by looking at all places of the SAR one."""
+    config = load_descriptor_config(CONFIGS / "descriptor" / "hardnet.yaml", ["net.side_px=32"])
+    cut = patches_of(sample.sar, every[::3], config.net)
+    best = int(np.square(cut - made["sar"][number, 0]).mean(axis=(1, 2)).argmin())
+    around = np.stack(np.meshgrid(np.arange(-4, 5), np.arange(-4, 5)), axis=-1).reshape(-1, 2)
+    return np.asarray(apply(sample.to_optical, every[::3][best : best + 1]) + around)
+
+
+def test_scores_warped_back_lie_where_the_transform_says() -> None:
+    score = torch.zeros(1, 1, 60, 60)
+    score[0, 0, 20:23, 30:33] = 1.0
+    move = torch.tensor([[[1.0, 0, 7], [0, 1, -4], [0, 0, 1]]])
+    back, inside = warped_back(score, move)
+    row, col = divmod(int((back[0, 0] == 1).float().flatten().nonzero()[4]), 60)
+    assert (row, col) == (21 - 4, 31 + 7)
+    assert not inside[0, 0, :, :7].any()
+    assert inside[0, 0, :55, 8:].all()
+
+
+def test_flat_maps_gain_nothing() -> None:
+    """The loss alone is zero for constant maps; here they agree no better than noise does, and lack all peaks."""
+    torch.manual_seed(0)
+    known = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+    noise = torch.rand(1, 1, 64, 64)
+    peaks = torch.zeros(1, 1, 64, 64)
+    peaks[0, 0, 4::16, 4::16] = 1.0
+    assert float(agreement_loss(peaks, peaks, known)) == pytest.approx(0, abs=1e-6)
+    assert float(agreement_loss(noise, torch.rand(1, 1, 64, 64), known)) > 0.3
+    flat = torch.full((1, 1, 64, 64), 0.5)
+    assert float(peak_loss(peaks)) < 0.1 < float(peak_loss(noise)) < float(peak_loss(flat))
