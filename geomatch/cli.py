@@ -385,7 +385,9 @@ def weights(as_json: JsonFlag = False) -> None:
         typer.echo(json.dumps({name: asdict(named) for name, named in NAMED.items()}, indent=1))
         return
     for name, named in NAMED.items():
-        typer.echo(f"{name}: {named.trained_on}; {named.radiometry}; {named.measured}; sha256 {named.sha256}")
+        typer.echo(
+            f"{name} ({named.network}): {named.trained_on}; {named.radiometry}; {named.measured}; sha256 {named.sha256}"
+        )
 
 
 @app.command()

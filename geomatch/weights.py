@@ -44,15 +44,22 @@ class Named:
         radiometry: what images they were trained on.
         trained_on: scenes and split.
         measured: where their figures stand.
+        network: what they are of: "encoder", or a descriptor of patches.
     """
 
     sha256: str
     radiometry: str
     trained_on: str
     measured: str
+    network: str = "encoder"
 
 
 _RADIOMETRY = "optical bands stretched to [0, 1], SAR ln amplitude over its median (geomatch.images)"
+
+_LOCAL_RADIOMETRY = (
+    "optical grey and SAR ln amplitude, 1st to 99th percentile as 8 bits, CLAHE (geomatch.matching.side)"
+)
+_LOCAL_DATA = "Los Angeles (train fragments), 70 % of the locations of OMBRIA, simulated cities"
 
 NAMED: dict[str, Named] = {
     "la2": Named(
@@ -67,6 +74,20 @@ NAMED: dict[str, Named] = {
         radiometry=_RADIOMETRY,
         trained_on="la2, trained on with the same data; configs/encoder/la3.yaml",
         measured="docs/la3.md",
+    ),
+    "hardnet1": Named(
+        sha256="7a0bb34c1345cadc12787b585f6838918b1c616c4c208a35e600f9686c9d20ea",
+        radiometry=_LOCAL_RADIOMETRY,
+        trained_on=_LOCAL_DATA + "; configs/descriptor/hardnet.yaml",
+        measured="docs/matching.md",
+        network="hardnet",
+    ),
+    "ltformer1": Named(
+        sha256="128d2e3a14965196750b60218893bae5af2d5545e32c18e6f70e8e495fb0d3f6",
+        radiometry=_LOCAL_RADIOMETRY,
+        trained_on=_LOCAL_DATA + "; configs/descriptor/ltformer.yaml",
+        measured="docs/matching.md",
+        network="ltformer",
     ),
 }
 

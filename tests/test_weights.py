@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
+from geomatch.matching.learned import PatchDescriptor
 from geomatch.nets.encoder import EncoderNet
-from geomatch.nets.shapes import EncoderShape
+from geomatch.nets.shapes import EncoderShape, HardNetShape, LTFormerShape
 from geomatch.weights import ARCHITECTURES, METADATA, NAMED, Weights, save_weights
 
 SHAPE = EncoderShape(8, 16, 16, 1)
@@ -37,10 +39,23 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_shipped_weights_are_whole_and_small(name: str) -> None:
-    found = Weights.find(name)
+    kinds: dict[str, Any] = {"encoder": EncoderShape, "hardnet": HardNetShape, "ltformer": LTFormerShape}
+    kind = kinds.pop(NAMED[name].network)
+    found = Weights.find(name, kind)
     assert found.sha256 == NAMED[name].sha256
     assert found.path.stat().st_size <= 4e6
-    found.net()
+    if kind is EncoderShape:
+        found.net()
+    else:
+        assert PatchDescriptor.load(name, kind)
+    for other in kinds.values():
+        with pytest.raises(InputError, match="weights of another network"):
+            Weights.find(name, other)
+
+
+def test_all_shipped_weights_together_are_small() -> None:
+    folder = Path(Weights.find("la3").path).parent
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 10e6
 
 
 def test_what_is_no_weights_is_refused(tmp_path: Path, weights_file: Path) -> None:
