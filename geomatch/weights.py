@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.nets.shapes import EncoderShape, HardNetShape, KeypointShape, LTFormerShape, Shape
+from geomatch.nets.shapes import (
+    D2Shape,
+    EncoderShape,
+    HardNetShape,
+    KeypointShape,
+    LTFormerShape,
+    R2D2Shape,
+    Shape,
+    VggShape,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +41,9 @@ ARCHITECTURES: dict[type[Any], str] = {
     LTFormerShape: "geomatch.nets.ltformer.LTFormer",
     HardNetShape: "geomatch.nets.hardnet.HardNet",
     KeypointShape: "geomatch.nets.keypoint_detector.KeypointNet",
+    VggShape: "geomatch.nets.vgg.PatchVgg",
+    D2Shape: "geomatch.nets.d2net.D2Net",
+    R2D2Shape: "geomatch.nets.r2d2.R2D2",
 }
 
 

@@ -1,4 +1,4 @@
-"""``geomatch train encoder | finetune | descriptor | detector | sheet | card | discrepancy``."""
+"""``geomatch train``: the encoder, its fine-tuning and reports, and local features."""
 
 from __future__ import annotations
 
@@ -105,6 +105,48 @@ def detector(
     loaded = load_detector_config(config, overrides or [])
     with progress(quiet) as step:
         weights = train_detector(loaded, output, step)
+    if not quiet:
+        typer.echo(str(weights))
+
+
+@app.command("detect-describe")
+@friendly
+def detect_describe(
+    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/detect-describe.")],
+    output: Output,
+    overrides: Overrides = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train D2-Net or R2D2, with S2-Net's self-supervision; repeat the command to resume a run that was killed."""
+    with needs_extra("train", "training"):
+        from .local.detect_describe import load_detect_describe_config, train_detect_describe
+
+    set_verbosity(verbose, quiet)
+    loaded = load_detect_describe_config(config, overrides or [])
+    with progress(quiet) as step:
+        weights = train_detect_describe(loaded, output, step)
+    if not quiet:
+        typer.echo(str(weights))
+
+
+@app.command()
+@friendly
+def vgg(
+    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/vgg.")],
+    output: Output,
+    overrides: Overrides = None,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a VGG that tells patches apart; repeat the command to resume a run that was killed."""
+    with needs_extra("train", "training"):
+        from .local.vgg import load_vgg_config, train_vgg
+
+    set_verbosity(verbose, quiet)
+    loaded = load_vgg_config(config, overrides or [])
+    with progress(quiet) as step:
+        weights = train_vgg(loaded, output, step)
     if not quiet:
         typer.echo(str(weights))
 

@@ -14,8 +14,9 @@ from geomatch.matching.descriptors import Described
 from geomatch.matching.keypoints import BORDER_PX, Keypoints
 from geomatch.matching.patches import patches, standardised
 from geomatch.matching.side import Side
+from geomatch.nets.features import Features
 from geomatch.nets.keypoint_detector import KeypointNet, standard, summits
-from geomatch.nets.shapes import HardNetShape, KeypointShape, LTFormerShape
+from geomatch.nets.shapes import D2Shape, HardNetShape, KeypointShape, LTFormerShape, Modality, R2D2Shape, VggShape
 from geomatch.weights import Weights
 
 BATCH = 256
@@ -35,7 +36,7 @@ class PatchDescriptor:
         self._net, self._patch_px, self._side_px, self._equalised = net, patch_px, side_px, equalised
 
     @classmethod
-    def load(cls, name: str, kind: type[LTFormerShape] | type[HardNetShape]) -> PatchDescriptor:
+    def load(cls, name: str, kind: type[LTFormerShape] | type[HardNetShape] | type[VggShape]) -> PatchDescriptor:
         """With shipped weights, or those of a file; raises as ``Weights.find``."""
         weights: Weights[Any] = Weights.find(name, kind)
         net = weights.load_into(_NETS[kind](weights.shape))
@@ -59,27 +60,58 @@ class KeypointDetector:
     """A network that scores every pixel, as a detector.
 
     Args:
-        net: standardised images [1 x 1 x H x W] -> scores of the same size.
+        net: standardised images [1 x 1 x H x W] and their modality -> scores of the same size.
     """
 
-    def __init__(self, net: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, net: Callable[[Tensor, Modality], Tensor]) -> None:
         self._net = net
 
     @classmethod
     def load(cls, name: str) -> KeypointDetector:
         """With shipped weights, or those of a file; raises as ``Weights.find``."""
         weights = Weights.find(name, KeypointShape)
-        return cls(cast(Callable[[Tensor], Tensor], weights.load_into(KeypointNet(weights.shape))))
+        return cls(cast(Callable[[Tensor, Modality], Tensor], weights.load_into(KeypointNet(weights.shape))))
 
     def __call__(self, side: Side, most: int) -> Keypoints:
         """The strongest; none within 8 px of the edge or of nodata."""
         image = torch.from_numpy(side.bytes.astype(np.float32) / 255)[None, None]
         with torch.inference_mode():
-            score = self._net(standard(image))[0, 0].float()
+            score = self._net(standard(image), side.modality)[0, 0].float()
             places = summits(score, max(side.image.size // 16, most), margin=BORDER_PX)
             strength = score[places[:, 1], places[:, 0]].numpy().astype(np.float64)
         found = Keypoints.at(places.numpy() + 0.5, strength)
         return found[found.inside(side)][:most]
+
+
+class DetectDescribe:
+    """A network that detects and describes at once, as an extractor.
+
+    Args:
+        net: standardised images [1 x 1 x H x W] -> ``Features``.
+    """
+
+    def __init__(self, net: Callable[[Tensor], Features]) -> None:
+        self._net = net
+
+    @classmethod
+    def load(cls, name: str, kind: type[D2Shape] | type[R2D2Shape]) -> DetectDescribe:
+        """With shipped weights, or those of a file; raises as ``Weights.find``."""
+        weights: Weights[Any] = Weights.find(name, kind)
+        return cls(cast(Callable[[Tensor], Features], weights.load_into(_NETS[kind](weights.shape))))
+
+    def __call__(self, side: Side, most: int) -> Described:
+        """The strongest, with descriptors; none within 8 px of the edge or of nodata."""
+        image = torch.from_numpy(side.bytes.astype(np.float32) / 255)[None, None]
+        with torch.inference_mode():
+            seen = self._net(standard(image))
+            rows, cols = torch.nonzero(seen.peaks[0, 0], as_tuple=True)
+            strength = seen.rank[0, 0, rows, cols].double().numpy()
+            vectors = seen.vectors[0, :, rows, cols].T.float().numpy()
+        places = (torch.stack([cols, rows], dim=1).double().numpy() + 0.5) * seen.cell_px
+        order = np.argsort(-strength, kind="stable")
+        found = Keypoints.at(places, strength)
+        kept = np.nonzero(found.inside(side))[0][:most]
+        return Described(found[kept], np.ascontiguousarray(vectors[order[kept]]))
 
 
 def _ltformer(shape: LTFormerShape) -> nn.Module:
@@ -94,4 +126,28 @@ def _hardnet(shape: HardNetShape) -> nn.Module:
     return HardNet(shape)
 
 
-_NETS: dict[type[Any], Callable[[Any], nn.Module]] = {LTFormerShape: _ltformer, HardNetShape: _hardnet}
+def _d2(shape: D2Shape) -> nn.Module:
+    from geomatch.nets.d2net import D2Net
+
+    return D2Net(shape)
+
+
+def _r2d2(shape: R2D2Shape) -> nn.Module:
+    from geomatch.nets.r2d2 import R2D2
+
+    return R2D2(shape)
+
+
+def _vgg(shape: VggShape) -> nn.Module:
+    from geomatch.nets.vgg import PatchVgg
+
+    return PatchVgg(shape)
+
+
+_NETS: dict[type[Any], Callable[[Any], nn.Module]] = {
+    LTFormerShape: _ltformer,
+    HardNetShape: _hardnet,
+    VggShape: _vgg,
+    D2Shape: _d2,
+    R2D2Shape: _r2d2,
+}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geomatch.nets.deform import DeformableConv
-from geomatch.nets.shapes import KeypointShape
+from geomatch.nets.shapes import KeypointShape, Modality
 
 
 class Layer(nn.Sequential):
@@ -39,20 +39,36 @@ class KeypointNet(nn.Module):
         super().__init__()
         self.shape = shape
         w = shape.width
-        self.first = nn.Sequential(Layer(1, w), Layer(w, 2 * w))
+        stems: tuple[Modality, ...] = ("optical", "sar") if shape.own_stems else ("optical",)
+        self.first = nn.ModuleDict({name: nn.Sequential(Layer(1, w), Layer(w, 2 * w)) for name in stems})
         self.second = nn.Sequential(nn.MaxPool2d(2), Layer(2 * w, 2 * w), Layer(2 * w, 2 * w))
         deep = [Layer(4 * w, 4 * w, deformable=shape.deformable) for _ in range(3)]
         self.third = nn.Sequential(nn.MaxPool2d(2), Layer(2 * w, 4 * w), Layer(4 * w, 4 * w), *deep)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """image: [B x 1 x H x W], standardised -> scores [B x 1 x H x W], all positive."""
-        near = self.first(image)
+    def forward(self, image: Tensor, modality: Modality) -> Tensor:
+        """image: [B x 1 x H x W] of one modality, standardised -> scores [B x 1 x H x W], all positive."""
+        return self._scores(self._stem(image, modality))
+
+    def both(self, optical: Tensor, sar: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores of as many images of either modality, which go through the shared batch norms together."""
+        if self.shape.own_stems:
+            near = torch.cat([self._stem(optical, "optical"), self._stem(sar, "sar")])
+        else:
+            near = self._stem(torch.cat([optical, sar]), "optical")
+        first, second = self._scores(near).chunk(2)
+        return first, second
+
+    def _stem(self, image: Tensor, modality: Modality) -> Tensor:
+        features: Tensor = self.first[modality if self.shape.own_stems else "optical"](image)
+        return features
+
+    def _scores(self, near: Tensor) -> Tensor:
         middle = self.second(near)
         deep = self.third(middle)
-        total = image.new_zeros(())
+        total = near.new_zeros(())
         for features, weight in zip((near, middle, deep), self.shape.weights, strict=True):
             if weight:
-                total = total + weight * self._enlarged(peakiness(features), image)
+                total = total + weight * self._enlarged(peakiness(features), near)
         return total
 
     @staticmethod

@@ -109,11 +109,56 @@ class KeypointShape:
         width: channels of the first layer; 32 as published.
         weights: of the score maps at full, half and quarter resolution; 0 leaves one out.
         deformable: whether the last three convolutions are.
+        own_stems: whether each modality has first convolutions of its own; as published they share all.
     """
 
     width: int = 32
     weights: tuple[float, float, float] = (0.1, 0.3, 0.6)
     deformable: bool = True
+    own_stems: bool = False
 
 
-Shape = EncoderShape | LTFormerShape | HardNetShape | KeypointShape
+@dataclass(frozen=True)
+class VggShape:
+    """Of ``geomatch.nets.vgg.PatchVgg``; the defaults but for ``classes`` are VGG16's, whose own weights then fit.
+
+    Attributes:
+        patch_px: side of a patch that it is given.
+        width: channels of the first layer; the last have eight times as many.
+        planes: of its input, the same grey in each.
+        hidden: components of fc6 and of fc7.
+        classes: that it is trained to tell.
+        norm: whether convolutions are followed by batch norm.
+    """
+
+    patch_px: int = 224
+    width: int = 64
+    planes: int = 3
+    hidden: int = 4096
+    classes: int = 1000
+    norm: bool = False
+
+
+@dataclass(frozen=True)
+class D2Shape:
+    """Of ``geomatch.nets.d2net.D2Net``.
+
+    Attributes:
+        width: channels of the first layer; 64 as published, and eight times as many are the descriptor's.
+    """
+
+    width: int = 64
+
+
+@dataclass(frozen=True)
+class R2D2Shape:
+    """Of ``geomatch.nets.r2d2.R2D2``.
+
+    Attributes:
+        width: channels of the first layer; 32 as published, and four times as many are the descriptor's.
+    """
+
+    width: int = 32
+
+
+Shape = EncoderShape | LTFormerShape | HardNetShape | KeypointShape | VggShape | D2Shape | R2D2Shape

@@ -82,7 +82,7 @@ def test_peakiness_is_the_product_of_both_softplus_at_its_greatest() -> None:
 
 @pytest.mark.parametrize("shape", [KeypointShape(4), KeypointShape(4, (1.0, 0.0, 0.0), deformable=False)])
 def test_detector_scores_every_pixel(shape: KeypointShape) -> None:
-    score = KeypointNet(shape).eval()(standard(torch.randn(2, 1, 40, 52)))
+    score = KeypointNet(shape).eval()(standard(torch.randn(2, 1, 40, 52)), "sar")
     assert score.shape == (2, 1, 40, 52)
     assert (score > 0).all()
 

@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from geomatch.config import read_config
 from geomatch.console import Step
@@ -28,7 +28,7 @@ from geomatch.matching.patches import patches, standardised
 from geomatch.matching.samples import Sample
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
-from geomatch.nets.shapes import HardNetShape, LTFormerShape
+from geomatch.nets.shapes import HardNetShape, LTFormerShape, VggShape
 from geomatch.weights import SUFFIX, save_weights
 
 from ..config import TrainerConfig, one_of
@@ -42,7 +42,7 @@ from .triplets import LOSSES, TEMPERATURE, infonce
 
 VALIDATION_SEED = 7
 APART_PX = 12  # places of one crop nearer than this are not told apart
-_NETS = {"ltformer": LTFormerShape, "hardnet": HardNetShape}
+_NETS: dict[str, Any] = {"ltformer": LTFormerShape, "hardnet": HardNetShape, "vgg": VggShape}
 
 
 @dataclass
@@ -50,7 +50,7 @@ class DescriptorNetConfig:
     """The network.
 
     Attributes:
-        form: "ltformer" or "hardnet".
+        form: "ltformer", "hardnet" or "vgg".
         shape: fields of its shape (``geomatch.nets.shapes``) that differ from the defaults.
         side_px: of what a patch shows of the image.
         equalised: whether patches are cut after CLAHE, as the paper does.
@@ -116,11 +116,11 @@ def make_descriptor_net(config: DescriptorNetConfig) -> Any:
     """The network of a configuration."""
     from geomatch.nets.hardnet import HardNet
     from geomatch.nets.ltformer import LTFormer
+    from geomatch.nets.vgg import PatchVgg
 
     given: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.shape.items()}
-    if config.form == "hardnet":
-        return HardNet(HardNetShape(**given))
-    return LTFormer(LTFormerShape(**given))
+    makers: dict[str, Any] = {"ltformer": LTFormer, "hardnet": HardNet, "vgg": PatchVgg}
+    return makers[config.form](_NETS[config.form](**given))
 
 
 def paired_patches(crops: Sample, config: DescriptorConfig, rng: np.random.Generator) -> Example | None:
@@ -215,16 +215,22 @@ class DescriptorTask(pl.LightningModule):
         """Share of places of held-out crops whose nearest patch among those of the other image is their own."""
         if self._held_out is None:
             self._held_out = held_out_patches(self._config)
-        right = total = 0
-        self.net.eval()
-        with torch.inference_mode():
-            for example in self._held_out:
-                optical, sar = (self.net(torch.from_numpy(example[n]).to(self.device)) for n in ("optical", "sar"))
-                nearest = (sar.float() @ optical.float().T).argmax(dim=1).cpu()
-                right += int((nearest == torch.arange(len(nearest))).sum())
-                total += len(nearest)
-        self.net.train()
-        return right / max(total, 1)
+        return found_themselves(self.net, self._held_out)
+
+
+def found_themselves(net: nn.Module, examples: Sequence[Example]) -> float:
+    """Share of places of crops whose nearest patch among those of the other image is their own."""
+    right = total = 0
+    device = next(net.parameters()).device
+    net.eval()
+    with torch.inference_mode():
+        for example in examples:
+            optical, sar = (net(torch.from_numpy(example[name]).to(device)) for name in ("optical", "sar"))
+            nearest = (sar.float() @ optical.float().T).argmax(dim=1).cpu()
+            right += int((nearest == torch.arange(len(nearest))).sum())
+            total += len(nearest)
+    net.train()
+    return right / max(total, 1)
 
 
 def held_out_patches(config: DescriptorConfig) -> list[Example]:

@@ -50,6 +50,7 @@ class DetectorNetConfig:
     width: int = 32
     weights: tuple[float, float, float] = (0.1, 0.3, 0.6)
     deformable: bool = True
+    own_stems: bool = False
 
 
 @dataclass
@@ -154,17 +155,17 @@ class DetectorTask(pl.LightningModule):
         super().__init__()
         self._config, self._total_steps = config, total_steps
         near, middle, deep = config.net.weights
-        self.net = KeypointNet(KeypointShape(config.net.width, (near, middle, deep), config.net.deformable))
+        n = config.net
+        self.net = KeypointNet(KeypointShape(n.width, (near, middle, deep), n.deformable, n.own_stems))
         self._held_out: list[Sample] | None = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        """One batch of pairs; both modalities go through the batch norms together."""
+        """One batch of pairs."""
         del number
-        both = self.net(standard(torch.cat([batch["optical"], batch["sar"]]))).float()
-        optical, sar = both.chunk(2)
+        optical, sar = self.net.both(standard(batch["optical"]), standard(batch["sar"]))
         back, inside = warped_back(sar, batch["to_optical"])
         agreement = agreement_loss(optical, back, inside & batch["known"][:, None])
-        peaks = peak_loss(both)
+        peaks = (peak_loss(optical) + peak_loss(sar)) / 2
         self.log("loss_agreement", agreement)
         self.log("loss_peaks", peaks)
         return agreement + self._config.peaky * peaks

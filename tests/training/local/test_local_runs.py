@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 
 from geomatch.errors import InputError, UsageError
 from geomatch.matching.keypoints import DETECTORS
-from geomatch.matching.learned import KeypointDetector, PatchDescriptor
+from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.matching.samples import Sample, Warp, samples
 from geomatch.matching.transforms import apply
-from geomatch.nets.shapes import HardNetShape, LTFormerShape
+from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.training.local.descriptor import load_descriptor_config, paired_patches, patches_of, train_descriptor
+from geomatch.training.local.detect_describe import load_detect_describe_config, train_detect_describe
 from geomatch.training.local.detector import (
     agreement_loss,
     load_detector_config,
@@ -24,6 +25,7 @@ from geomatch.training.local.detector import (
     train_detector,
     warped_back,
 )
+from geomatch.training.local.vgg import load_vgg_config, train_vgg
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SMALL = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.precision=32-true", "validation.crops=1"]
@@ -65,6 +67,30 @@ def test_detector_runs_a_step(shipped: Path, scenes: Path, tmp_path: Path, sampl
     found = detect(sample.sar, 20)
     assert 0 < len(found) <= 20
     assert (np.diff(found.score) <= 0).all()
+
+
+@pytest.mark.parametrize("shipped", sorted((CONFIGS / "detect-describe").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("supervised", ["with its copies", "by the pair alone"])
+def test_detect_and_describe_runs_a_step(
+    shipped: Path, supervised: str, scenes: Path, tmp_path: Path, sample: Sample
+) -> None:
+    config = load_detect_describe_config(on_the_town(shipped, scenes, tmp_path), [*SMALL, "net.width=4"])
+    if supervised == "by the pair alone":
+        config.self_supervision = 0.0
+    weights = train_detect_describe(config, tmp_path / "run")
+    extract = DetectDescribe.load(str(weights), {"d2": D2Shape, "r2d2": R2D2Shape}[config.net.form])  # type: ignore[arg-type]
+    found = extract(sample.sar, 30)
+    assert 0 < len(found) <= 30
+    assert (np.diff(found.keypoints.score) <= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=1), 1, atol=1e-5)
+
+
+def test_vgg_runs_a_step(scenes: Path, tmp_path: Path, sample: Sample) -> None:
+    small = [*SMALL, "batch=4", "net.classes=3", "net.width=2", "net.hidden=8"]
+    config = load_vgg_config(on_the_town(CONFIGS / "vgg" / "vgg.yaml", scenes, tmp_path), small)
+    describe = PatchDescriptor.load(str(train_vgg(config, tmp_path / "run")), VggShape)
+    found = describe(sample.sar, DETECTORS["gftt"](sample.sar, 5))
+    assert found.vectors.shape == (5, 16)
 
 
 def test_unknown_names_are_refused(scenes: Path, tmp_path: Path) -> None:

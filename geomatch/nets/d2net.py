@@ -1,0 +1,57 @@
+"""D2-Net: one map of features that is descriptor and detector at once (Dusmanu et al. 2019).
+
+VGG16 to its tenth convolution, the last pooling an average of stride 1 and what follows dilated, so that features stand
+at a quarter of the resolution. A feature is detected where it is the strongest of its channel around and its channel is
+the strongest there: softly for training, by exponentials over 3 x 3 neighbours times the share of the greatest channel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geomatch.nets.features import Features, local_peaks
+from geomatch.nets.shapes import D2Shape
+from geomatch.nets.vgg import LAYERS, convolutions
+
+CELL_PX = 4
+TRUNK, DEEP = LAYERS[:9], (8, 8, 8)  # before the third pooling, and after it
+
+
+class D2Net(nn.Module):
+    """Describes and scores cells of an image of either modality."""
+
+    def __init__(self, shape: D2Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.trunk = nn.Sequential(*convolutions(TRUNK, shape.width, 1, norm=True))
+        deep = convolutions(DEEP, shape.width, 4 * shape.width, norm=True)
+        for layer in deep:
+            if isinstance(layer, nn.Conv2d):
+                layer.dilation, layer.padding = (2, 2), (2, 2)
+        self.deep = nn.Sequential(*deep)
+
+    def forward(self, image: Tensor) -> Features:
+        """image: [B x 1 x H x W], standardised, sides multiples of 4."""
+        middle = self.trunk(image)
+        smooth = functional.avg_pool2d(functional.pad(middle, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
+        raw = self.deep(smooth)
+        return Features(functional.normalize(raw, dim=1), soft_detection(raw), hard_detection(raw), CELL_PX)
+
+
+def soft_detection(raw: Tensor) -> Tensor:
+    """Score of every cell, of mean 1 in each image: [B x C x h x w], not negative -> [B x 1 x h x w]."""
+    scaled = raw / raw.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
+    exponential = torch.exp(scaled)
+    around = 9 * functional.avg_pool2d(functional.pad(exponential, (1, 1, 1, 1), value=1.0), 3, stride=1)
+    local = exponential / around
+    among = raw / raw.amax(dim=1, keepdim=True).clamp_min(1e-6)
+    score = (local * among).amax(dim=1, keepdim=True)
+    return score / score.mean(dim=(2, 3), keepdim=True).clamp_min(1e-9)
+
+
+def hard_detection(raw: Tensor) -> Tensor:
+    """Cells whose strongest channel is stronger there than around: [B x C x h x w] -> [B x 1 x h x w] bool."""
+    strongest = raw == raw.amax(dim=1, keepdim=True)
+    return (strongest & local_peaks(raw) & (raw > 0)).any(dim=1, keepdim=True)

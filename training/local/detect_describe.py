@@ -1,0 +1,212 @@
+"""``geomatch train detect-describe``: D2-Net or R2D2 on pairs of both modalities, with S2-Net's self-supervision.
+
+Mei et al.: L = L_SL + lambda (L_SSL(optical) + L_SSL(SAR)). L_SL is the network's own loss between the two modalities,
+L_SSL the same loss between an image and an augmented copy of it, whose transform is known exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geomatch.config import read_config
+from geomatch.console import Step
+from geomatch.files import published
+from geomatch.matching.learned import DetectDescribe
+from geomatch.matching.matches import Keypointed, Rule
+from geomatch.matching.samples import Sample
+from geomatch.matching.scores import correct
+from geomatch.nets.d2net import D2Net
+from geomatch.nets.features import Features
+from geomatch.nets.keypoint_detector import standard
+from geomatch.nets.r2d2 import R2D2
+from geomatch.nets.shapes import D2Shape, R2D2Shape
+from geomatch.weights import SUFFIX, save_weights
+
+from ..config import TrainerConfig, one_of
+from ..data import scene_named
+from ..jobs import SCORE, Job, load_checkpoint, run_job
+from ..streams import Batch, StreamData
+from .dense import LOSSES, Views
+from .optimizers import LocalOptimizerConfig, make_optimizer
+from .sources import CropConfig, held_out
+from .streams import CropBatches, Example
+from .views import CopyConfig, copied
+
+VALIDATION_SEED = 7
+_FORMS = {"d2": (D2Net, D2Shape), "r2d2": (R2D2, R2D2Shape)}
+
+
+@dataclass
+class DenseNetConfig:
+    """The network: "d2" or "r2d2", and the channels of its first layer."""
+
+    form: str = "d2"
+    width: int = 16
+
+
+@dataclass
+class DenseValidationConfig:
+    """Crops of a scene's validation boxes that are matched.
+
+    Attributes:
+        scene: which of the scenes.
+        crops: how many.
+        keypoints: of each image.
+        every_epochs: how often.
+    """
+
+    scene: str = ""
+    crops: int = 30
+    keypoints: int = 512
+    every_epochs: int = 2
+
+
+@dataclass
+class DetectDescribeConfig:
+    """One training run of a detect-and-describe network.
+
+    Attributes:
+        name: of the run.
+        seed: of everything that is random.
+        self_supervision: lambda; 0 leaves it out.
+        copies: how an image's copy differs from it.
+    """
+
+    name: str = "detect-describe"
+    seed: int = 1
+    self_supervision: float = 0.8
+    copies: CopyConfig = field(default_factory=CopyConfig)
+    data: CropConfig = field(default_factory=CropConfig)
+    net: DenseNetConfig = field(default_factory=DenseNetConfig)
+    optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: DenseValidationConfig = field(default_factory=DenseValidationConfig)
+
+
+def load_detect_describe_config(file: Path, overrides: Sequence[str] = ()) -> DetectDescribeConfig:
+    """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on names that are not known."""
+    config = read_config(file, DetectDescribeConfig, overrides, examples="configs/detect-describe")
+    one_of(config.net.form, _FORMS, "net.form")
+    return config
+
+
+def with_copies(sample: Sample, rng: np.random.Generator, *, copies: CopyConfig | None) -> Example:
+    """Both images, the transform between them, and where there is self-supervision a copy of each with its own.
+
+    "optical", "sar", "optical_copy", "sar_copy": [1 x H x W] grey in [0, 1]; "optical_known", "sar_known" [H x W];
+    "to_optical", "to_optical_own", "to_sar_own" [3 x 3].
+    """
+    example: Example = {"to_optical": sample.to_optical.astype(np.float32)}
+    for side in (sample.optical, sample.sar):
+        name = side.modality
+        example[name] = side.bytes[None].astype(np.float32) / np.float32(255)
+        example[f"{name}_known"] = side.valid
+        if copies is not None:
+            copy, to_image = copied(side, rng, copies)
+            example[f"{name}_copy"] = copy[None]
+            example[f"to_{name}_own"] = to_image.astype(np.float32)
+    return example
+
+
+class DetectDescribeTask(pl.LightningModule):
+    """The loss of a batch, and the right matches on held-out crops."""
+
+    def __init__(self, config: DetectDescribeConfig, total_steps: int) -> None:
+        super().__init__()
+        self._config, self._total_steps = config, total_steps
+        make, shape = _FORMS[config.net.form]
+        self.net: nn.Module = cast(Any, make)(shape(config.net.width))
+        self._loss = LOSSES[config.net.form]
+        self._held_out: list[Sample] | None = None
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """One batch: the modalities against each other, and each against its copy."""
+        del number
+        images = {name: standard(batch[name]) for name in ("optical", "sar")}
+        copies = {name: standard(batch[f"{name}_copy"]) for name in images if f"{name}_copy" in batch}
+        seen = self._features([*images.values(), *copies.values()])
+        features = dict(zip((*images, *(f"{name}_copy" for name in copies)), seen, strict=True))
+        views = Views(images["optical"], images["sar"], batch["to_optical"], batch["optical_known"])
+        total = self._loss(features["optical"], features["sar"], views)
+        self.log("loss_between", total.detach())
+        for name, copy in copies.items():
+            own = Views(images[name], copy, batch[f"to_{name}_own"], batch[f"{name}_known"])
+            alone = self._loss(features[name], features[f"{name}_copy"], own)
+            self.log(f"loss_{name}", alone.detach())
+            total = total + self._config.self_supervision * alone
+        return total
+
+    def _features(self, images: Sequence[Tensor]) -> list[Features]:
+        """Of batches of images, which go through the batch norms together."""
+        seen: Features = self.net(torch.cat(list(images)))
+        count = len(images)
+        vectors, score, peaks = (values.chunk(count) for values in (seen.vectors, seen.score, seen.peaks))
+        reliable = [None] * count if seen.reliability is None else seen.reliability.chunk(count)
+        return [Features(vectors[i], score[i], peaks[i], seen.cell_px, reliable[i]) for i in range(count)]
+
+    def configure_optimizers(self) -> Any:
+        """As configured."""
+        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
+
+    def on_train_epoch_end(self) -> None:
+        """Validate; in the last epoch in any case."""
+        v, epochs = self._config.validation, self.current_epoch + 1
+        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
+        if v.scene and (ends or not epochs % v.every_epochs):
+            self.log(SCORE, self.validated())
+
+    def validated(self) -> float:
+        """Right matches per pair, within 5 px."""
+        v = self._config.validation
+        if self._held_out is None:
+            scene = scene_named(self._config.data.scenes, v.scene)
+            self._held_out = held_out(self._config.data, scene, v.crops, VALIDATION_SEED)
+        self.net.eval()
+        matcher = Keypointed(DetectDescribe(self.net), Rule(), most=v.keypoints)
+        right = [int(correct(matcher(one.sar, one.optical), one.to_optical).sum()) for one in self._held_out]
+        self.net.train()
+        return float(np.mean(right))
+
+
+def train_detect_describe(
+    config: DetectDescribeConfig, output: Path, progress: Step = lambda stage, done, total: None
+) -> Path:
+    """Train a detect-and-describe network; a run that is in ``output`` goes on from its last checkpoint.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        UsageError, InputError, OutputError: as ``run_job``.
+    """
+    total = config.data.steps_per_epoch * config.trainer.max_epochs
+    job = Job(
+        config,
+        load_detect_describe_config,
+        lambda: DetectDescribeTask(config, total),
+        lambda: StreamData(partial(_batches, config), config.data.workers, config.seed),
+        config.data.steps_per_epoch,
+        validated=bool(config.validation.scene),
+    )
+    chosen = run_job(job, output, progress)
+    task = DetectDescribeTask(config, 1)
+    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
+    file = output / f"detect-describe{SUFFIX}"
+    with published(file) as part:
+        save_weights(task.net, part, {"run": config.name, "seed": str(config.seed)})
+    return file
+
+
+def _batches(config: DetectDescribeConfig, seeds: tuple[int, ...], folder: Path) -> CropBatches:
+    del folder
+    copies = config.copies if config.self_supervision else None
+    return CropBatches(config.data, partial(with_copies, copies=copies), *seeds)

@@ -1,0 +1,204 @@
+"""``geomatch train vgg``: a VGG that tells patches apart, whose last layers then describe any patch.
+
+Ye et al. 2018 fine-tune VGG16 so: seed patches are the classes, and what is shown of each is turned, scaled, and made
+brighter or darker. Here a class is a place, seen by either modality, so that what is common to both has to be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from geomatch.config import read_config
+from geomatch.console import Step
+from geomatch.files import published
+from geomatch.matching.patches import standardised
+from geomatch.matching.samples import Sample, Warp, warped
+from geomatch.matching.side import Side
+from geomatch.nets.shapes import VggShape
+from geomatch.nets.vgg import PatchVgg
+from geomatch.weights import SUFFIX, save_weights
+
+from ..config import TrainerConfig
+from ..jobs import SCORE, Job, load_checkpoint, run_job
+from ..streams import Batch, Stream, StreamData
+from .descriptor import (
+    DescriptorConfig,
+    DescriptorNetConfig,
+    DescriptorValidationConfig,
+    found_themselves,
+    held_out_patches,
+)
+from .optimizers import LocalOptimizerConfig, make_optimizer
+from .sources import CropConfig, CropSource
+from .streams import Example
+
+PATCH_PX = 64
+
+
+@dataclass
+class VggNetConfig:
+    """The network, as of ``VggShape``; patches are of 64 px."""
+
+    width: int = 8
+    hidden: int = 128
+    classes: int = 256
+
+
+@dataclass
+class VggConfig:
+    """One training run of a classifier of patches.
+
+    Attributes:
+        name: of the run.
+        seed: of everything that is random.
+        batch: patches of a step.
+        turn_deg, scale: of what is shown of a place.
+        brightness: natural logarithm of the factor on its grey, to either side.
+        data: where places come from; its batch is not used.
+    """
+
+    name: str = "vgg"
+    seed: int = 1
+    batch: int = 64
+    turn_deg: float = 15.0
+    scale: tuple[float, float] = (0.85, 1.2)
+    brightness: float = 0.3
+    data: CropConfig = field(default_factory=CropConfig)
+    net: VggNetConfig = field(default_factory=VggNetConfig)
+    optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    validation: DescriptorValidationConfig = field(default_factory=DescriptorValidationConfig)
+
+
+def load_vgg_config(file: Path, overrides: Sequence[str] = ()) -> VggConfig:
+    """A run from YAML and overrides; raises as ``geomatch.config.read_config``."""
+    return read_config(file, VggConfig, overrides, examples="configs/vgg")
+
+
+def shape_of(net: VggNetConfig) -> VggShape:
+    """The network's."""
+    return VggShape(PATCH_PX, net.width, planes=1, hidden=net.hidden, classes=net.classes, norm=True)
+
+
+class PatchClasses(Stream):
+    """Endless batches of patches of the run's places: "patches" [B x 1 x 64 x 64], "place" [B]."""
+
+    def __init__(self, config: VggConfig, *seeds: int) -> None:
+        super().__init__(*seeds)
+        self._config = config
+
+    def drawn(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Patches of places that every worker draws alike."""
+        config = self._config
+        places = list(_places(config))
+        while True:
+            numbers = rng.integers(len(places), size=config.batch)
+            shown = [_shown(places[number], rng, config) for number in numbers]
+            patches = standardised(np.stack(shown))[:, None]
+            yield {"patches": torch.from_numpy(patches), "place": torch.from_numpy(numbers)}
+
+
+def _places(config: VggConfig) -> Iterator[Sample]:
+    source, rng = CropSource(config.data), np.random.default_rng([config.seed, _PLACES])
+    for _ in range(config.net.classes):
+        yield source.draw(rng)
+
+
+def _shown(place: Sample, rng: np.random.Generator, config: VggConfig) -> NDArray[np.float32]:
+    """A place in one of its modalities, turned, scaled, brighter or darker: [64 x 64]."""
+    optical = bool(rng.random() < 0.5)
+    side: Side = place.optical if optical else place.sar
+    size = side.size_px[0]
+    to_side = Warp(config.turn_deg, config.scale, 0.0).draw(rng, PATCH_PX)
+    half = (size - PATCH_PX) / 2
+    middle = np.array([[1, 0, half], [0, 1, half], [0, 0, 1.0]])
+    to_side = middle @ to_side if optical else np.linalg.inv(place.to_optical) @ middle @ to_side
+    grey = side.bytes.astype(np.float32) / np.float32(255)
+    patch, _ = warped(grey, side.valid, np.asarray(to_side), (PATCH_PX, PATCH_PX))
+    brighter = np.float32(np.exp(rng.uniform(-config.brightness, config.brightness)))
+    return np.asarray(np.clip(patch * brighter, 0, 1), np.float32)
+
+
+class VggTask(pl.LightningModule):
+    """Cross-entropy of places, and how many held-out places find themselves by fc6 and fc7."""
+
+    def __init__(self, config: VggConfig, total_steps: int) -> None:
+        super().__init__()
+        self._config, self._total_steps = config, total_steps
+        self.net = PatchVgg(shape_of(config.net))
+        self._held_out: list[Example] | None = None
+
+    def training_step(self, batch: Batch, number: int) -> Tensor:
+        """One batch of patches."""
+        del number
+        logits = self.net.logits(batch["patches"]).float()
+        loss = functional.cross_entropy(logits, batch["place"])
+        self.log("loss", loss)
+        self.log("accuracy", (logits.argmax(dim=1) == batch["place"]).float().mean())
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """As configured."""
+        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
+
+    def on_train_epoch_end(self) -> None:
+        """Validate; in the last epoch in any case."""
+        v, epochs = self._config.validation, self.current_epoch + 1
+        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
+        if v.scene and (ends or not epochs % v.every_epochs):
+            self.log(SCORE, self.validated())
+
+    def validated(self) -> float:
+        """Share of held-out places whose nearest patch of the other modality is their own."""
+        if self._held_out is None:
+            net = DescriptorNetConfig("vgg", {"patch_px": PATCH_PX}, PATCH_PX, equalised=False)
+            data, validation = self._config.data, self._config.validation
+            self._held_out = held_out_patches(DescriptorConfig(data=data, net=net, validation=validation))
+        return found_themselves(self.net, self._held_out)
+
+
+def train_vgg(config: VggConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
+    """Train a classifier of patches; a run that is in ``output`` goes on from its last checkpoint.
+
+    Returns:
+        The weights' file.
+
+    Raises:
+        UsageError, InputError, OutputError: as ``run_job``.
+    """
+    total = config.data.steps_per_epoch * config.trainer.max_epochs
+    job = Job(
+        config,
+        load_vgg_config,
+        lambda: VggTask(config, total),
+        lambda: StreamData(partial(_batches, config), config.data.workers, config.seed),
+        config.data.steps_per_epoch,
+        validated=bool(config.validation.scene),
+    )
+    chosen = run_job(job, output, progress)
+    task = VggTask(config, 1)
+    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
+    file = output / f"vgg{SUFFIX}"
+    about = {"run": config.name, "seed": str(config.seed), "side_px": PATCH_PX, "equalised": False}
+    with published(file) as part:
+        save_weights(task.net, part, about)
+    return file
+
+
+def _batches(config: VggConfig, seeds: tuple[int, ...], folder: Path) -> PatchClasses:
+    del folder
+    return PatchClasses(config, *seeds)
+
+
+_PLACES = 11  # seed of the places
