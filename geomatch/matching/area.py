@@ -18,24 +18,19 @@ from geomatch.attitude import Tolerance
 from geomatch.correlate import over, template
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.fusion import subpixel
-from geomatch.geo import apply_affine
 from geomatch.matching.matches import Matches
 from geomatch.matching.side import Side
-from geomatch.refine import CELL_PX, Refiner
+from geomatch.matching.ties import grid_windows, tie_points
+from geomatch.refine import Refiner
 from geomatch.seeking import Lie, settled
 from geomatch.strips import NORTH_UP, RawStrip, Strip
 from geomatch.structure import Dense
-from geomatch.tiles import starts
 
 TOLERANCE = Tolerance(12.0, 1.2)
 TRIED = 4  # attitudes and places that the pixels settle
 LOOKS = (0.09, 0.044, 0.022)  # radians, and logarithms of the scale, that they may turn to either side, one by one
 PART_PX = 64  # side of the parts that agree on a similarity
-TIE_PX, TIE_STRIDE_PX = 48, 24  # windows that give a tie point each
 OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, along each side
-AGREED_PX = 6.0  # a tie point further from where the whole image lies is of another place
-SURE = 1.05  # least peak ratio of a tie point
-BLOB_CELLS = 2  # nearer entries belong to the peak
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,8 @@ class AreaMatcher:
         if not tried:
             return Matches.none("the SAR image shows no structure")
         best = max((_looked(one, raw, pixels) for one in tried), key=lambda one: one.score)
-        return _ties(best.lie, raw, pixels)
+        strip = raw.at(best.lie.attitude)
+        return tie_points(strip, best.lie.at_px - strip.middle_px, pixels)
 
     def _tried(self, raw: RawStrip, optical: Side) -> Iterator[_Place]:
         """The best place at every attitude, by features."""
@@ -124,55 +120,14 @@ def _margin(window: int, field: int) -> int:
 
 def _looked(one: _Place, raw: RawStrip, pixels: SidePixels) -> _Place:
     """A place at the attitude on which its parts agree, and what its pixels say there."""
+
+    def parts(strip: Strip) -> Refiner:
+        return Refiner(strip, grid_windows(strip, PART_PX, PART_PX // 2), PART_PX, pixels)
+
     lie = one.lie
     for most in LOOKS:
         strip = raw.at(lie.attitude)
-        lie = settled(lie, raw, strip, Refiner(strip, _windows(strip, PART_PX, PART_PX // 2), PART_PX, pixels), most)
+        lie = settled(lie, raw, strip, parts(strip), most)
     strip = raw.at(lie.attitude)
-    look = Refiner(strip, _windows(strip, PART_PX, PART_PX // 2), PART_PX, pixels).at(lie.at_px - strip.middle_px)
+    look = parts(strip).at(lie.at_px - strip.middle_px)
     return _Place(Lie(lie.attitude, lie.point, look.corner_px + strip.middle_px), look.peak)
-
-
-def _ties(lie: Lie, raw: RawStrip, pixels: SidePixels) -> Matches:
-    """Where each window fits best near the place of the whole."""
-    strip = raw.at(lie.attitude)
-    windows = _windows(strip, TIE_PX, TIE_STRIDE_PX)
-    refiner = Refiner(strip, windows, TIE_PX, pixels, most=len(windows))
-    if not refiner.cells:
-        return Matches.none("no window of the SAR image shows structure")
-    corner = np.rint(lie.at_px - strip.middle_px).astype(np.int64)
-    surfaces = refiner.surfaces(corner)
-    half = surfaces.shape[1] // 2
-    sar, optical, scores = [], [], []
-    for middle, surface in zip(refiner.middles_px, surfaces, strict=True):
-        row, col = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
-        shift = (np.array([col, row]) + subpixel(surface, row, col) - half) * CELL_PX
-        ratio = _peak_ratio(surface, row, col)
-        if ratio < SURE or np.abs(shift).max() > AGREED_PX:
-            continue
-        sar.append(apply_affine(~strip.from_file, middle))
-        optical.append(corner + middle + shift)
-        scores.append(ratio)
-    found = (len(windows), len(windows))
-    if not scores:
-        return Matches.none("no window is sure of its place", found)
-    order = np.argsort(-np.array(scores), kind="stable")
-    return Matches(np.array(sar)[order], np.array(optical)[order], np.array(scores)[order], found)
-
-
-def _peak_ratio(surface: NDArray[np.float64], row: int, col: int) -> float:
-    """The peak over the highest entry that does not belong to it; 0 where there is no peak within the surface."""
-    if surface[row, col] <= 0 or not (0 < row < surface.shape[0] - 1 and 0 < col < surface.shape[1] - 1):
-        return 0.0
-    aside = surface.copy()
-    aside[max(0, row - BLOB_CELLS) : row + BLOB_CELLS + 1, max(0, col - BLOB_CELLS) : col + BLOB_CELLS + 1] = 0
-    return float(surface[row, col] / max(float(aside.max()), 1e-6))
-
-
-def _windows(strip: Strip, size_px: int, stride_px: int) -> NDArray[np.int64]:
-    """[N x 2] first column and row of windows of a grid of which at least half is known."""
-    height, width = strip.image.shape
-    rows, cols = (starts(side, min(size_px, side), stride_px) for side in (height, width))
-    places = np.stack(np.meshgrid(cols, rows), axis=-1).reshape(-1, 2).astype(np.int64)
-    known = [strip.valid[row : row + size_px, col : col + size_px].mean() >= 0.5 for col, row in places]
-    return np.asarray(places[np.array(known, bool)])
