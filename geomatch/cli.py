@@ -1,4 +1,4 @@
-"""The command line: ``geomatch locate | evaluate | simulate | demo``, and the commands of plugins such as ``index``."""
+"""The command line: ``geomatch locate | register | evaluate | ...``, and the commands of plugins such as ``index``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from geomatch.console import (
     set_verbosity,
 )
 from geomatch.errors import GeomatchError, InputError, OutputError, UsageError
-from geomatch.matching.cli import matching
+from geomatch.matching.cli import matching, register
 
 if TYPE_CHECKING:
     from geomatch.location import Location
@@ -136,6 +136,13 @@ def locate(
     warp: Annotated[
         Path | None, typer.Option(help="The strip on the map's grid (.tif, a COG); a folder for several strips.")
     ] = None,
+    gcps: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ground control points: .points for QGIS, .txt for gdal_translate --optfile, .tif for the strip with"
+            " them; a folder for .points of several strips."
+        ),
+    ] = None,
     exhaustive: ExhaustiveFlag = False,
     backend: BackendOption = defaults.BACKEND,
     verbose: Verbose = 0,
@@ -158,7 +165,7 @@ def locate(
     if output is not None:
         check_locations_path(output)
     locator = _open(index, map_path, exhaustive, backend)
-    pictures = Pictures(locator, options, strips, overlay=overlay, warp=warp)
+    pictures = Pictures(locator, options, strips, overlay=overlay, warp=warp, gcps=gcps)
     answers: list[tuple[str, Location]] = []
     failures: list[GeomatchError] = []
     with progress(quiet) as step:
@@ -214,15 +221,15 @@ def _locate_one(
     from geomatch.location import Evidence, Location, crs_name
 
     try:
-        location = locator.locate(strip, options)
+        trace = locator.follow(strip, options)
     except (InputError, UsageError) as error:
         evidence = Evidence(notes=(str(error),))
         return Location("unusable", crs_name(locator.index.grid.crs), evidence=evidence), error
     try:
-        pictures.draw(strip, location)
+        pictures.draw(strip, trace)
     except GeomatchError as error:
-        return location, error
-    return location, None
+        return trace.location, error
+    return trace.location, None
 
 
 def _describe(strip: Path, location: Location, options: StripOptions, *, quiet: bool) -> None:
@@ -247,6 +254,7 @@ def _describe(strip: Path, location: Location, options: StripOptions, *, quiet: 
     )
 
 
+app.command("register")(register)
 evaluations = typer.Typer(invoke_without_command=True)
 evaluations.command("matching")(matching)
 app.add_typer(evaluations, name="evaluate")

@@ -24,7 +24,7 @@ from geomatch.geo import Grid, footprint
 from geomatch.location import Location
 from geomatch.locator import Locator
 from geomatch.manifest import MANIFEST
-from geomatch.overlay import ORANGE, SKY_BLUE, Outline, checkerboard, footprints
+from geomatch.overlay import ORANGE, SKY_BLUE, Canvas, Outline, checkerboard, footprints
 from geomatch.raster import open_raster
 from geomatch.report import ReportPicture, ReportTable, Section, write_report
 from geomatch.simulation import SimulatedCity, StripTruth, simulate_city
@@ -134,14 +134,14 @@ def _sections(folder: Path, locator: Locator, answers: list[Answer]) -> list[Sec
         outlines.append(Outline(_true_footprint(answer, locator), SKY_BLUE))
         if answer.location.footprint is not None:
             outlines.append(Outline(answer.location.footprint, ORANGE, answer.strip.stem[-2:]))
-    footprints(locator, outlines, folder / MAP)
+    footprints(Canvas.of(locator), outlines, folder / MAP)
     caption = "Found footprints in orange over the true ones in blue."
     sections.append(ReportPicture("Map", caption, folder / MAP, alt=caption, wide=True))
     for answer in answers:
         if answer.location.transform is None:
             continue
         picture = folder / f"{answer.strip.stem}.png"
-        checkerboard(answer.strip, answer.location, locator, picture)
+        checkerboard(answer.strip, answer.location, Canvas.of(locator), picture)
         caption = "The strip in every other square of the map: what runs on across the squares is in place."
         sections.append(ReportPicture(answer.strip.stem, caption, picture, alt=f"{answer.strip.stem} on the map"))
     return sections

@@ -134,10 +134,14 @@ class Locator:
         Raises:
             InputError: the file cannot be used at all; one that shows nothing to match is answered "unusable".
         """
+        return self.follow(strip, options).location
+
+    def follow(self, strip: str | os.PathLike[str], options: StripOptions | None = None) -> Trace:
+        """As ``locate``, with what led to the answer."""
         clock = Clock()
         with clock.stage("read"):
             raw = read_strip(strip, self.index.grid, options)
-        return self.find(raw, clock).location
+        return self.find(raw, clock)
 
     def find(self, raw: RawStrip, clock: Clock | None = None) -> Trace:
         """Find a strip that is in its file's own pixels, and its heading and scale where they are not known."""

@@ -43,6 +43,26 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """The map that is drawn on.
+
+    Attributes:
+        grid: where its pixels lie.
+        pixels: of it, or None where they are gone.
+        path: of what it was told by, an index or an orthomosaic.
+    """
+
+    grid: Grid
+    pixels: MapPixels | None
+    path: Path
+
+    @classmethod
+    def of(cls, locator: Locator) -> Canvas:
+        """The map of a locator."""
+        return cls(locator.index.grid, locator.pixels, locator.index.path)
+
+
+@dataclass(frozen=True)
 class Outline:
     """A footprint to draw on the map.
 
@@ -90,7 +110,7 @@ class _View:
 def checkerboard(
     strip: str | os.PathLike[str],
     location: Location,
-    locator: Locator,
+    canvas: Canvas,
     target: str | os.PathLike[str],
     *,
     options: StripOptions | None = None,
@@ -104,7 +124,7 @@ def checkerboard(
     Args:
         strip: the SAR file.
         location: its answer.
-        locator: that gave it, with the map's pixels.
+        canvas: the map that it stands on, with its pixels.
         target: the picture, at most MAX_PICTURE_PX to a side; what is there is replaced.
         options: how to read the strip's numbers, as they were given to ``locate``.
         cell_px: side of a square, pixels of the picture.
@@ -114,12 +134,12 @@ def checkerboard(
         InputError: the answer has no place, there are no pixels of the map, or the strip cannot be read.
         OutputError: the picture cannot be written.
     """
-    pixels = _pixels(locator)
+    pixels = _pixels(canvas)
     with open_raster(strip) as raster:
-        placed = _placed(location, locator, raster)
-        view = _View.around(locator.index.grid.to_pixel(placed.to_map(placed.corners_px)), margin_px, MAX_PICTURE_PX)
+        placed = _placed(location, canvas, raster)
+        view = _View.around(canvas.grid.to_pixel(placed.to_map(placed.corners_px)), margin_px, MAX_PICTURE_PX)
         picture = _map_picture(pixels, view)
-        to_picture = view.from_map @ ~locator.index.grid.transform @ placed.transform
+        to_picture = view.from_map @ ~canvas.grid.transform @ placed.transform
         sar, valid = _sar_picture(raster, options or StripOptions(), to_picture, picture.shape[:2])
     rows, cols = np.indices(valid.shape) // cell_px
     shown = valid & ((rows + cols) % 2 == 1)
@@ -128,11 +148,11 @@ def checkerboard(
     write_png(picture, target)
 
 
-def footprints(locator: Locator, outlines: Sequence[Outline], target: str | os.PathLike[str]) -> None:
+def footprints(canvas: Canvas, outlines: Sequence[Outline], target: str | os.PathLike[str]) -> None:
     """Write a PNG of the whole indexed map with outlines on it.
 
     Args:
-        locator: with the map's pixels.
+        canvas: the map, with its pixels.
         outlines: the later are drawn over the earlier.
         target: the picture, at most MAX_OVERVIEW_PX to a side; what is there is replaced.
 
@@ -140,9 +160,9 @@ def footprints(locator: Locator, outlines: Sequence[Outline], target: str | os.P
         InputError: there are no pixels of the map, or they cannot be read.
         OutputError: the picture cannot be written.
     """
-    grid = locator.index.grid
+    grid = canvas.grid
     view = _View.around(grid.corners_px, 0, MAX_OVERVIEW_PX)
-    picture = _map_picture(_pixels(locator), view)
+    picture = _map_picture(_pixels(canvas), view)
     to_picture = view.from_map @ ~grid.transform
     for outline in outlines:
         ring = apply_affine(to_picture, np.asarray(outline.footprint.exterior.coords)[:-1])
@@ -151,7 +171,7 @@ def footprints(locator: Locator, outlines: Sequence[Outline], target: str | os.P
 
 
 def warp_strip(
-    strip: str | os.PathLike[str], location: Location, locator: Locator, target: str | os.PathLike[str]
+    strip: str | os.PathLike[str], location: Location, canvas: Canvas, target: str | os.PathLike[str]
 ) -> None:
     """Write a strip as a Cloud Optimized GeoTIFF on the map's pixel grid, where it was found.
 
@@ -162,7 +182,7 @@ def warp_strip(
     Args:
         strip: the SAR file.
         location: its answer.
-        locator: that gave it.
+        canvas: the map that it stands on; its pixels are not needed.
         target: the GeoTIFF; its origin lies on a whole pixel of the map, so that pixels coincide.
 
     Raises:
@@ -171,12 +191,12 @@ def warp_strip(
         OutputError: the file cannot be written.
     """
     with open_raster(strip) as raster:
-        placed = _placed(location, locator, raster)
+        placed = _placed(location, canvas, raster)
         patch = _straight(raster.read(0, 0, raster.width, raster.height), location)
-    corners = locator.index.grid.to_pixel(placed.to_map(placed.corners_px))
+    corners = canvas.grid.to_pixel(placed.to_map(placed.corners_px))
     # A corner that lies on the grid but for rounding opens no further row or column of pixels.
     low, high = np.floor(corners.min(axis=0) + 1e-6), np.ceil(corners.max(axis=0) - 1e-6)
-    snapped = locator.index.grid.window(int(low[0]), int(low[1]), *(high - low).astype(int).tolist())
+    snapped = canvas.grid.window(int(low[0]), int(low[1]), *(high - low).astype(int).tolist())
     path = Path(target)
     with output_file(path) as file:
         try:
@@ -197,19 +217,19 @@ def write_png(picture: NDArray[np.uint8], target: str | os.PathLike[str]) -> Non
         file.write_bytes(encoded.tobytes())
 
 
-def _pixels(locator: Locator) -> MapPixels:
-    if locator.pixels is None:
+def _pixels(canvas: Canvas) -> MapPixels:
+    if canvas.pixels is None:
         hint = "say where the map is with --map"
-        raise InputError("a picture needs the map's pixels", where=locator.index.path, hint=hint)
-    return locator.pixels
+        raise InputError("a picture needs the map's pixels", where=canvas.path, hint=hint)
+    return canvas.pixels
 
 
-def _placed(location: Location, locator: Locator, raster: Raster) -> Grid:
+def _placed(location: Location, canvas: Canvas, raster: Raster) -> Grid:
     """Where the strip's pixels lie in the CRS of the index."""
     if location.affine is None:
         hint = "only located and ambiguous strips have one"
         raise InputError(f"there is no place to draw, it is {location.status}", where=raster.path, hint=hint)
-    return Grid(locator.index.grid.crs, location.affine, raster.width, raster.height)
+    return Grid(canvas.grid.crs, location.affine, raster.width, raster.height)
 
 
 def _straight(patch: Patch, location: Location) -> Patch:

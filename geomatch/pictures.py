@@ -1,4 +1,4 @@
-"""Where ``geomatch locate --overlay --warp`` write, found out before the work, and what they draw there."""
+"""Where ``geomatch locate --overlay --warp --gcps`` write, found out before the work, and what they write there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 from geomatch.console import log
 from geomatch.errors import UsageError
 from geomatch.files import check_target
-from geomatch.location import Location
-from geomatch.locator import Locator
-from geomatch.overlay import checkerboard, warp_strip
+from geomatch.gcps import WRITERS, write_gcps
+from geomatch.locator import Locator, Trace
+from geomatch.matching.fit import NoFit
+from geomatch.overlay import Canvas, checkerboard, warp_strip
+from geomatch.registration import register_located
 from geomatch.strips import StripOptions
 
 
@@ -23,12 +25,13 @@ class Pictures:
         strips: the files that will be located.
         overlay: PNG of a checkerboard, or a folder for NAME.png of each strip; None draws none.
         warp: GeoTIFF of the strip on the map's grid, or a folder for NAME.tif; None writes none.
+        gcps: ground control points as ``geomatch.gcps`` writes them, or a folder for NAME.points; None writes none.
 
     Raises:
         UsageError: a path of another kind of file, several strips but one file, strips of one name, or a target that
             is a strip or the map itself.
         OutputError: a place that cannot be written, see ``check_target``.
-        InputError: checkerboards are asked for and the map is not there.
+        InputError: checkerboards or control points are asked for and the map is not there.
     """
 
     def __init__(
@@ -39,32 +42,56 @@ class Pictures:
         *,
         overlay: Path | None = None,
         warp: Path | None = None,
+        gcps: Path | None = None,
     ) -> None:
-        if overlay is not None and locator.pixels is None:
+        if (overlay is not None or gcps is not None) and locator.pixels is None:
             locator.index.open_map().close()  # raises, saying why there are no pixels
-        self._locator, self._options = locator, options
+        self._canvas, self._options = Canvas.of(locator), options
         inputs = [*strips, *([] if locator.pixels is None else [locator.pixels.raster.path])]
         self._overlays = _targets(strips, overlay, (".png",), "--overlay", inputs)
         self._warps = _targets(strips, warp, (".tif", ".tiff"), "--warp", inputs)
+        self._gcps = _targets(strips, gcps, tuple(WRITERS), "--gcps", inputs)
 
-    def draw(self, strip: Path, location: Location) -> None:
+    def draw(self, strip: Path, trace: Trace) -> None:
         """Write what was asked for; a strip without a place has no picture.
 
         Raises:
             OutputError: a picture cannot be written.
         """
-        overlay, warp = self._overlays.get(strip), self._warps.get(strip)
+        location = trace.location
+        overlay, warp, gcps = self._overlays.get(strip), self._warps.get(strip), self._gcps.get(strip)
         if location.transform is None:
-            if overlay or warp:
+            if overlay or warp or gcps:
                 log.warning("%s: %s, so there is no picture of it", strip, location.status)
             return
-        for target in filter(None, (overlay, warp)):
+        for target in filter(None, (overlay, warp, gcps)):
             if not target.parent.exists():
                 target.parent.mkdir(exist_ok=True)
         if overlay is not None:
-            checkerboard(strip, location, self._locator, overlay, options=self._options)
+            checkerboard(strip, location, self._canvas, overlay, options=self._options)
         if warp is not None:
-            warp_strip(strip, location, self._locator, warp)
+            warp_strip(strip, location, self._canvas, warp)
+        if gcps is not None:
+            self._write_gcps(strip, trace, gcps)
+
+    def _write_gcps(self, strip: Path, trace: Trace, target: Path) -> None:
+        assert self._canvas.pixels is not None, "checked at first"
+        registration = register_located(trace, self._canvas.grid, self._canvas.pixels)
+        if isinstance(registration.fit, NoFit):
+            log.warning("%s: no ground control points, %s", strip, registration.fit.reason)
+            return
+        write_gcps(registration.gcps, registration.grid.crs, strip, target)
+        ellipse = registration.ellipse
+        assert ellipse is not None, "of a fit"
+        log.info(
+            "%s: %d ground control points agree on a %s; its middle within %.3g × %.3g m, the longer towards %.0f°",
+            strip,
+            len(registration.gcps),
+            registration.fit.model,
+            ellipse.semi_major_m,
+            ellipse.semi_minor_m,
+            ellipse.azimuth_deg,
+        )
 
 
 def _targets(

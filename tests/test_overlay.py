@@ -26,7 +26,7 @@ from geomatch.geo import Grid, as_crs, six
 from geomatch.images import OpticalStretch
 from geomatch.location import Location
 from geomatch.locator import Locator
-from geomatch.overlay import ORANGE, SKY_BLUE, Outline, checkerboard, footprints, warp_strip
+from geomatch.overlay import ORANGE, SKY_BLUE, Canvas, Outline, checkerboard, footprints, warp_strip
 from geomatch.raster import open_raster
 from geomatch.refine import MapPixels
 from geomatch.strips import StripOptions
@@ -115,7 +115,7 @@ class TestWarp:
         values = plane(*centres(to_index, width, height)).astype("float32")
         strip = write_tiff(tmp_path / "strip.tif", values, crs=None, transform=None)
         location = located(to_index, width, height)
-        warp_strip(strip, location, locator, out / "warped.tif")
+        warp_strip(strip, location, Canvas.of(locator), out / "warped.tif")
         with rasterio.open(out / "warped.tif") as warped:
             found, transform = warped.read(1), warped.transform
             assert warped.crs.to_epsg() == 32611
@@ -139,7 +139,12 @@ class TestWarp:
         assert locator.pixels is not None
         red = locator.pixels.raster.read(60, 50, 70, 64, bands=[1]).data[0]  # the map's column
         strip = write_tiff(tmp_path / "strip.tif", red, crs=None, transform=None)
-        warp_strip(strip, located(Affine.translation(60 - ORIGIN[0], 50 - ORIGIN[1]), 70, 64), locator, out / "w.tif")
+        warp_strip(
+            strip,
+            located(Affine.translation(60 - ORIGIN[0], 50 - ORIGIN[1]), 70, 64),
+            Canvas.of(locator),
+            out / "w.tif",
+        )
         with rasterio.open(out / "w.tif") as warped, rasterio.open(locator.pixels.raster.path) as optical:
             window = optical.window(*warped.bounds)
             np.testing.assert_array_equal(warped.read(1), optical.read(1, window=window))
@@ -163,7 +168,7 @@ class TestWarp:
         mask = np.ones((50, 60), dtype=bool)
         mask[10:20, 5:25] = False
         strip = write_tiff(tmp_path / "strip.tif", data, crs=None, transform=None, mask=mask)
-        warp_strip(strip, located(Affine.translation(30, 20), 60, 50), locator, out / "w.tif")
+        warp_strip(strip, located(Affine.translation(30, 20), 60, 50), Canvas.of(locator), out / "w.tif")
         with rasterio.open(out / "w.tif") as warped:
             assert warped.dtypes == (expected, expected)
             found = warped.read()
@@ -174,7 +179,7 @@ class TestWarp:
         self, tmp_path: Path, out: Path, locator: Locator, gdal: Gdal
     ) -> None:
         strip = write_tiff(tmp_path / "strip.tif", np.full((1300, 700), 5, "uint8"), crs=None, transform=None)
-        warp_strip(strip, located(Affine.translation(10.5, 10.5), 700, 1300), locator, out / "w.tif")
+        warp_strip(strip, located(Affine.translation(10.5, 10.5), 700, 1300), Canvas.of(locator), out / "w.tif")
         with rasterio.open(out / "w.tif") as warped:
             assert warped.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
             assert warped.profile["tiled"]
@@ -185,7 +190,7 @@ class TestWarp:
         strip = write_tiff(tmp_path / "strip.tif", np.full((40, 40), 5, "uint8"))
         for draw in (warp_strip, checkerboard):
             with pytest.raises(InputError, match="no place to draw, it is absent"):
-                draw(strip, Location("absent", UTM11), locator, out / "w.tif")
+                draw(strip, Location("absent", UTM11), Canvas.of(locator), out / "w.tif")
         assert not list(out.iterdir())
 
 
@@ -195,7 +200,7 @@ class TestCheckerboard:
     ) -> Any:
         strip = write_tiff(tmp_path / "strip.tif", values, crs=None, transform=None, mask=how.pop("mask", None))
         location = located(to_index, values.shape[1], values.shape[0])
-        checkerboard(strip, location, locator, out / "board.png", **how)
+        checkerboard(strip, location, Canvas.of(locator), out / "board.png", **how)
         return picture_of(out / "board.png")
 
     def test_squares_alternate_inside_the_outline_and_the_map_lies_around(
@@ -266,7 +271,7 @@ class TestCheckerboard:
         strip = write_tiff(tmp_path / "strip.tif", values, crs=None, transform=None)
         location = located(Affine.translation(50, 40), 80, 60)
         options = StripOptions(kind="db", bands=(2,))
-        checkerboard(strip, location, locator, out / "board.png", options=options, cell_px=10, margin_px=0)
+        checkerboard(strip, location, Canvas.of(locator), out / "board.png", options=options, cell_px=10, margin_px=0)
         assert tuple(picture_of(out / "board.png")[5, 15]) == (GREY, GREY, GREY)
 
     def test_without_the_maps_pixels_it_says_how_to_give_them(
@@ -275,16 +280,16 @@ class TestCheckerboard:
         strip = write_tiff(tmp_path / "strip.tif", np.full((60, 80), 7, "uint8"))
         blind = Locator(locator.index, None)
         with pytest.raises(InputError, match="--map"):
-            checkerboard(strip, located(Affine.translation(50, 40), 80, 60), blind, out / "board.png")
+            checkerboard(strip, located(Affine.translation(50, 40), 80, 60), Canvas.of(blind), out / "board.png")
         with pytest.raises(InputError, match="--map"):
-            footprints(blind, [], out / "board.png")
+            footprints(Canvas.of(blind), [], out / "board.png")
         assert not list(out.iterdir())
 
 
 def test_footprints_lie_on_the_whole_indexed_map(out: Path, locator: Locator) -> None:
     place = located(Affine.translation(100, 60) @ Affine.rotation(45), 50, 50).footprint
     assert place is not None
-    footprints(locator, [Outline(place, SKY_BLUE), Outline(place.buffer(-50), label="1")], out / "map.png")
+    footprints(Canvas.of(locator), [Outline(place, SKY_BLUE), Outline(place.buffer(-50), label="1")], out / "map.png")
     picture = picture_of(out / "map.png")
     assert picture.shape == (*INDEXED[::-1], 3)
     assert tuple(picture[150, 10]) == (10 + ORIGIN[0], 150 + ORIGIN[1], 200)
@@ -311,12 +316,12 @@ class TestBadPaths:
 
     def test_missing_folder(self, out: Path, strip: Path, locator: Locator, draw: Draw) -> None:
         with pytest.raises(OutputError, match="does not exist"):
-            draw(strip, self.place, locator, out / "nowhere" / "file")
+            draw(strip, self.place, Canvas.of(locator), out / "nowhere" / "file")
 
     def test_a_folder_in_the_way_stays(self, out: Path, strip: Path, locator: Locator, draw: Draw) -> None:
         (out / "file").mkdir()
         with pytest.raises(OutputError):
-            draw(strip, self.place, locator, out / "file")
+            draw(strip, self.place, Canvas.of(locator), out / "file")
         assert [entry.name for entry in out.iterdir()] == ["file"]
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind root")
@@ -324,7 +329,7 @@ class TestBadPaths:
         out.chmod(0o500)
         try:
             with pytest.raises(OutputError, match="permission"):
-                draw(strip, self.place, locator, out / "file")
+                draw(strip, self.place, Canvas.of(locator), out / "file")
         finally:
             out.chmod(0o700)
 
@@ -337,7 +342,7 @@ class TestBadPaths:
         if draw is checkerboard:
             limit_bytes //= 10  # its file is smaller
         with small_disk(limit_bytes), pytest.raises(OutputError):
-            draw(strip, self.place, locator, file)
+            draw(strip, self.place, Canvas.of(locator), file)
         assert file.read_text() == "the old"
         assert list(out.iterdir()) == [file]
 
@@ -345,5 +350,5 @@ class TestBadPaths:
         fake = tmp_path / "fake.tif"
         fake.write_text("<VRTDataset/>")
         with pytest.raises(InputError):
-            draw(fake, self.place, locator, out / "file")
+            draw(fake, self.place, Canvas.of(locator), out / "file")
         assert not list(out.iterdir())

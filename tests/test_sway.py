@@ -17,7 +17,7 @@ from geomatch.images import OpticalStretch
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.location import Location
 from geomatch.locator import Locator
-from geomatch.overlay import warp_strip
+from geomatch.overlay import Canvas, warp_strip
 from geomatch.raster import open_raster
 from geomatch.refine import MapPixels
 from geomatch.strips import Strip
@@ -137,7 +137,7 @@ def test_answer_tells_where_its_parts_lie(long_town: Town, locator: Locator, tmp
 def test_warped_strip_is_straightened(long_town: Town, locator: Locator, tmp_path: Path) -> None:
     """It shows what a view of the same place without any sway shows, better than by the transform alone."""
     location, _ = located(long_town, locator, tmp_path / "s.tif", 4.0)
-    warp_strip(tmp_path / "s.tif", location, locator, tmp_path / "warped.tif")
+    warp_strip(tmp_path / "s.tif", location, Canvas.of(locator), tmp_path / "warped.tif")
     with rasterio.open(tmp_path / "warped.tif") as file:
         found, place = file.read(1), ~PLACE @ file.transform
     expected = radar_at(long_town.bands, moved(place, pixel_centres(found.shape[1], found.shape[0])), looks=1e6)
@@ -148,7 +148,7 @@ def test_warped_strip_is_straightened(long_town: Town, locator: Locator, tmp_pat
         return float(np.corrcoef(image[there], expected[there])[0, 1])
 
     bent = replace(location, evidence=replace(location.evidence, tie_points=()))
-    warp_strip(tmp_path / "s.tif", bent, locator, tmp_path / "bent.tif")
+    warp_strip(tmp_path / "s.tif", bent, Canvas.of(locator), tmp_path / "bent.tif")
     with rasterio.open(tmp_path / "bent.tif") as file:
         other = file.read(1)
     assert other.shape == found.shape

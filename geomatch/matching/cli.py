@@ -1,14 +1,57 @@
-"""``geomatch evaluate matching``."""
+"""``geomatch register`` and ``geomatch evaluate matching``."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from geomatch.console import Quiet, Verbose, friendly, log, progress, set_verbosity
+
+
+@friendly
+def register(
+    sar: Annotated[Path, typer.Argument(help="SAR image (GeoTIFF).", show_default=False)],
+    optical: Annotated[Path, typer.Argument(help="Optical image of the same place (GeoTIFF).", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for control points (.points, .txt, .tif), the SAR image on the optical grid, and pictures.",
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help="Method of matching, see geomatch evaluate matching.")] = "area",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fix a SAR image on an optical one that shows the same place, up to 12° and 20 % off in heading and scale.
+
+    Scale and heading come from the SAR image's georeferencing, its position is not used.
+    """
+    from geomatch.matching.products import register_files
+
+    set_verbosity(verbose, quiet)
+    told = register_files(sar, optical, method, output)
+    if as_json:
+        typer.echo(json.dumps(told, indent=1, allow_nan=False))
+    elif not quiet:
+        typer.echo(f"{sar}: {_told(told)}")
+
+
+def _told(registration: dict[str, Any]) -> str:
+    """One line of a registration for people."""
+    if not registration["registered"]:
+        return f"not registered, {registration['reason']}"
+    ellipse = registration["error_ellipse"]
+    weak = f"; its points are {registration['weakness']}" if registration["weakness"] else ""
+    return (
+        f"registered by {registration['inliers']} of {registration['matches']} matches as {registration['model']},"
+        f" middle within {ellipse['semi_major_m']:.3g} × {ellipse['semi_minor_m']:.3g} m{weak}"
+    )
 
 
 @friendly
