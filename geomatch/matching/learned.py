@@ -16,7 +16,7 @@ from geomatch.matching.patches import patches, standardised
 from geomatch.matching.side import Side
 from geomatch.nets.features import Features
 from geomatch.nets.keypoint_detector import KeypointNet, standard, summits
-from geomatch.nets.shapes import D2Shape, HardNetShape, KeypointShape, LTFormerShape, Modality, R2D2Shape, VggShape
+from geomatch.nets.shapes import D2Shape, HardNetShape, KeypointShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.weights import Weights
 
 BATCH = 256
@@ -60,25 +60,26 @@ class KeypointDetector:
     """A network that scores every pixel, as a detector.
 
     Args:
-        net: standardised images [1 x 1 x H x W] and their modality -> scores of the same size.
+        net: the network.
     """
 
-    def __init__(self, net: Callable[[Tensor, Modality], Tensor]) -> None:
+    def __init__(self, net: KeypointNet) -> None:
         self._net = net
+        self._radius = 1 if net.shape.region_px else 2  # peaks of the sum are as broad as its coarsest map's pixels
 
     @classmethod
     def load(cls, name: str) -> KeypointDetector:
         """With shipped weights, or those of a file; raises as ``Weights.find``."""
         weights = Weights.find(name, KeypointShape)
-        return cls(cast(Callable[[Tensor, Modality], Tensor], weights.load_into(KeypointNet(weights.shape))))
+        return cls(cast(KeypointNet, weights.load_into(KeypointNet(weights.shape))))
 
     def __call__(self, side: Side, most: int) -> Keypoints:
         """The strongest; none within 8 px of the edge or of nodata."""
         image = torch.from_numpy(side.bytes.astype(np.float32) / 255)[None, None]
         with torch.inference_mode():
-            score = self._net(standard(image), side.modality)[0, 0].float()
-            places = summits(score, max(side.image.size // 16, most), margin=BORDER_PX)
-            strength = score[places[:, 1], places[:, 0]].numpy().astype(np.float64)
+            peaks, rank = (values[0, 0].float() for values in self._net(standard(image), side.modality))
+            places = summits(peaks, rank, side.image.size, radius=self._radius, margin=BORDER_PX)
+            strength = rank[places[:, 1], places[:, 0]].numpy().astype(np.float64)
         found = Keypoints.at(places.numpy() + 0.5, strength)
         return found[found.inside(side)][:most]
 

@@ -4,6 +4,10 @@ Li et al. 2022 (ISPRS Archives), self-supervised: 3 x 3 convolutions of 32/64, 6
 deformable ones of 128. A score map stands where a channel is peaky in space, softplus of a value less the mean of its
 neighbours, and among channels, softplus of it less the mean of all; the product's greatest over channels counts. The
 maps are brought to the image's size and summed with weights 0.1, 0.3 and 0.6.
+
+Two things may differ from the paper: first convolutions of its own for each modality, and keypoints that are ranked by
+the scores of their region (``KeypointShape``). Between SAR and optical images hardly any single pixel stands out in
+both, but the districts that do are the same.
 """
 
 from __future__ import annotations
@@ -45,9 +49,20 @@ class KeypointNet(nn.Module):
         deep = [Layer(4 * w, 4 * w, deformable=shape.deformable) for _ in range(3)]
         self.third = nn.Sequential(nn.MaxPool2d(2), Layer(2 * w, 4 * w), Layer(4 * w, 4 * w), *deep)
 
-    def forward(self, image: Tensor, modality: Modality) -> Tensor:
-        """image: [B x 1 x H x W] of one modality, standardised -> scores [B x 1 x H x W], all positive."""
-        return self._scores(self._stem(image, modality))
+    def forward(self, image: Tensor, modality: Modality) -> tuple[Tensor, Tensor]:
+        """Where keypoints are, and which come first.
+
+        Args:
+            image: [B x 1 x H x W] of one modality, standardised.
+
+        Returns:
+            [B x 1 x H x W] whose peaks are keypoints and [B x 1 x H x W] by which they rank, all positive.
+        """
+        near = self._stem(image, modality)
+        scores = self._scores(near)
+        if not self.shape.region_px:
+            return scores, scores
+        return peakiness(near), _averaged(scores, self.shape.region_px)
 
     def both(self, optical: Tensor, sar: Tensor) -> tuple[Tensor, Tensor]:
         """Scores of as many images of either modality, which go through the shared batch norms together."""
@@ -82,15 +97,35 @@ def standard(image: Tensor) -> Tensor:
     return (image - mean) / image.std(dim=(2, 3), keepdim=True).clamp_min(1e-3)
 
 
-def summits(score: Tensor, most: int, *, radius: int = 2, margin: int = 8) -> Tensor:
-    """Places of the highest scores that are highest within a radius: [H x W] -> [N x 2] columns and rows, N <= most.
+def summits(peaks: Tensor, rank: Tensor, most: int, *, radius: int = 2, margin: int = 8) -> Tensor:
+    """The foremost places that are highest within a radius.
 
     Those within ``margin`` pixels of the edge are left out, where half of a neighbourhood is missing: what the authors
     name as future work.
+
+    Args:
+        peaks: [H x W] that has to be highest.
+        rank: [H x W] by which places come first.
+        most: so many at most.
+        radius, margin: pixels.
+
+    Returns:
+        [N x 2] columns and rows.
     """
-    highest = functional.max_pool2d(score[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
-    inside = torch.zeros_like(score, dtype=torch.bool)
+    highest = functional.max_pool2d(peaks[None, None], 2 * radius + 1, stride=1, padding=radius)[0, 0]
+    inside = torch.zeros_like(peaks, dtype=torch.bool)
     inside[margin:-margin, margin:-margin] = True
-    rows, cols = torch.nonzero((score == highest) & inside, as_tuple=True)
-    order = torch.argsort(score[rows, cols], descending=True, stable=True)[:most]
+    rows, cols = torch.nonzero((peaks == highest) & inside, as_tuple=True)
+    order = torch.argsort(rank[rows, cols], descending=True, stable=True)[:most]
     return torch.stack([cols[order], rows[order]], dim=1)
+
+
+def _averaged(scores: Tensor, deviation_px: float) -> Tensor:
+    """Scores after a Gaussian, mirrored beyond the edge."""
+    reach = min(int(3 * deviation_px), *(side - 1 for side in scores.shape[2:]))
+    at = torch.arange(-reach, reach + 1, dtype=scores.dtype, device=scores.device)
+    kernel = torch.exp(-at.square() / (2 * deviation_px**2))
+    kernel = kernel / kernel.sum()
+    framed = functional.pad(scores, (reach, reach, reach, reach), mode="reflect")
+    across = functional.conv2d(framed, kernel[None, None, None])
+    return functional.conv2d(across, kernel[None, None, :, None])

@@ -110,12 +110,15 @@ class KeypointShape:
         weights: of the score maps at full, half and quarter resolution; 0 leaves one out.
         deformable: whether the last three convolutions are.
         own_stems: whether each modality has first convolutions of its own; as published they share all.
+        region_px: deviation of the Gaussian over which scores are averaged before they rank keypoints, which then are
+            the peaks of the map at full resolution; 0 for peaks of all maps together, by their own score, as published.
     """
 
     width: int = 32
     weights: tuple[float, float, float] = (0.1, 0.3, 0.6)
     deformable: bool = True
     own_stems: bool = False
+    region_px: float = 0.0
 
 
 @dataclass(frozen=True)

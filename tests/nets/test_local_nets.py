@@ -82,13 +82,35 @@ def test_peakiness_is_the_product_of_both_softplus_at_its_greatest() -> None:
 
 @pytest.mark.parametrize("shape", [KeypointShape(4), KeypointShape(4, (1.0, 0.0, 0.0), deformable=False)])
 def test_detector_scores_every_pixel(shape: KeypointShape) -> None:
-    score = KeypointNet(shape).eval()(standard(torch.randn(2, 1, 40, 52)), "sar")
-    assert score.shape == (2, 1, 40, 52)
-    assert (score > 0).all()
+    peaks, rank = KeypointNet(shape).eval()(standard(torch.randn(2, 1, 40, 52)), "sar")
+    assert torch.equal(peaks, rank)
+    assert peaks.shape == (2, 1, 40, 52)
+    assert (peaks > 0).all()
+
+
+def test_detector_ranks_by_region() -> None:
+    """Against a plain mean: a Gaussian of some pixels says of a flat score what the score is, and smooths any other."""
+    torch.manual_seed(0)
+    image = standard(torch.randn(1, 1, 48, 48))
+    net = KeypointNet(KeypointShape(4, own_stems=True)).eval()
+    plain, _ = net(image, "optical")
+    other, _ = net(image, "sar")
+    assert not torch.allclose(plain, other)  # stems of their own
+    regional = KeypointNet(KeypointShape(4, own_stems=True, region_px=4.0)).eval()
+    regional.load_state_dict(net.state_dict())
+    peaks, rank = regional(image, "optical")
+    assert not torch.allclose(peaks, rank)
+    at = np.exp(-np.square(np.arange(-12, 13)) / 32)
+    kernel = np.outer(at, at) / at.sum() ** 2
+    middle = float((plain[0, 0, 12:37, 12:37].detach().numpy() * kernel).sum())
+    assert float(rank[0, 0, 24, 24].detach()) == pytest.approx(middle, rel=1e-4)
 
 
 def test_summits_are_local_maxima_away_from_the_edge_the_highest_first() -> None:
     score = torch.zeros(40, 50)
     score[20, 30], score[22, 31], score[10, 12], score[2, 25] = 3.0, 2.0, 5.0, 9.0
-    assert summits(score, 2).tolist() == [[12, 10], [30, 20]]
-    assert summits(score, 1).tolist() == [[12, 10]]
+    assert summits(score, score, 2).tolist() == [[12, 10], [30, 20]]
+    rank = score.clone()
+    rank[20, 30] = 6.0
+    assert summits(score, rank, 1).tolist() == [[30, 20]]
+    assert summits(score, score, 1).tolist() == [[12, 10]]

@@ -1,9 +1,11 @@
 """``geomatch train detector``: a keypoint detector whose scores of one modality predict those of the other.
 
 Li et al. 2022: a Huber loss between the score map of one image and the other's, warped back. That loss alone is zero
-for any constant map. Two things prevent that here: each map is compared after its own mean and deviation have been
-taken out, so that a flat one has nothing to gain, and ``peaky`` asks that within cells of 16 px the highest score
-stands out, as R2D2's repeatability does (Revaud et al. 2019).
+for any constant map. So each map is compared after its own mean and deviation have been taken out, by which a flat one
+has nothing to gain, and ``peaky`` asks that within cells of 16 px the highest score stands out, as R2D2's repeatability
+does (Revaud et al. 2019). What is left is a map that does not depend on the image, such as its frame: the margin is not
+compared, and ``contrast``, the other agreement, is the correlation of both maps less that with the maps of other places
+of the batch.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch.nn import functional
 from geomatch.config import read_config
 from geomatch.console import Step
 from geomatch.files import published
+from geomatch.matching.keypoints import BORDER_PX
 from geomatch.matching.learned import KeypointDetector
 from geomatch.matching.samples import Sample
 from geomatch.matching.scores import repeatability
@@ -30,7 +33,7 @@ from geomatch.nets.keypoint_detector import KeypointNet, standard
 from geomatch.nets.shapes import KeypointShape
 from geomatch.weights import SUFFIX, save_weights
 
-from ..config import TrainerConfig
+from ..config import TrainerConfig, one_of
 from ..data import scene_named
 from ..jobs import SCORE, Job, load_checkpoint, run_job
 from ..streams import Batch, StreamData
@@ -51,6 +54,7 @@ class DetectorNetConfig:
     weights: tuple[float, float, float] = (0.1, 0.3, 0.6)
     deformable: bool = True
     own_stems: bool = False
+    region_px: float = 0.0
 
 
 @dataclass
@@ -66,7 +70,7 @@ class DetectorValidationConfig:
 
     scene: str = ""
     crops: int = 30
-    keypoints: int = 200
+    keypoints: int = 120
     every_epochs: int = 2
 
 
@@ -77,11 +81,13 @@ class DetectorConfig:
     Attributes:
         name: of the run.
         seed: of everything that is random.
+        agreement: "huber", or "contrast" with other places.
         peaky: weight of the term that asks for peaks.
     """
 
     name: str = "detector"
     seed: int = 1
+    agreement: str = "huber"
     peaky: float = 0.5
     data: CropConfig = field(default_factory=lambda: CropConfig(side_px=240, projective=0.1))
     net: DetectorNetConfig = field(default_factory=DetectorNetConfig)
@@ -91,8 +97,10 @@ class DetectorConfig:
 
 
 def load_detector_config(file: Path, overrides: Sequence[str] = ()) -> DetectorConfig:
-    """A run from YAML and overrides; raises as ``geomatch.config.read_config``."""
-    return read_config(file, DetectorConfig, overrides, examples="configs/detector")
+    """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on names that are not known."""
+    config = read_config(file, DetectorConfig, overrides, examples="configs/detector")
+    one_of(config.agreement, AGREEMENTS, "agreement")
+    return config
 
 
 def images_of(sample: Sample, rng: np.random.Generator) -> Example:
@@ -127,10 +135,27 @@ def warped_back(score: Tensor, to_optical: Tensor) -> tuple[Tensor, Tensor]:
     return functional.grid_sample(score, grid.to(score.dtype), padding_mode="border", align_corners=False), inside
 
 
-def agreement_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
+def contrast_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
+    """1 - correlation of two score maps of a place, plus that with maps of other places of the batch; as ``huber``."""
+    share = known.float()
+    ours, theirs = (_standardised(score, share) * share for score in (first, second))
+    every = ours.flatten(1) @ theirs.flatten(1).T / share.sum(dim=(1, 2, 3)).mean()
+    others = ~torch.eye(len(every), dtype=torch.bool, device=every.device)
+    chance = functional.relu(every[others]).mean() if len(every) > 1 else every.new_zeros(())
+    return 1 - every.diagonal().mean() + chance
+
+
+def huber_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
     """Huber loss between two score maps [B x 1 x H x W], each standardised over what is known of it [B x 1 x H x W]."""
     share = known.float()
     return functional.huber_loss(_standardised(first, share) * share, _standardised(second, share) * share)
+
+
+def within(known: Tensor) -> Tensor:
+    """[B x 1 x H x W] what is known, but for a margin of BORDER_PX, where no keypoints are."""
+    inside = torch.zeros_like(known)
+    inside[..., BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = True
+    return known & inside
 
 
 def peak_loss(score: Tensor) -> Tensor:
@@ -156,7 +181,7 @@ class DetectorTask(pl.LightningModule):
         self._config, self._total_steps = config, total_steps
         near, middle, deep = config.net.weights
         n = config.net
-        self.net = KeypointNet(KeypointShape(n.width, (near, middle, deep), n.deformable, n.own_stems))
+        self.net = KeypointNet(KeypointShape(n.width, (near, middle, deep), n.deformable, n.own_stems, n.region_px))
         self._held_out: list[Sample] | None = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
@@ -164,7 +189,8 @@ class DetectorTask(pl.LightningModule):
         del number
         optical, sar = self.net.both(standard(batch["optical"]), standard(batch["sar"]))
         back, inside = warped_back(sar, batch["to_optical"])
-        agreement = agreement_loss(optical, back, inside & batch["known"][:, None])
+        known = within(inside & batch["known"][:, None])
+        agreement = AGREEMENTS[self._config.agreement](optical, back, known)
         peaks = (peak_loss(optical) + peak_loss(sar)) / 2
         self.log("loss_agreement", agreement)
         self.log("loss_peaks", peaks)
@@ -227,3 +253,6 @@ def train_detector(config: DetectorConfig, output: Path, progress: Step = lambda
 def _batches(data: CropConfig, seeds: tuple[int, ...], folder: Path) -> CropBatches:
     del folder
     return CropBatches(data, images_of, *seeds)
+
+
+AGREEMENTS = {"huber": huber_loss, "contrast": contrast_loss}

@@ -19,11 +19,13 @@ from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.training.local.descriptor import load_descriptor_config, paired_patches, patches_of, train_descriptor
 from geomatch.training.local.detect_describe import load_detect_describe_config, train_detect_describe
 from geomatch.training.local.detector import (
-    agreement_loss,
+    contrast_loss,
+    huber_loss,
     load_detector_config,
     peak_loss,
     train_detector,
     warped_back,
+    within,
 )
 from geomatch.training.local.vgg import load_vgg_config, train_vgg
 
@@ -141,7 +143,14 @@ def test_flat_maps_gain_nothing() -> None:
     noise = torch.rand(1, 1, 64, 64)
     peaks = torch.zeros(1, 1, 64, 64)
     peaks[0, 0, 4::16, 4::16] = 1.0
-    assert float(agreement_loss(peaks, peaks, known)) == pytest.approx(0, abs=1e-6)
-    assert float(agreement_loss(noise, torch.rand(1, 1, 64, 64), known)) > 0.3
+    assert float(huber_loss(peaks, peaks, known)) == pytest.approx(0, abs=1e-6)
+    assert float(huber_loss(noise, torch.rand(1, 1, 64, 64), known)) > 0.3
+    frame = torch.zeros(2, 1, 64, 64)
+    frame[..., :5, :] = 1.0
+    both = torch.ones(2, 1, 64, 64, dtype=torch.bool)
+    assert float(contrast_loss(frame, frame, both)) == pytest.approx(1, abs=1e-3)  # as good as no agreement
+    assert float(contrast_loss(frame, frame, within(both))) == pytest.approx(1, abs=1e-3)
+    apart = torch.cat([peaks, peaks.roll(8, dims=3)])
+    assert float(contrast_loss(apart, apart, both)) < 0.1
     flat = torch.full((1, 1, 64, 64), 0.5)
     assert float(peak_loss(peaks)) < 0.1 < float(peak_loss(noise)) < float(peak_loss(flat))
