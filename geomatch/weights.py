@@ -178,15 +178,21 @@ class Weights(Generic[S]):
         return net.eval()
 
 
-def save_weights(net: nn.Module, path: Path, about: Mapping[str, object]) -> None:
-    """Write the parameters of a network that has a shape, with what is to be known about them."""
+def save_weights(net: nn.Module, path: Path, about: Mapping[str, object], *, half: bool = False) -> None:
+    """Write the parameters of a network that has a shape, with what is to be known about them.
+
+    ``half``: in half precision; they are read as single precision all the same.
+    """
     from safetensors.torch import save_file
 
     shape = cast(Shape, net.shape)
     known = {"architecture": ARCHITECTURES[type(shape)], "shape": asdict(shape), **about}
     # One entry: safetensors writes several in random order, and the same weights would have another sha256 each time.
     metadata = {METADATA: json.dumps(known, sort_keys=True)}
-    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, path, metadata)
+    state = {name: value.contiguous() for name, value in net.state_dict().items()}
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+    save_file(state, path, metadata)
 
 
 def _shape_of(path: Path, kind: type[S]) -> S:

@@ -7,21 +7,20 @@ near there, and how much better than anywhere else: structure channels on pixels
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomatch import defaults
-from geomatch.attitude import Tolerance
+from geomatch.attitude import Attitude, Tolerance
 from geomatch.correlate import over, template
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.fusion import subpixel
 from geomatch.matching.matches import Matches
 from geomatch.matching.side import Side
 from geomatch.matching.ties import grid_windows, tie_points
-from geomatch.refine import Refiner
+from geomatch.refine import FINE_WEIGHT, Refiner
 from geomatch.seeking import Lie, settled
 from geomatch.strips import NORTH_UP, RawStrip, Strip
 from geomatch.structure import Dense
@@ -30,6 +29,9 @@ TOLERANCE = Tolerance(12.0, 1.2)
 TRIED = 4  # attitudes and places that the pixels settle
 LOOKS = (0.09, 0.044, 0.022)  # radians, and logarithms of the scale, that they may turn to either side, one by one
 PART_PX = 64  # side of the parts that agree on a similarity
+FINER = (0.5, 0.25)  # of the step from one attitude to the next, where the best are sought again
+# What nineteen of twenty pairs of different places stay below: so much, and so much over the root of the cells.
+CHANCE, CHANCE_OF_CELLS = 0.1, 4.0
 OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, along each side
 
 
@@ -58,11 +60,24 @@ class _Place:
 
     Attributes:
         lie: how it lies.
-        score: correlation of features, or of pixels once they were looked at.
+        features, pixels: correlation there times the scale: the root of the likelihood, since as many more cells agree.
+        cells: of the features that were compared.
     """
 
     lie: Lie
-    score: float
+    features: float
+    cells: int
+    pixels: float = 0.0
+
+    @property
+    def together(self) -> float:
+        """What both say of it."""
+        return self.features + FINE_WEIGHT * self.pixels
+
+    @property
+    def likely(self) -> bool:
+        """Whether images of different places hardly ever agree so well."""
+        return self.together >= CHANCE + CHANCE_OF_CELLS / float(np.sqrt(self.cells))
 
 
 class AreaMatcher:
@@ -83,34 +98,54 @@ class AreaMatcher:
             if side.blank:
                 return Matches.none(f"the {side.modality} image shows nothing")
         raw = RawStrip(sar.image, sar.valid, np.eye(2), NORTH_UP, self._tolerance)
-        pixels = SidePixels(optical)
-        tried = sorted(self._tried(raw, optical), key=lambda one: -one.score)[:TRIED]
+        search = _FeatureSearch(self._encoder, raw, optical)
+        attitudes = self._tolerance.attitudes(self._encoder.steps)
+        tried = sorted(filter(None, map(search.at, attitudes)), key=lambda one: -one.features)[:TRIED]
         if not tried:
             return Matches.none("the SAR image shows no structure")
-        best = max((_looked(one, raw, pixels) for one in tried), key=lambda one: one.score)
+        pixels = SidePixels(optical)
+        likely = [search.refined(one, self._tolerance.spacing(self._encoder.steps)) for one in tried]
+        best = max((_looked(one, raw, pixels) for one in likely), key=lambda one: one.together)
+        if not best.likely:
+            return Matches.none("no place of the optical image resembles the SAR image")
         strip = raw.at(best.lie.attitude)
         return tie_points(strip, best.lie.at_px - strip.middle_px, pixels)
 
-    def _tried(self, raw: RawStrip, optical: Side) -> Iterator[_Place]:
-        """The best place at every attitude, by features."""
-        field = self._encoder.dense(optical.image[None], optical.valid, "optical")
-        rms = float(np.sqrt(np.square(field.values).sum() / max(1, field.valid.sum())))
-        cell_px = self._encoder.cell_px
-        for attitude in self._tolerance.attitudes(self._encoder.steps):
-            strip = raw.at(attitude)
-            window = template(self._encoder.dense(strip.image[None], strip.valid, "sar"))
-            if window is None:
-                continue
-            height, width = window.mask.shape
-            tall, wide = field.valid.shape
-            down, right = (_margin(*sides) for sides in ((height, tall), (width, wide)))
-            margin = ((down, down), (right, right))
-            padded = Dense(np.pad(field.values, ((0, 0), *margin)), np.pad(field.valid, margin))
-            surface = over(window, padded, rms)
-            row, col = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
-            shift = subpixel(surface.astype(np.float64), row, col)
-            corner = (np.array([col - right, row - down]) + shift) * cell_px
-            yield _Place(Lie(attitude, raw.middle, corner + strip.middle_px), float(surface[row, col]))
+
+class _FeatureSearch:
+    """Where an image fits best at an attitude, by features."""
+
+    def __init__(self, encoder: Encoder, raw: RawStrip, optical: Side) -> None:
+        self._encoder, self._raw = encoder, raw
+        self._field = encoder.dense(optical.image[None], optical.valid, "optical")
+        self._rms = float(np.sqrt(np.square(self._field.values).sum() / max(1, self._field.valid.sum())))
+
+    def at(self, attitude: Attitude) -> _Place | None:
+        """The best place; None where the image shows no structure."""
+        strip = self._raw.at(attitude)
+        window = template(self._encoder.dense(strip.image[None], strip.valid, "sar"))
+        if window is None:
+            return None
+        height, width = window.mask.shape
+        tall, wide = self._field.valid.shape
+        down, right = (_margin(*sides) for sides in ((height, tall), (width, wide)))
+        margin = ((down, down), (right, right))
+        padded = Dense(np.pad(self._field.values, ((0, 0), *margin)), np.pad(self._field.valid, margin))
+        surface = over(window, padded, self._rms)
+        row, col = (int(i) for i in np.unravel_index(surface.argmax(), surface.shape))
+        shift = subpixel(surface.astype(np.float64), row, col)
+        corner = (np.array([col - right, row - down]) + shift) * self._encoder.cell_px
+        lie = Lie(attitude, self._raw.middle, corner + strip.middle_px)
+        return _Place(lie, attitude.scale * float(surface[row, col]), int(window.mask.sum()))
+
+    def refined(self, one: _Place, spacing: tuple[float, float]) -> _Place:
+        """The best place among attitudes around one, ever nearer ones."""
+        for share in FINER:
+            turn, scale = (share * step for step in spacing)
+            moves = [(sign * turn, 0.0) for sign in (-1, 1)] + [(0.0, sign * scale) for sign in (-1, 1)]
+            around = (self.at(self._raw.tolerance.moved(one.lie.attitude, *move)) for move in moves)
+            one = max([one, *filter(None, around)], key=lambda place: place.features)
+        return one
 
 
 def _margin(window: int, field: int) -> int:
@@ -119,15 +154,20 @@ def _margin(window: int, field: int) -> int:
 
 
 def _looked(one: _Place, raw: RawStrip, pixels: SidePixels) -> _Place:
-    """A place at the attitude on which its parts agree, and what its pixels say there."""
+    """A place as it is, or at the attitude on which its parts agree, where its pixels say more of that."""
 
-    def parts(strip: Strip) -> Refiner:
-        return Refiner(strip, grid_windows(strip, PART_PX, PART_PX // 2), PART_PX, pixels)
+    def look(lie: Lie) -> _Place:
+        strip = raw.at(lie.attitude)
+        seen = _parts(strip, pixels).at(lie.at_px - strip.middle_px)
+        there = Lie(lie.attitude, lie.point, seen.corner_px + strip.middle_px)
+        return replace(one, lie=there, pixels=lie.attitude.scale * seen.peak)
 
     lie = one.lie
     for most in LOOKS:
         strip = raw.at(lie.attitude)
-        lie = settled(lie, raw, strip, parts(strip), most)
-    strip = raw.at(lie.attitude)
-    look = parts(strip).at(lie.at_px - strip.middle_px)
-    return _Place(Lie(lie.attitude, lie.point, look.corner_px + strip.middle_px), look.peak)
+        lie = settled(lie, raw, strip, _parts(strip, pixels), most)
+    return max(look(one.lie), look(lie), key=lambda place: place.pixels)
+
+
+def _parts(strip: Strip, pixels: SidePixels) -> Refiner:
+    return Refiner(strip, grid_windows(strip, PART_PX, PART_PX // 2), PART_PX, pixels)

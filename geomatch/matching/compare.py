@@ -30,7 +30,7 @@ class Comparison:
 
     Attributes:
         pairs: names of sets, or ``OPTICAL.tif,SAR.tif``.
-        methods, detectors: names separated by commas, or "all", or "none".
+        methods, detectors: names separated by commas, methods also as NAME=FILE, or "all", or "none".
         count: pairs of each set, aligned and as many warped.
         size_px: side of an image.
         keypoints: asked of each detector.
@@ -60,7 +60,7 @@ def compare(asked: Comparison, data: Path | None, output: Path | None, progress:
         InputError: a set of pairs cannot be read.
         OutputError: the folder cannot be written.
     """
-    matchers = {name: method(name) for name in _named(asked.methods, METHODS, "--methods")}
+    matchers = {spec: method(spec) for spec in _split(asked.methods, METHODS)}
     known = detectors()
     found = {name: known[name] for name in _named(asked.detectors, known, "--detectors")}
     sources = {name: _source(name, data) for name in asked.pairs}
@@ -130,11 +130,15 @@ def _source(name: str, data: Path | None) -> PairSource:
     return SOURCES[name](folder)
 
 
-def _named(given: str, known: Iterable[str], option: str) -> list[str]:
-    names = list(known)
+def _split(given: str, every: Iterable[str]) -> list[str]:
     if given == NONE:
         return []
-    chosen = names if given == EVERY else [name.strip() for name in given.split(",")]
+    return list(every) if given == EVERY else [name.strip() for name in given.split(",")]
+
+
+def _named(given: str, known: Iterable[str], option: str) -> list[str]:
+    names = list(known)
+    chosen = _split(given, names)
     if unknown := [name for name in chosen if name not in names]:
         raise UsageError(f"unknown name {unknown[0]!r}", where=option, hint=f"known are {', '.join(names)}")
     return chosen
@@ -149,7 +153,7 @@ def tables(scores: dict[str, Any]) -> list[ReportTable]:
         made += [ReportTable(title, _COUNTS, [_counts(row) for row in rows])]
         made += [ReportTable(f"{title}: fits", _FITS, [_fits(row) for row in rows])]
     if scores["detectors"]:
-        columns = ("pairs", "detector", "repeatability at 2 px", "keypoints")
+        columns = ("pairs", "detector", "repeatability at 2 px", "keypoints", "coverage")
         made.append(ReportTable("Detectors", columns, [_detector_row(row) for row in scores["detectors"]]))
     return made
 
@@ -183,4 +187,5 @@ def _detector_row(row: dict[str, Any]) -> Sequence[Cell]:
         row["detector"],
         f"{row['repeatability']:.3f} [{low:.3f}, {high:.3f}]",
         f"{row['keypoints']:.0f}",
+        f"{row['coverage']:.2f}",
     )

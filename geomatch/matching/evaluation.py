@@ -18,7 +18,7 @@ from geomatch.matching.fit import NoFit, fit
 from geomatch.matching.keypoints import Detector
 from geomatch.matching.matches import Matcher
 from geomatch.matching.samples import Sample
-from geomatch.matching.scores import CORRECT_PX, corner_error_px, repeatability, residual_rms
+from geomatch.matching.scores import CORRECT_PX, corner_error_px, coverage, repeatability, residual_rms
 from geomatch.matching.transforms import apply
 from geomatch.metrics import wilson
 from geomatch.threads import one_thread
@@ -136,18 +136,20 @@ def _scored(pairs: str, method: str, group: Sequence[Prediction]) -> dict[str, A
 def repeated(
     detectors: Mapping[str, Detector], sets: Mapping[str, Sequence[Sample]], most: int, progress: Step
 ) -> list[dict[str, Any]]:
-    """Repeatability of detectors within 2 px, at the same number of keypoints asked of each."""
+    """Repeatability of detectors within 2 px, of each as many keypoints, and how these are spread."""
     rows = []
     for pairs, samples in sets.items():
         for name, detector in detectors.items():
             shares: list[float] = []
             counts: list[int] = []
+            covered: list[float] = []
             for number, sample in enumerate(samples):
                 progress(f"{name} on {pairs}", number, len(samples))
                 ours, theirs = detector(sample.sar, most), detector(sample.optical, most)
                 size = sample.sar.size_px
                 shares.append(repeatability(ours.xy_px, theirs.xy_px, sample.to_optical, size))
                 counts += [len(ours), len(theirs)]
+                covered += [coverage(found.xy_px, size) for found in (ours, theirs)]
             rows.append(
                 {
                     "pairs": pairs,
@@ -156,6 +158,7 @@ def repeated(
                     "repeatability": float(np.mean(shares)),
                     "repeatability_ci": _interval(np.array(shares)),
                     "keypoints": float(np.mean(counts)),
+                    "coverage": float(np.mean(covered)),
                 }
             )
     return rows

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from geomatch.errors import UsageError
 from geomatch.matching.area import AreaMatcher
 from geomatch.matching.descriptors import DESCRIPTORS, WHOLE, Descriptor, DetectThenDescribe
+from geomatch.matching.foreign import LightGlueMatcher, LoftrMatcher, vgg16
 from geomatch.matching.gloh import GlohDescriptor
 from geomatch.matching.keypoints import DETECTORS, Detector
-from geomatch.matching.learned import PatchDescriptor
+from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.matching.matches import Keypointed, Matcher, Rule
 from geomatch.matching.pso_sift import PsoSift
-from geomatch.nets.shapes import HardNetShape, LTFormerShape
+from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 
 RATIO = Rule(ratio=0.8, mutual=False)  # Lowe 2004
 MUTUAL = Rule()
@@ -41,15 +44,39 @@ METHODS: dict[str, Callable[[], Matcher]] = {
     "pso-sift": lambda: PsoSift(DETECTORS["sift"], GlohDescriptor()),
     "ltformer": lambda: _patches(PatchDescriptor.load("ltformer1", LTFormerShape)),
     "hardnet": lambda: _patches(PatchDescriptor.load("hardnet1", HardNetShape)),
+    "cnn-pso-sift": lambda: PsoSift(DETECTORS["sift"], GlohDescriptor(), second=PatchDescriptor.load("vgg1", VggShape)),
+    "d2": lambda: Keypointed(DetectDescribe.load("d2net1", D2Shape), MUTUAL),
+    "r2d2": lambda: Keypointed(DetectDescribe.load("r2d21", R2D2Shape), MUTUAL),
     "area": AreaMatcher,
 }
 
 
-def method(name: str) -> Matcher:
-    """The method of that name."""
-    return METHODS[name]()
+# With weights that a user has.
+OWN: dict[str, Callable[[Path], Matcher]] = {
+    "vgg16-pso-sift": lambda path: PsoSift(DETECTORS["sift"], GlohDescriptor(), second=vgg16(path)),
+    "loftr": LoftrMatcher,
+    "lightglue": LightGlueMatcher,
+}
+
+
+def method(spec: str) -> Matcher:
+    """A method by name, or NAME=FILE with weights of one's own.
+
+    Raises:
+        UsageError: there is none of that name, or it needs weights, or what runs it is not installed.
+        InputError: the weights cannot be used.
+    """
+    name, _, path = spec.partition("=")
+    if path and name in OWN:
+        return OWN[name](Path(path))
+    if not path and name in METHODS:
+        return METHODS[name]()
+    if name in OWN:
+        raise UsageError(f"{name} needs weights of one's own", where=spec, hint=f"write {name}=FILE")
+    known = ", ".join([*METHODS, *(f"{own}=FILE" for own in OWN)])
+    raise UsageError(f"unknown method {spec!r}", hint=f"known are {known}")
 
 
 def detectors() -> dict[str, Detector]:
     """All detectors by name."""
-    return dict(DETECTORS)
+    return DETECTORS | {"learned": KeypointDetector.load("keypoints1")}

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from geomatch.errors import UsageError
 from geomatch.files import check_target, published, writing
 from geomatch.gcps import WRITERS, write_gcps
 from geomatch.geo import apply_affine
 from geomatch.matching.drawing import match_picture
 from geomatch.matching.fit import NoFit
-from geomatch.matching.methods import METHODS, method
+from geomatch.matching.methods import method
 from geomatch.overlay import Canvas, checkerboard, warp_strip, write_png
 from geomatch.registration import PairRegistration, register_pair
 
@@ -27,22 +26,21 @@ def register_files(sar: Path, optical: Path, name: str, output: Path | None) -> 
 
     Args:
         sar, optical: GeoTIFFs of one place.
-        name: of the method.
+        name: of the method, as ``method`` takes it.
         output: folder to write into, or None for none; without a fit it holds the figures and the matches alone.
 
     Returns:
         ``Registration.properties`` and the names of the files and of the method.
 
     Raises:
-        UsageError: an unknown method.
+        UsageError, InputError: as ``method``.
         InputError: a file cannot be used.
         OutputError: the folder cannot be written.
     """
-    if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}", where="--method", hint=f"known are {', '.join(METHODS)}")
+    matcher = method(name)
     if output is not None:
         check_target(output, directory=True)
-    with register_pair(sar, optical, method(name)) as registration:
+    with register_pair(sar, optical, matcher) as registration:
         told = {"sar": str(sar), "optical": str(optical), "method": name, **registration.properties()}
         if output is not None:
             with writing(output):

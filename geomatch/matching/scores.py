@@ -15,6 +15,7 @@ from geomatch.matching.transforms import MINIMAL, Matrix, Model, Points, apply, 
 
 CORRECT_PX = 5.0
 REPEATED_PX = 2.0
+CELL_PX = 16
 
 
 def correct(matches: Matches, to_optical: Matrix, radius_px: float = CORRECT_PX) -> NDArray[np.bool_]:
@@ -52,6 +53,13 @@ def repeatability(sar_px: Points, optical_px: Points, to_optical: Matrix, size_p
             free_row[row] = free_col[col] = False
             taken += 1
     return taken / fewest
+
+
+def coverage(points: Points, size_px: tuple[int, int]) -> float:
+    """Share of an image's cells of CELL_PX that hold one of the points [N x 2]: how evenly they are spread."""
+    cells = np.unique((points // CELL_PX).astype(np.int64), axis=0)
+    width, height = size_px
+    return len(cells) / (-(-width // CELL_PX) * -(-height // CELL_PX))
 
 
 def residual_rms(matches: Matches, model: Model) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 D2-Net's (Dusmanu et al. 2019) is a triplet margin ranking loss over corresponding cells, weighted by the product of
 both detection scores. R2D2's (Revaud et al. 2019) asks that repeatability maps agree and have peaks, and that of every
 place the true match ranks before all others: average precision by soft bins (He et al. 2018), which a reliability map
-may decline at the price of one half.
+may decline.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MARGIN = 1.0
 NEAR_CELLS = 4.0  # a cell nearer to the true one is no negative
 COSIM_PX = 16  # patches of the repeatability maps
 GRID_PX = 8  # of R2D2's queries and negatives
-DECLINED = 0.5  # what a place costs whose descriptor says that it is not reliable
+DECLINED = 0.5  # precision that a place is taken for whose descriptor says that it is not reliable, at most
 BINS = 20
 
 
@@ -124,7 +124,11 @@ def _flatness(score: Tensor) -> Tensor:
 
 
 def _imprecision(first: Features, second: Features, views: Views) -> Tensor:
-    """1 - average precision of a grid's places, each mixed with DECLINED by its reliability."""
+    """1 - average precision of a grid's places, each mixed by its reliability with what declining gives.
+
+    That is one half as published, but never more than the batch's own mean. Between modalities the precision begins
+    far below one half: then every place would be declined, and nothing learned.
+    """
     assert first.reliability is not None, "R2D2 has one"
     every = max(1, GRID_PX // first.cell_px)
     points = lattice(first, every)
@@ -140,7 +144,8 @@ def _imprecision(first: Features, second: Features, views: Views) -> Tensor:
     near = torch.cdist(there.float(), gallery[None].expand(batch, -1, -1)) < NEAR_CELLS * GRID_PX / 4
     precision = average_precision(positive, torch.where(near, -1.0, negative))
     reliability = read(first.reliability, points[None].expand(batch, -1, -1), _span(first))[..., 0]
-    cost = 1 - precision * reliability - (1 - reliability) * DECLINED
+    mean = (precision.detach() * seen).sum() / seen.sum().clamp_min(1)
+    cost = 1 - precision * reliability - (1 - reliability) * mean.clamp_max(DECLINED)
     return (cost * seen).sum() / seen.sum().clamp_min(1)
 
 

@@ -202,7 +202,7 @@ def train_detect_describe(
     task.load_state_dict(load_checkpoint(chosen)["state_dict"])
     file = output / f"detect-describe{SUFFIX}"
     with published(file) as part:
-        save_weights(task.net, part, {"run": config.name, "seed": str(config.seed)})
+        save_weights(task.net, part, {"run": config.name, "seed": str(config.seed)}, half=True)
     return file
 
 

@@ -192,7 +192,7 @@ def train_vgg(config: VggConfig, output: Path, progress: Step = lambda stage, do
     file = output / f"vgg{SUFFIX}"
     about = {"run": config.name, "seed": str(config.seed), "side_px": PATCH_PX, "equalised": False}
     with published(file) as part:
-        save_weights(task.net, part, about)
+        save_weights(task.net, part, about, half=True)
     return file
 
 

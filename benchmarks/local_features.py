@@ -1,0 +1,272 @@
+"""What each choice of the local features gives: loss, dimensions, patch, self-supervision, parts of the detector.
+
+Every row of a table is a configuration of configs/ with the overrides that stand below, trained, and measured on random
+pairs of the Los Angeles validation block, warped as `geomatch evaluate matching` warps them. A run that is complete in
+bench/local/ is not repeated; one that was killed goes on. Prints the tables and writes them into the document between
+its markers; rows that are not asked for stay.
+
+    python benchmarks/local_features.py [--tables losses ...] [--rows lt ...] [--pairs 100] [--into docs/matching.md]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+from common import BENCH, ROOT, finish, show
+
+from geomatch.matching.descriptors import Descriptor, DetectThenDescribe
+from geomatch.matching.keypoints import DETECTORS, Detector, Keypoints
+from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
+from geomatch.matching.matches import Keypointed, Matcher, Rule, neighbours
+from geomatch.matching.samples import WARPED, Sample, samples, validation_source
+from geomatch.matching.scores import correct, coverage, repeatability
+from geomatch.matching.transforms import apply
+from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape
+from geomatch.training.local.descriptor import load_descriptor_config, train_descriptor
+from geomatch.training.local.detect_describe import load_detect_describe_config, train_detect_describe
+from geomatch.training.local.detector import load_detector_config, train_detector
+
+FOLDER = BENCH / "local"
+KEYPOINTS, DETECTED = 300, 1024
+COUNTS = (1024, 2048, 4096)
+
+Measured = dict[str, float]
+Pairs = Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: over it.
+        config: under configs/ that rows begin with; "" where nothing is trained.
+        shared: overrides of every row.
+        rows: overrides of each, or what a row means where nothing is trained.
+        load: a configuration with overrides.
+        train: it, in a folder: the weights' file.
+        measure: of the weights' file, or of the row's name where nothing is trained.
+    """
+
+    title: str
+    config: str
+    shared: tuple[str, ...]
+    rows: dict[str, tuple[str, ...]]
+    load: Callable[[Path, Sequence[str]], Any] | None
+    train: Callable[[Any, Path], Path] | None
+    measure: Callable[[Any, Pairs], Measured]
+
+
+def described(detector: Detector, descriptor: Descriptor, pairs: Pairs) -> Measured:
+    """Both protocols: keypoints of the optical image and their true places, as published, and each image's own."""
+    right = total = 0
+    for pair in pairs:
+        points = detector(pair.optical, KEYPOINTS).xy_px
+        there = apply(np.asarray(np.linalg.inv(pair.to_optical)), points)
+        inside = _ordered(there).inside(pair.sar)
+        ours, theirs = (
+            descriptor(side, _ordered(at[inside])) for side, at in ((pair.sar, there), (pair.optical, points))
+        )
+        found = neighbours(ours, theirs, Rule(mutual=False))
+        off = np.linalg.norm(points[inside][found.first] - points[inside][found.second], axis=1)
+        right, total = right + int((off <= 5).sum()), total + len(off)
+    told = {"MP at true places": right / max(total, 1)}
+    return told | matched(Keypointed(DetectThenDescribe(detector, descriptor), Rule(), DETECTED), pairs)
+
+
+def _ordered(points: Any) -> Keypoints:
+    return Keypoints.at(points, -np.arange(len(points), dtype=float))
+
+
+def matched(matcher: Matcher, pairs: Pairs) -> Measured:
+    """Right matches within 5 px: per pair, of all matches, of all keypoints."""
+    right = total = keypoints = 0
+    for pair in pairs:
+        found = matcher(pair.sar, pair.optical)
+        right += int(correct(found, pair.to_optical).sum())
+        total, keypoints = total + len(found), keypoints + min(found.found)
+    return {
+        "NC": total / len(pairs),
+        "NCM": right / len(pairs),
+        "MP": right / max(total, 1),
+        "MS": right / max(keypoints, 1),
+    }
+
+
+def ltformer(file: Path, pairs: Pairs) -> Measured:
+    return described(DETECTORS["akaze"], PatchDescriptor.load(str(file), LTFormerShape), pairs)
+
+
+def detectors(row: str, pairs: Pairs) -> Measured:
+    name, _, detector = row.partition(", ")
+    kinds: dict[str, Any] = {"ltformer1": LTFormerShape, "hardnet1": HardNetShape}
+    chosen = KeypointDetector.load("keypoints1") if detector == "learned" else DETECTORS[detector]
+    return described(chosen, PatchDescriptor.load(name, kinds[name]), pairs)
+
+
+def dense(kind: Any) -> Callable[[Path, Pairs], Measured]:
+    def measure(file: Path, pairs: Pairs) -> Measured:
+        made: Measured = {}
+        for most in COUNTS:
+            told = matched(Keypointed(DetectDescribe.load(str(file), kind), Rule(), most), pairs)
+            made |= {f"NC {most}": told["NC"], f"NCM {most}": told["NCM"], f"CMR {most}": told["MP"]}
+        return made
+
+    return measure
+
+
+def repeated(file: Path, pairs: Pairs) -> Measured:
+    detector = KeypointDetector.load(str(file))
+    shares, covered = [], []
+    for pair in pairs:
+        ours, theirs = detector(pair.sar, KEYPOINTS), detector(pair.optical, KEYPOINTS)
+        shares.append(repeatability(ours.xy_px, theirs.xy_px, pair.to_optical, pair.sar.size_px))
+        covered.append(coverage(ours.xy_px, pair.sar.size_px))
+    return {"repeatability at 2 px": float(np.mean(shares)), "cells of 16 px": float(np.mean(covered))}
+
+
+SHORT = ("data.batch=8", "trainer.max_epochs=15", "validation.every_epochs=5", "validation.crops=20")
+LAMBDAS = (0.0, 0.2, 0.4, 0.8, 1.2)
+TABLES = {
+    "losses": Table(
+        "LTFormer by loss (Table III of Zhang et al.)",
+        "descriptor/ltformer.yaml",
+        SHORT,
+        {name: (f"loss={name}",) for name in ("lt", "fixed-margin", "adaptive-margin", "hardest", "infonce")},
+        load_descriptor_config,
+        train_descriptor,
+        ltformer,
+    ),
+    "dimensions": Table(
+        "LTFormer by dimensions (Table IV)",
+        "descriptor/ltformer.yaml",
+        SHORT,
+        {str(size): (f"net.shape.vector={size}",) for size in (64, 128, 256)},
+        load_descriptor_config,
+        train_descriptor,
+        ltformer,
+    ),
+    "patches": Table(
+        "LTFormer by what a patch shows (Table II)",
+        "descriptor/ltformer.yaml",
+        SHORT,
+        {f"{size} px": (f"net.side_px={size}",) for size in (64, 128, 192)},
+        load_descriptor_config,
+        train_descriptor,
+        ltformer,
+    ),
+    "detectors": Table(
+        "Shipped descriptors by detector (Figure 6)",
+        "",
+        (),
+        {
+            f"{name}, {detector}": ()
+            for name in ("ltformer1", "hardnet1")
+            for detector in ("sift", "akaze", "kaze", "orb", "brisk", "gftt", "learned")
+        },
+        None,
+        None,
+        detectors,
+    ),
+    "d2": Table(
+        "D2-Net by the weight of self-supervision (Tables I-III and Figure 3 of Mei et al.)",
+        "detect-describe/d2.yaml",
+        (),
+        {f"{value:g}": (f"self_supervision={value}",) for value in LAMBDAS},
+        load_detect_describe_config,
+        train_detect_describe,
+        dense(D2Shape),
+    ),
+    "r2d2": Table(
+        "R2D2 by the weight of self-supervision",
+        "detect-describe/r2d2.yaml",
+        (),
+        {f"{value:g}": (f"self_supervision={value}",) for value in LAMBDAS},
+        load_detect_describe_config,
+        train_detect_describe,
+        dense(R2D2Shape),
+    ),
+    "detector": Table(
+        "Parts of the detector (Tables 1 and 2 of Li et al.)",
+        "detector/keypoints.yaml",
+        ("trainer.max_epochs=8",),
+        {
+            "as shipped, 400 steps": (),
+            "deformable": ("net.deformable=true",),
+            "shared stems": ("net.own_stems=false",),
+            "full resolution alone": ("net.weights=[1.0,0.0,0.0]",),
+            "quarter resolution alone": ("net.weights=[0.0,0.0,1.0]",),
+            "even weights": ("net.weights=[0.33,0.33,0.33]",),
+            "ranked by their own score": ("net.region_px=0",),
+            "Huber and peaks, as published": ("agreement=huber", "peaky=0.5", "net.region_px=0", "net.own_stems=false"),
+        },
+        load_detector_config,
+        train_detector,
+        repeated,
+    ),
+}
+
+
+def measured(name: str, row: str, pairs: Pairs, count: int) -> Measured:
+    """A row, trained where it has to be."""
+    table = TABLES[name]
+    if table.load is None or table.train is None:
+        return table.measure(row, pairs)
+    config = table.load(ROOT / "configs" / table.config, [*table.shared, *table.rows[row]])
+    folder = FOLDER / hashlib.sha256(repr(config).encode()).hexdigest()[:10]
+    done = folder / f"measured-{count}.json"
+    if not done.is_file():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        done.write_text(json.dumps(table.measure(table.train(config, folder), pairs)))
+    found: Measured = json.loads(done.read_text())
+    print(f"{name}, {row}: {found}", flush=True)
+    return found
+
+
+def write_table(file: Path, name: str, results: dict[str, Measured]) -> None:
+    """Put a table between its markers in a document; rows that were not run this time stay as they stand there."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = file.read_text().partition(begin)
+    kept, _, after = rest.partition(end)
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in kept.splitlines() if line.startswith("| ")}
+    for row, told in results.items():
+        lines[row] = "| " + " | ".join([row, *(f"{value:.3g}" for value in told.values())]) + " |"
+    columns = next(iter(results.values()))
+    head = ["| row | " + " | ".join(columns) + " |", "|" + "---|" * (1 + len(columns))]
+    body = [lines[row] for row in TABLES[name].rows if row in lines]
+    file.write_text(f"{before}{begin}\n" + "\n".join([*head, *body]) + f"\n{end}{after}")
+
+
+def main() -> None:
+    parser = common.parser(__doc__, windows=0)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--rows", nargs="+", help="of the tables, default all")
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--into", type=Path, help="document that gets the tables")
+    given = parser.parse_args()
+    data = common.data_or_skip(given.data)
+    common.one_thread()
+    pairs = list(samples(validation_source(data), given.pairs, WARPED, seed=given.seed))
+    results: dict[str, dict[str, Measured]] = {}
+    for name in given.tables:
+        rows = [row for row in TABLES[name].rows if given.rows is None or row in given.rows]
+        results[name] = {row: measured(name, row, pairs, given.pairs) for row in rows}
+        if not rows:
+            continue
+        columns = next(iter(results[name].values()))
+        shown = [[row, *(f"{value:.3g}" for value in told.values())] for row, told in results[name].items()]
+        show(f"{TABLES[name].title}, {given.pairs} warped validation pairs", ("row", *columns), shown)
+        if given.into is not None:
+            write_table(given.into, name, results[name])
+    finish(given.output, results)
+
+
+if __name__ == "__main__":
+    main()
