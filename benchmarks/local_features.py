@@ -25,7 +25,7 @@ from geomatch.matching.descriptors import Descriptor, DetectThenDescribe
 from geomatch.matching.keypoints import DETECTORS, Detector, Keypoints
 from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.matching.matches import Keypointed, Matcher, Rule, neighbours
-from geomatch.matching.samples import WARPED, Sample, samples, validation_source
+from geomatch.matching.samples import SIZE_PX, WARPED, Sample, samples, validation_source
 from geomatch.matching.scores import correct, coverage, repeatability
 from geomatch.matching.transforms import apply
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape
@@ -36,6 +36,7 @@ from geomatch.training.local.detector import load_detector_config, train_detecto
 FOLDER = BENCH / "local"
 KEYPOINTS, DETECTED = 300, 1024
 COUNTS = (1024, 2048, 4096)
+DENSE_PX = 512  # smaller images have no room for so many keypoints
 
 Measured = dict[str, float]
 Pairs = Sequence[Sample]
@@ -53,6 +54,7 @@ class Table:
         load: a configuration with overrides.
         train: it, in a folder: the weights' file.
         measure: of the weights' file, or of the row's name where nothing is trained.
+        size_px: of the pairs.
     """
 
     title: str
@@ -62,6 +64,7 @@ class Table:
     load: Callable[[Path, Sequence[str]], Any] | None
     train: Callable[[Any, Path], Path] | None
     measure: Callable[[Any, Pairs], Measured]
+    size_px: int = SIZE_PX
 
 
 def described(detector: Detector, descriptor: Descriptor, pairs: Pairs) -> Measured:
@@ -183,6 +186,7 @@ TABLES = {
         load_detect_describe_config,
         train_detect_describe,
         dense(D2Shape),
+        DENSE_PX,
     ),
     "r2d2": Table(
         "R2D2 by the weight of self-supervision",
@@ -192,6 +196,7 @@ TABLES = {
         load_detect_describe_config,
         train_detect_describe,
         dense(R2D2Shape),
+        DENSE_PX,
     ),
     "detector": Table(
         "Parts of the detector (Tables 1 and 2 of Li et al.)",
@@ -253,16 +258,17 @@ def main() -> None:
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
-    pairs = list(samples(validation_source(data), given.pairs, WARPED, seed=given.seed))
     results: dict[str, dict[str, Measured]] = {}
     for name in given.tables:
+        size = TABLES[name].size_px
+        pairs = list(samples(validation_source(data), given.pairs, WARPED, size_px=size, seed=given.seed))
         rows = [row for row in TABLES[name].rows if given.rows is None or row in given.rows]
         results[name] = {row: measured(name, row, pairs, given.pairs) for row in rows}
         if not rows:
             continue
         columns = next(iter(results[name].values()))
         shown = [[row, *(f"{value:.3g}" for value in told.values())] for row, told in results[name].items()]
-        show(f"{TABLES[name].title}, {given.pairs} warped validation pairs", ("row", *columns), shown)
+        show(f"{TABLES[name].title}, {given.pairs} warped validation pairs of {size} px", ("row", *columns), shown)
         if given.into is not None:
             write_table(given.into, name, results[name])
     finish(given.output, results)

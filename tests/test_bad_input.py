@@ -364,6 +364,9 @@ OUTPUTS: dict[str, tuple[list[str], int, str]] = {
     "no kind of file": (["-o", "o"], 2, ".geojson"),
     "unknown kind of picture": (["--overlay", "o.bmp"], 2, "unknown kind of file '.bmp'"),
     "unknown kind of strip": (["--warp", "o.png"], 2, "unknown kind of file '.png'"),
+    "unknown kind of points": (["--gcps", "o.csv"], 2, "unknown kind of file '.csv'"),
+    "points onto the strip": (["--gcps", "s.tif"], 2, "would overwrite a file that is read"),
+    "no folder for points": (["--gcps", "deep/o.points"], 5, "does not exist"),
     "onto the strip": (["--warp", "s.tif"], 2, "would overwrite a file that is read"),
     "onto the strip by its folder": (["--warp", "."], 2, "would overwrite a file that is read"),
 }

@@ -310,6 +310,25 @@ def test_picture_of_one_strip_goes_into_a_folder_that_is_there(files: Path, town
     assert [file.name for file in tmp_path.iterdir()] == ["here.png"]
 
 
+def test_control_points_of_a_located_strip(files: Path, town_index: Path, tmp_path: Path) -> None:
+    """Every one lies where the strip's true transform puts it, up to some pixels of the map."""
+    target = tmp_path / "gcps.tif"
+    result = geomatch("locate", files / "here.tif", "--index", town_index, "--gcps", target)
+    assert (result.exit_code, result.stderr) == (0, "")
+    with rasterio.open(target) as file:
+        gcps, crs = file.gcps
+    assert crs == UTM33
+    assert len(gcps) >= 8
+    pixels = np.array([(one.col, one.row) for one in gcps])
+    places = np.array([(one.x, one.y) for one in gcps])
+    off = np.linalg.norm(moved(PLACE @ POSE, pixels) - places, axis=1) / 0.5
+    assert np.median(off) < 2
+    assert off.max() < 6
+    names = [files / name for name in ("here.tif", "flat.tif", "small.tif")]
+    assert geomatch("locate", *names, "--index", town_index, "--gcps", tmp_path / "all").exit_code == 0
+    assert sorted(listing(tmp_path)) == ["all", "all/here.points", "all/small.points", "gcps.tif"]
+
+
 def test_kinds_are_those_that_can_be_read() -> None:
     assert [kind.value for kind in Kind] == ["auto", *_AMPLITUDE]
 

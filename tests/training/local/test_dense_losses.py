@@ -1,0 +1,118 @@
+"""Losses of detect-and-describe networks against plain loops, and the copies that supervise them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from geomatch.matching.side import Side
+from geomatch.matching.transforms import apply
+from geomatch.nets.features import Features
+from geomatch.training.local.dense import (
+    MARGIN,
+    NEAR_CELLS,
+    Views,
+    average_precision,
+    d2_loss,
+    lattice,
+    r2d2_loss,
+    read,
+)
+from geomatch.training.local.views import CopyConfig, copied
+
+CELL, SIDE = 4, 48
+SHIFT = (8.0, -4.0)  # whole cells, so that a loop needs no interpolation
+
+
+def grid(seed: int, channels: int = 6, *, cell: int = CELL) -> Features:
+    torch.manual_seed(seed)
+    cells = SIDE // cell
+    vectors = functional.normalize(torch.randn(2, channels, cells, cells), dim=1)
+    score = torch.rand(2, 1, cells, cells) + 0.1
+    return Features(vectors, score, score > 0.5, cell, torch.rand(2, 1, cells, cells))
+
+
+def views(shift: tuple[float, float] = SHIFT) -> Views:
+    move = torch.eye(3).repeat(2, 1, 1)
+    move[:, 0, 2], move[:, 1, 2] = shift
+    known = torch.ones(2, SIDE, SIDE, dtype=torch.bool)
+    known[0, :, :12] = False
+    blank = torch.zeros(2, 1, SIDE, SIDE)
+    return Views(blank, blank, move, known)
+
+
+def test_points_lie_where_the_transform_says() -> None:
+    points = torch.tensor([[10.0, 20.0], [30.0, 5.0]])
+    seen = views()
+    expected = apply(np.linalg.inv(seen.to_first[0].numpy().astype(float)), points.numpy().astype(float))
+    np.testing.assert_allclose(seen.in_second(points)[0].numpy(), expected, atol=1e-4)
+    assert seen.seen(points, seen.in_second(points)).tolist() == [[False, True], [True, True]]
+
+
+def test_values_are_read_at_the_middles_of_cells() -> None:
+    features = grid(0)
+    at = lattice(features)
+    values = read(features.vectors, at[None].expand(2, -1, -1), (SIDE, SIDE))
+    torch.testing.assert_close(values, features.vectors.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-4)
+
+
+def test_d2_loss_is_that_of_a_plain_loop() -> None:
+    first, second, seen = grid(1), grid(2), views()
+    points = lattice(first).numpy()
+    weighted = total = 0.0
+    cells = SIDE // CELL
+    for image in range(2):
+        ours = first.vectors[image].flatten(1).T.numpy()
+        theirs = second.vectors[image].flatten(1).T.numpy()
+        scores = [one.score[image].flatten().numpy() for one in (first, second)]
+        for number, point in enumerate(points):
+            there = point - SHIFT
+            if not ((there > 0) & (there < SIDE)).all() or not seen.known[image, int(point[1]), int(point[0])]:
+                continue
+            partner = int(there[1] // CELL) * cells + int(there[0] // CELL)
+            positive = np.square(ours[number] - theirs[partner]).sum()
+            far_there = np.linalg.norm(points - there, axis=1) > NEAR_CELLS * CELL
+            far_here = np.linalg.norm(points - point, axis=1) > NEAR_CELLS * CELL
+            negative = min(
+                np.square(ours[number] - theirs[far_there]).sum(axis=1).min(),
+                np.square(theirs[partner] - ours[far_here]).sum(axis=1).min(),
+            )
+            weight = scores[0][number] * scores[1][partner]
+            weighted += weight * max(0.0, MARGIN + positive - negative)
+            total += weight
+    assert float(d2_loss(first, second, seen)) == pytest.approx(weighted / total, rel=1e-3)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(0.9, 1.0), (1 - 12 / 19, 0.5), (-0.9, 0.25)])
+def test_average_precision_of_one_right_answer_is_one_over_its_rank(right: float, expected: float) -> None:
+    wrong = torch.tensor([[0.6, 0.1, -0.4]])
+    found = float(average_precision(torch.tensor([[right]]), wrong))
+    assert found == pytest.approx(expected, abs=0.02)
+
+
+def test_r2d2_loss_prefers_the_same_features_seen_again() -> None:
+    first = grid(3, 32, cell=1)
+    moved = {name: getattr(first, name).roll((4, -8), dims=(2, 3)) for name in ("vectors", "score", "reliability")}
+    same = Features(moved["vectors"], moved["score"], first.peaks, 1, moved["reliability"])
+    other = grid(4, 32, cell=1)
+    assert float(r2d2_loss(first, same, views())) < float(r2d2_loss(first, other, views())) - 0.2
+
+
+def test_copy_leads_back_to_its_image() -> None:
+    """A bright spot of the copy lies where the transform says in the image."""
+    rng = np.random.default_rng(4)
+    image = np.zeros((96, 96), np.float32)
+    image[40:43, 60:63] = 1.0
+    side = Side(image, np.ones((96, 96), bool), "sar")
+    plain = CopyConfig(noise=0.0, blurred=0.0, inverted=0.0)
+    for _ in range(4):
+        copy, to_image = copied(side, rng, plain)
+        rows, cols = np.nonzero(copy > 0.5)
+        weight = copy[rows, cols]
+        middle = np.array([[np.average(cols, weights=weight), np.average(rows, weights=weight)]]) + 0.5
+        np.testing.assert_allclose(apply(to_image, middle)[0], (61.5, 41.5), atol=0.6)
+        corners = apply(to_image, np.array([[47.5, 48.0], [48.5, 48.0], [48.0, 47.5], [48.0, 48.5]]))
+        area = np.linalg.det(np.stack([corners[1] - corners[0], corners[3] - corners[2]]))
+        assert 1 / 1.2**2 - 0.01 < area < 1.01  # as large as the image, or larger
