@@ -71,6 +71,7 @@ _RADIOMETRY = "optical bands stretched to [0, 1], SAR ln amplitude over its medi
 _LOCAL_RADIOMETRY = (
     "optical grey and SAR ln amplitude, 1st to 99th percentile as 8 bits, CLAHE (geomatch.matching.side)"
 )
+_PLAIN_RADIOMETRY = "optical grey and SAR ln amplitude, 1st to 99th percentile as 8 bits (geomatch.matching.side)"
 _LOCAL_DATA = "Los Angeles (train fragments), 70 % of the locations of OMBRIA, simulated cities"
 
 NAMED: dict[str, Named] = {
@@ -95,11 +96,39 @@ NAMED: dict[str, Named] = {
         network="hardnet",
     ),
     "ltformer1": Named(
-        sha256="128d2e3a14965196750b60218893bae5af2d5545e32c18e6f70e8e495fb0d3f6",
+        sha256="9181d54482bd3ebfc50d8d1299fef759ecd679d853b267dcc4c026a9bbe43c7c",
         radiometry=_LOCAL_RADIOMETRY,
         trained_on=_LOCAL_DATA + "; configs/descriptor/ltformer.yaml",
         measured="docs/matching.md",
         network="ltformer",
+    ),
+    "keypoints1": Named(
+        sha256="b81e1740391c42ff6a1bfdac0b11b2c2a376ed7bf4cad4797cb9b6dd7f51cdfb",
+        radiometry=_PLAIN_RADIOMETRY,
+        trained_on=_LOCAL_DATA + "; configs/detector/keypoints.yaml",
+        measured="docs/matching.md",
+        network="keypoints",
+    ),
+    "vgg1": Named(
+        sha256="48842c61ccc0e87ce96330759e319750982b508f4c038c8cc6815a39e05bd4c8",
+        radiometry=_PLAIN_RADIOMETRY,
+        trained_on=_LOCAL_DATA + "; configs/vgg/vgg.yaml",
+        measured="docs/matching.md",
+        network="vgg",
+    ),
+    "d2net1": Named(
+        sha256="544b119ead461cad841de10439f425d1424614922f558d9cae574a1a2da22f38",
+        radiometry=_PLAIN_RADIOMETRY,
+        trained_on=_LOCAL_DATA + "; configs/detect-describe/d2.yaml",
+        measured="docs/matching.md",
+        network="d2",
+    ),
+    "r2d21": Named(
+        sha256="1beed0ef3782939063e983da9d250c75456cbcd821e4b0d8e5a53bf316609913",
+        radiometry=_PLAIN_RADIOMETRY,
+        trained_on=_LOCAL_DATA + "; configs/detect-describe/r2d2.yaml",
+        measured="docs/matching.md",
+        network="r2d2",
     ),
 }
 

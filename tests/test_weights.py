@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.matching.learned import PatchDescriptor
+from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.nets.encoder import EncoderNet
-from geomatch.nets.shapes import EncoderShape, HardNetShape, LTFormerShape
+from geomatch.nets.shapes import D2Shape, EncoderShape, HardNetShape, KeypointShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.weights import ARCHITECTURES, METADATA, NAMED, Weights, save_weights
 
 SHAPE = EncoderShape(8, 16, 16, 1)
@@ -39,18 +39,42 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_shipped_weights_are_whole_and_small(name: str) -> None:
-    kinds: dict[str, Any] = {"encoder": EncoderShape, "hardnet": HardNetShape, "ltformer": LTFormerShape}
+    kinds: dict[str, Any] = {
+        "encoder": EncoderShape,
+        "hardnet": HardNetShape,
+        "ltformer": LTFormerShape,
+        "keypoints": KeypointShape,
+        "vgg": VggShape,
+        "d2": D2Shape,
+        "r2d2": R2D2Shape,
+    }
     kind = kinds.pop(NAMED[name].network)
     found = Weights.find(name, kind)
     assert found.sha256 == NAMED[name].sha256
     assert found.path.stat().st_size <= 4e6
     if kind is EncoderShape:
         found.net()
+    elif kind is KeypointShape:
+        assert KeypointDetector.load(name)
+    elif kind in (D2Shape, R2D2Shape):
+        assert DetectDescribe.load(name, kind)
     else:
         assert PatchDescriptor.load(name, kind)
     for other in kinds.values():
         with pytest.raises(InputError, match="weights of another network"):
             Weights.find(name, other)
+
+
+def test_half_precision_is_read_as_single(tmp_path: Path) -> None:
+    net = EncoderNet(SHAPE)
+    save_weights(net, tmp_path / "half.safetensors", {}, half=True)
+    stored = load_file(tmp_path / "half.safetensors")
+    found = Weights.find(str(tmp_path / "half.safetensors")).net().state_dict()
+    for name, value in net.state_dict().items():
+        assert found[name].dtype == value.dtype
+        if value.is_floating_point():
+            assert stored[name].dtype == torch.float16
+            torch.testing.assert_close(found[name], value, atol=1e-3, rtol=1e-3)
 
 
 def test_all_shipped_weights_together_are_small() -> None:
