@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ def register_pair(
 
 def _in_file(found: Matches, from_file: Affine) -> Matches:
     places: NDArray[np.float64] = apply_affine(~from_file, found.sar_px) if len(found) else found.sar_px
-    return Matches(places, found.optical_px, found.scores, found.found, found.reason)
+    return replace(found, sar_px=places)
 
 
 def _check_size(raster: Raster) -> None:

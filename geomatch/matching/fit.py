@@ -168,7 +168,7 @@ def _robust(
     normal = np.einsum("nip,n,niq->pq", rows, shares, rows)
     middle = np.einsum("nip,n,niq->pq", rows, np.square(shares), rows)
     inverse = np.linalg.pinv(normal)
-    covariance = noise**2 * inverse @ middle @ inverse
+    covariance = matches.shared * noise**2 * inverse @ middle @ inverse
     return Fit(model, matrix, inliers, noise, covariance, _weakness(source[inliers], size_px))
 
 

@@ -113,7 +113,8 @@ class LightGlueMatcher:
         with needs_extra("match", "LightGlue"):
             from kornia.feature import LightGlue
 
-        self._net = LightGlue(features=None, input_dim=SIFT_VECTOR, add_scale_ori=True, weights=None)
+        plain: dict[str, Any] = {"features": None, "weights": None}  # which would be fetched
+        self._net = LightGlue(input_dim=SIFT_VECTOR, add_scale_ori=True, **plain)
         state = read_state(path)
         for layer in range(self._net.conf.n_layers):  # names of the first release
             for kind in ("self_attn", "cross_attn"):

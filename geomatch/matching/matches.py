@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import faiss
@@ -22,6 +22,7 @@ class Matches:
         scores: [N] higher is better; comparable within one method.
         found: keypoints in the SAR and in the optical image, matched or not.
         reason: why there are none.
+        shared: how many matches see the same pixels, as windows that overlap do; so many count as one.
     """
 
     sar_px: NDArray[np.float64]
@@ -29,6 +30,7 @@ class Matches:
     scores: NDArray[np.float64]
     found: tuple[int, int]
     reason: str = ""
+    shared: float = 1.0
 
     def __len__(self) -> int:
         """How many."""
@@ -41,7 +43,7 @@ class Matches:
 
     def some(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Matches:
         """Some of them."""
-        return Matches(self.sar_px[which], self.optical_px[which], self.scores[which], self.found, self.reason)
+        return replace(self, sar_px=self.sar_px[which], optical_px=self.optical_px[which], scores=self.scores[which])
 
 
 class Matcher(Protocol):

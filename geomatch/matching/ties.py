@@ -52,7 +52,8 @@ def tie_points(strip: Strip, corner_px: NDArray[np.float64], pixels: Pixels) -> 
     if not scores:
         return Matches.none("no window is sure of its place", found)
     order = np.argsort(-np.array(scores), kind="stable")
-    return Matches(np.array(sar)[order], np.array(optical)[order], np.array(scores)[order], found)
+    places = np.array(sar)[order], np.array(optical)[order]
+    return Matches(*places, np.array(scores)[order], found, shared=(TIE_PX / TIE_STRIDE_PX) ** 2)
 
 
 def grid_windows(strip: Strip, size_px: int, stride_px: int) -> NDArray[np.int64]:

@@ -100,7 +100,7 @@ def test_comparison_prints_writes_and_resumes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--methods", "sitf"), 2, "--methods: unknown name 'sitf'. Known are sift"),
+        (("--methods", "sitf"), 2, "unknown method 'sitf'. Known are sift"),
         (("--detectors", "none,orb"), 2, "unknown name 'none'"),
         (("--pairs", "mars"), 2, "unknown pairs 'mars'"),
         (("--pairs", "validation", "--data", "nowhere"), 3, "nowhere: no imagery there"),

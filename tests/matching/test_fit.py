@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -108,6 +110,14 @@ def test_covariance_is_the_spread_over_repetitions() -> None:
         places.append(found.at(CORNERS[:1])[0])
         said.append(found.covariance_at(CORNERS[0]))
     np.testing.assert_allclose(np.cov(np.array(places).T).trace(), np.mean(said, axis=0).trace(), rtol=0.45)
+
+
+def test_matches_that_share_pixels_count_as_fewer() -> None:
+    alone = matches_of(TRUTH["similarity"], wrong=0.3, seed=1, count=60)
+    fits = [fit(replace(alone, shared=shared), SIZE, ("similarity",)) for shared in (1.0, 4.0)]
+    assert all(isinstance(one, Fit) for one in fits)
+    once, four = (one.covariance_at(CORNERS[0]) for one in fits if isinstance(one, Fit))
+    np.testing.assert_allclose(four, 4 * once)
 
 
 def test_chance_is_no_fit() -> None:

@@ -1,0 +1,113 @@
+"""What a fit to tie points makes of located windows, beside the answer itself: error, spread, model, cost.
+
+Random windows of the Los Angeles validation block, north up, located by an index of it. The error is that of a window's
+middle against the scene's georeference; "in the ellipse" is the share whose error the fit's 95 % ellipse, taken as a
+circle of its longer axis, holds.
+
+    python benchmarks/registration.py [--windows 200] [--sizes 200 400] [--into docs/matching.md] [-o FILE]
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+from common import BENCH, LA_VAL, area_file, finish, show
+
+from geomatch.geo import ground_jacobian, ground_resolution_m, linear_to_map, pixel_between
+from geomatch.images import SarRadiometry
+from geomatch.index.build import build_index
+from geomatch.locator import Locator
+from geomatch.matching.fit import NoFit
+from geomatch.raster import open_raster
+from geomatch.registration import register_located
+from geomatch.sampling import WindowOptions, window_cuts
+from geomatch.strips import RawStrip
+
+BEGIN, END = "<!-- registration -->", "<!-- end of registration -->"
+COLUMNS = ("windows", "located", "answer, px", "fit, px", "no fit", "in the ellipse", "points", "CPU of both")
+
+
+def measured(locator: Locator, sar: Path, options: WindowOptions) -> dict[str, Any]:
+    """Of the windows that are located on pixels."""
+    rows, models = [], []
+    located = unfitted = 0
+    grid, pixels = locator.index.grid, locator.pixels
+    assert pixels is not None, "the map is there"
+    with open_raster(sar, need_grid=True) as raster:
+        assert raster.grid is not None, "opened with need_grid"
+        radiometry, ground = SarRadiometry.detect(raster), ground_jacobian(grid)
+        for cut in window_cuts(raster, raster.grid, locator.index, options, on_map=True):
+            patch = cut.read(raster, radiometry)
+            window = raster.grid.window(cut.col, cut.row, cut.width, cut.height)
+            truth = pixel_between(window, grid, window.center_px)
+            raw = RawStrip.of(patch, linear_to_map(window, grid), radiometry.relative_to(patch), ground=ground)
+            began = time.process_time()
+            trace = locator.find(raw)
+            answered = time.process_time()
+            if trace.location.status != "located" or trace.found_px is None:
+                continue
+            located += 1
+            found = register_located(trace, grid, pixels)
+            ended = time.process_time()
+            if isinstance(found.fit, NoFit) or found.ellipse is None:
+                unfitted += 1
+                continue
+            middle = found.fit.at(window.center_px[None])[0]
+            error = float(np.linalg.norm(middle - truth))
+            within = error * ground_resolution_m(grid, truth) <= found.ellipse.semi_major_m
+            off = float(np.linalg.norm(np.subtract(trace.found_px, truth)))
+            rows.append((off, error, within, len(found.gcps), answered - began, ended - answered))
+            models.append(found.fit.model)
+    off, error, within, points, answering, fitting = np.array(rows, float).T
+    return {
+        "windows": options.windows,
+        "located": located,
+        "no_fit": unfitted,
+        "answer_px": np.percentile(off, (50, 90)).tolist(),
+        "fit_px": np.percentile(error, (50, 90)).tolist(),
+        "within": float(within.mean()),
+        "points": float(np.median(points)),
+        "models": {name: models.count(name) for name in dict.fromkeys(models)},
+        "cpu_ms": [1000 * float(answering.mean()), 1000 * float(fitting.mean())],
+    }
+
+
+def cells(size: int, told: dict[str, Any]) -> list[str]:
+    answer, fitted = (" / ".join(f"{value:.2f}" for value in told[name]) for name in ("answer_px", "fit_px"))
+    cpu = " + ".join(f"{value:.0f} ms" for value in told["cpu_ms"])
+    first = [f"{told['windows']} of {size} px", str(told["located"]), answer, fitted, str(told["no_fit"])]
+    return [*first, f"{told['within']:.2f}", f"{told['points']:.0f}", cpu]
+
+
+def main() -> None:
+    parser = common.parser(__doc__, windows=200)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200, 400])
+    parser.add_argument("--into", type=Path, help="document that gets the table")
+    given = parser.parse_args()
+    data = common.data_or_skip(given.data)
+    common.one_thread()
+    index = BENCH / "registration.gmi"
+    build_index(area_file(data, LA_VAL, BENCH), index, overwrite=True)
+    locator = Locator.open(index)
+    sar = data / LA_VAL.scene / "sar.tif"
+    results = {
+        size: measured(locator, sar, WindowOptions(windows=given.windows, size_px=size, seed=given.seed))
+        for size in given.sizes
+    }
+    rows = [cells(size, told) for size, told in results.items()]
+    show("Medians and 90th percentiles of located windows", COLUMNS, rows)
+    for size, told in results.items():
+        print(f"{size} px: {told['models']}")
+    if given.into is not None:
+        before, _, rest = given.into.read_text().partition(BEGIN)
+        table = ["| " + " | ".join(row) + " |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
+        given.into.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{rest.partition(END)[2]}")
+    finish(given.output, results)
+
+
+if __name__ == "__main__":
+    main()
