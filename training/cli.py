@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from geomatch.console import Quiet, Verbose, friendly, progress, set_verbosity
+from geomatch.console import Quiet, Step, Verbose, friendly, progress, set_verbosity
 from geomatch.extras import needs_extra
 
 app = typer.Typer(
@@ -20,26 +21,70 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted keys, like t
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; one that is there is resumed.")]
 
 
-@app.command()
-@friendly
-def encoder(
-    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/encoder.")],
-    output: Output,
-    overrides: Overrides = None,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train an encoder as a configuration says; repeat the command to resume a run that was killed."""
-    with needs_extra("train", "training"):
-        from .config import load_config
-        from .run import train_encoder
+Jobs = Callable[[], tuple[Callable[[Path, Sequence[str]], Any], Callable[[Any, Path, Step], Path]]]
 
-    set_verbosity(verbose, quiet)
-    loaded = load_config(config, overrides or [])
-    with progress(quiet) as step:
-        weights = train_encoder(loaded, output, step)
-    if not quiet:
-        typer.echo(str(weights))
+
+def _encoder() -> Any:
+    from .config import load_config
+    from .run import train_encoder
+
+    return load_config, train_encoder
+
+
+def _descriptor() -> Any:
+    from .local.descriptor import load_descriptor_config, train_descriptor
+
+    return load_descriptor_config, train_descriptor
+
+
+def _detector() -> Any:
+    from .local.detector import load_detector_config, train_detector
+
+    return load_detector_config, train_detector
+
+
+def _detect_describe() -> Any:
+    from .local.detect_describe import load_detect_describe_config, train_detect_describe
+
+    return load_detect_describe_config, train_detect_describe
+
+
+def _vgg() -> Any:
+    from .local.vgg import load_vgg_config, train_vgg
+
+    return load_vgg_config, train_vgg
+
+
+def _add(name: str, job: Jobs, what: str) -> None:
+    """A command that trains what a configuration says; ``job`` imports what reads and what runs it."""
+
+    @friendly
+    def run(
+        config: Annotated[Path, typer.Option(help="YAML of the run, such as there are in configs/.")],
+        output: Output,
+        overrides: Overrides = None,
+        verbose: Verbose = 0,
+        quiet: Quiet = False,
+    ) -> None:
+        with needs_extra("train", "training"):
+            load, train = job()
+        set_verbosity(verbose, quiet)
+        loaded = load(config, overrides or [])
+        with progress(quiet) as step:
+            weights = train(loaded, output, step)
+        if not quiet:
+            typer.echo(str(weights))
+
+    app.command(
+        name, help=f"Train {what} as a configuration says; repeat the command to resume a run that was killed."
+    )(run)
+
+
+_add("encoder", _encoder, "an encoder")
+_add("descriptor", _descriptor, "a descriptor of patches")
+_add("detector", _detector, "a keypoint detector")
+_add("detect-describe", _detect_describe, "D2-Net or R2D2, with S2-Net's self-supervision,")
+_add("vgg", _vgg, "a VGG that tells patches apart")
 
 
 @app.command()
@@ -65,90 +110,6 @@ def finetune(
         weights = finetune_encoder(optical, sar, output, start=start, minutes=minutes, holdout=holdout, progress=step)
     if not quiet:
         typer.echo(f"{weights}\ngeomatch index build {optical} -o city.gmi --encoder {weights}")
-
-
-@app.command()
-@friendly
-def descriptor(
-    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/descriptor.")],
-    output: Output,
-    overrides: Overrides = None,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train a descriptor of patches; repeat the command to resume a run that was killed."""
-    with needs_extra("train", "training"):
-        from .local.descriptor import load_descriptor_config, train_descriptor
-
-    set_verbosity(verbose, quiet)
-    loaded = load_descriptor_config(config, overrides or [])
-    with progress(quiet) as step:
-        weights = train_descriptor(loaded, output, step)
-    if not quiet:
-        typer.echo(str(weights))
-
-
-@app.command()
-@friendly
-def detector(
-    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/detector.")],
-    output: Output,
-    overrides: Overrides = None,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train a keypoint detector; repeat the command to resume a run that was killed."""
-    with needs_extra("train", "training"):
-        from .local.detector import load_detector_config, train_detector
-
-    set_verbosity(verbose, quiet)
-    loaded = load_detector_config(config, overrides or [])
-    with progress(quiet) as step:
-        weights = train_detector(loaded, output, step)
-    if not quiet:
-        typer.echo(str(weights))
-
-
-@app.command("detect-describe")
-@friendly
-def detect_describe(
-    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/detect-describe.")],
-    output: Output,
-    overrides: Overrides = None,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train D2-Net or R2D2, with S2-Net's self-supervision; repeat the command to resume a run that was killed."""
-    with needs_extra("train", "training"):
-        from .local.detect_describe import load_detect_describe_config, train_detect_describe
-
-    set_verbosity(verbose, quiet)
-    loaded = load_detect_describe_config(config, overrides or [])
-    with progress(quiet) as step:
-        weights = train_detect_describe(loaded, output, step)
-    if not quiet:
-        typer.echo(str(weights))
-
-
-@app.command()
-@friendly
-def vgg(
-    config: Annotated[Path, typer.Option(help="YAML of the run, see configs/vgg.")],
-    output: Output,
-    overrides: Overrides = None,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Train a VGG that tells patches apart; repeat the command to resume a run that was killed."""
-    with needs_extra("train", "training"):
-        from .local.vgg import load_vgg_config, train_vgg
-
-    set_verbosity(verbose, quiet)
-    loaded = load_vgg_config(config, overrides or [])
-    with progress(quiet) as step:
-        weights = train_vgg(loaded, output, step)
-    if not quiet:
-        typer.echo(str(weights))
 
 
 @app.command()

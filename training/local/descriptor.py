@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,20 +21,18 @@ from torch import Tensor, nn
 
 from geomatch.config import read_config
 from geomatch.console import Step
-from geomatch.files import published
 from geomatch.matching.keypoints import DETECTORS, Keypoints
 from geomatch.matching.patches import patches, standardised
 from geomatch.matching.samples import Sample
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.shapes import HardNetShape, LTFormerShape, VggShape
-from geomatch.weights import SUFFIX, save_weights
 
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
-from ..jobs import SCORE, Job, load_checkpoint, run_job
-from ..streams import Batch, StreamData
-from .optimizers import LocalOptimizerConfig, make_optimizer
+from ..streams import Batch
+from .job import LocalJob, LocalTask
+from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 from .triplets import LOSSES, TEMPERATURE, infonce
@@ -169,12 +166,11 @@ def _apart(points: NDArray[np.float64], order: NDArray[np.int64], most: int) -> 
     return kept
 
 
-class DescriptorTask(pl.LightningModule):
+class DescriptorTask(LocalTask[DescriptorConfig]):
     """The loss of a batch, and the share of places that find themselves."""
 
     def __init__(self, config: DescriptorConfig, total_steps: int) -> None:
-        super().__init__()
-        self._config, self._total_steps = config, total_steps
+        super().__init__(config, total_steps)
         self.net = make_descriptor_net(config.net)
         self._loss = LOSSES[config.loss]
         if self._loss is infonce:
@@ -194,22 +190,6 @@ class DescriptorTask(pl.LightningModule):
         loss = self._loss(anchors, positives)
         self.log("loss", loss)
         return loss
-
-    def configure_optimizers(self) -> Any:
-        """As configured."""
-        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
-
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """By the norm of all gradients, where that is configured."""
-        if self._config.optimizer.clip:
-            self.clip_gradients(optimizer, self._config.optimizer.clip, "norm")
-
-    def on_train_epoch_end(self) -> None:
-        """Validate; in the last epoch in any case."""
-        v, epochs = self._config.validation, self.current_epoch + 1
-        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
-        if v.scene and (ends or not epochs % v.every_epochs):
-            self.log(SCORE, self.validated())
 
     def validated(self) -> float:
         """Share of places of held-out crops whose nearest patch among those of the other image is their own."""
@@ -244,42 +224,18 @@ def held_out_patches(config: DescriptorConfig) -> list[Example]:
 
 
 def train_descriptor(config: DescriptorConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
-    """Train a descriptor; a run that is in ``output`` goes on from its last checkpoint.
+    """Train as a configuration says; as ``LocalJob.train``."""
+    return JOB.train(config, output, progress, {"side_px": config.net.side_px, "equalised": config.net.equalised})
 
-    Returns:
-        The weights' file.
 
-    Raises:
-        UsageError, InputError, OutputError: as ``run_job``.
-    """
-    total = config.data.steps_per_epoch * config.trainer.max_epochs
-
+def _batches(config: DescriptorConfig, seeds: tuple[int, ...]) -> CropBatches:
     def example(crops: Sample, rng: np.random.Generator) -> Example | None:
         return paired_patches(crops, config, rng)
 
-    job = Job(
-        config,
-        load_descriptor_config,
-        lambda: DescriptorTask(config, total),
-        lambda: StreamData(
-            lambda seeds, _: CropBatches(config.data, example, *seeds), config.data.workers, config.seed
-        ),
-        config.data.steps_per_epoch,
-        validated=bool(config.validation.scene),
-    )
-    chosen = run_job(job, output, progress)
-    task = DescriptorTask(config, 1)
-    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
-    file = output / f"descriptor{SUFFIX}"
-    about = {
-        "run": config.name,
-        "seed": str(config.seed),
-        "side_px": config.net.side_px,
-        "equalised": config.net.equalised,
-    }
-    with published(file) as part:
-        save_weights(task.net, part, about)
-    return file
+    return CropBatches(config.data, example, *seeds)
 
 
 _DETECTED = 400
+
+
+JOB = LocalJob(load_descriptor_config, DescriptorTask, _batches, "descriptor")

@@ -12,14 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from geomatch.config import read_config
 from geomatch.console import Step
-from geomatch.files import published
 from geomatch.matching.learned import DetectDescribe
 from geomatch.matching.matches import Keypointed, Rule
 from geomatch.matching.samples import Sample
@@ -29,14 +27,13 @@ from geomatch.nets.features import Features
 from geomatch.nets.keypoint_detector import standard
 from geomatch.nets.r2d2 import R2D2
 from geomatch.nets.shapes import D2Shape, R2D2Shape
-from geomatch.weights import SUFFIX, save_weights
 
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
-from ..jobs import SCORE, Job, load_checkpoint, run_job
-from ..streams import Batch, StreamData
+from ..streams import Batch
 from .dense import LOSSES, Views
-from .optimizers import LocalOptimizerConfig, make_optimizer
+from .job import LocalJob, LocalTask
+from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 from .views import CopyConfig, copied
@@ -117,12 +114,11 @@ def with_copies(sample: Sample, rng: np.random.Generator, *, copies: CopyConfig 
     return example
 
 
-class DetectDescribeTask(pl.LightningModule):
+class DetectDescribeTask(LocalTask[DetectDescribeConfig]):
     """The loss of a batch, and the right matches on held-out crops."""
 
     def __init__(self, config: DetectDescribeConfig, total_steps: int) -> None:
-        super().__init__()
-        self._config, self._total_steps = config, total_steps
+        super().__init__(config, total_steps)
         make, shape = _FORMS[config.net.form]
         self.net: nn.Module = cast(Any, make)(shape(config.net.width))
         self._loss = LOSSES[config.net.form]
@@ -153,17 +149,6 @@ class DetectDescribeTask(pl.LightningModule):
         reliable = [None] * count if seen.reliability is None else seen.reliability.chunk(count)
         return [Features(vectors[i], score[i], peaks[i], seen.cell_px, reliable[i]) for i in range(count)]
 
-    def configure_optimizers(self) -> Any:
-        """As configured."""
-        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
-
-    def on_train_epoch_end(self) -> None:
-        """Validate; in the last epoch in any case."""
-        v, epochs = self._config.validation, self.current_epoch + 1
-        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
-        if v.scene and (ends or not epochs % v.every_epochs):
-            self.log(SCORE, self.validated())
-
     def validated(self) -> float:
         """Right matches per pair, within 5 px."""
         v = self._config.validation
@@ -180,33 +165,13 @@ class DetectDescribeTask(pl.LightningModule):
 def train_detect_describe(
     config: DetectDescribeConfig, output: Path, progress: Step = lambda stage, done, total: None
 ) -> Path:
-    """Train a detect-and-describe network; a run that is in ``output`` goes on from its last checkpoint.
-
-    Returns:
-        The weights' file.
-
-    Raises:
-        UsageError, InputError, OutputError: as ``run_job``.
-    """
-    total = config.data.steps_per_epoch * config.trainer.max_epochs
-    job = Job(
-        config,
-        load_detect_describe_config,
-        lambda: DetectDescribeTask(config, total),
-        lambda: StreamData(partial(_batches, config), config.data.workers, config.seed),
-        config.data.steps_per_epoch,
-        validated=bool(config.validation.scene),
-    )
-    chosen = run_job(job, output, progress)
-    task = DetectDescribeTask(config, 1)
-    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
-    file = output / f"detect-describe{SUFFIX}"
-    with published(file) as part:
-        save_weights(task.net, part, {"run": config.name, "seed": str(config.seed)}, half=True)
-    return file
+    """Train as a configuration says; as ``LocalJob.train``."""
+    return JOB.train(config, output, progress)
 
 
-def _batches(config: DetectDescribeConfig, seeds: tuple[int, ...], folder: Path) -> CropBatches:
-    del folder
+def _batches(config: DetectDescribeConfig, seeds: tuple[int, ...]) -> CropBatches:
     copies = config.copies if config.self_supervision else None
     return CropBatches(config.data, partial(with_copies, copies=copies), *seeds)
+
+
+JOB = LocalJob(load_detect_describe_config, DetectDescribeTask, _batches, "detect-describe", half=True)

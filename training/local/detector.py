@@ -12,11 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,20 +21,18 @@ from torch.nn import functional
 
 from geomatch.config import read_config
 from geomatch.console import Step
-from geomatch.files import published
 from geomatch.matching.keypoints import BORDER_PX
 from geomatch.matching.learned import KeypointDetector
 from geomatch.matching.samples import Sample
 from geomatch.matching.scores import repeatability
 from geomatch.nets.keypoint_detector import KeypointNet, standard
 from geomatch.nets.shapes import KeypointShape
-from geomatch.weights import SUFFIX, save_weights
 
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
-from ..jobs import SCORE, Job, load_checkpoint, run_job
-from ..streams import Batch, StreamData
-from .optimizers import LocalOptimizerConfig, make_optimizer
+from ..streams import Batch
+from .job import LocalJob, LocalTask
+from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 
@@ -173,12 +168,13 @@ def _standardised(score: Tensor, share: Tensor) -> Tensor:
     return (score - mean) / (variance + FLAT**2).sqrt()
 
 
-class DetectorTask(pl.LightningModule):
+class DetectorTask(LocalTask[DetectorConfig]):
     """The loss of a batch, and the repeatability on held-out crops."""
 
+    net: KeypointNet
+
     def __init__(self, config: DetectorConfig, total_steps: int) -> None:
-        super().__init__()
-        self._config, self._total_steps = config, total_steps
+        super().__init__(config, total_steps)
         near, middle, deep = config.net.weights
         n = config.net
         self.net = KeypointNet(KeypointShape(n.width, (near, middle, deep), n.deformable, n.own_stems, n.region_px))
@@ -195,17 +191,6 @@ class DetectorTask(pl.LightningModule):
         self.log("loss_agreement", agreement)
         self.log("loss_peaks", peaks)
         return agreement + self._config.peaky * peaks
-
-    def configure_optimizers(self) -> Any:
-        """As configured."""
-        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
-
-    def on_train_epoch_end(self) -> None:
-        """Validate; in the last epoch in any case."""
-        v, epochs = self._config.validation, self.current_epoch + 1
-        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
-        if v.scene and (ends or not epochs % v.every_epochs):
-            self.log(SCORE, self.validated())
 
     def validated(self) -> float:
         """Mean repeatability at 2 px."""
@@ -224,35 +209,15 @@ class DetectorTask(pl.LightningModule):
 
 
 def train_detector(config: DetectorConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
-    """Train a detector; a run that is in ``output`` goes on from its last checkpoint.
-
-    Returns:
-        The weights' file.
-
-    Raises:
-        UsageError, InputError, OutputError: as ``run_job``.
-    """
-    total = config.data.steps_per_epoch * config.trainer.max_epochs
-    job = Job(
-        config,
-        load_detector_config,
-        lambda: DetectorTask(config, total),
-        lambda: StreamData(partial(_batches, config.data), config.data.workers, config.seed),
-        config.data.steps_per_epoch,
-        validated=bool(config.validation.scene),
-    )
-    chosen = run_job(job, output, progress)
-    task = DetectorTask(config, 1)
-    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
-    file = output / f"detector{SUFFIX}"
-    with published(file) as part:
-        save_weights(task.net, part, {"run": config.name, "seed": str(config.seed)})
-    return file
+    """Train as a configuration says; as ``LocalJob.train``."""
+    return JOB.train(config, output, progress)
 
 
-def _batches(data: CropConfig, seeds: tuple[int, ...], folder: Path) -> CropBatches:
-    del folder
-    return CropBatches(data, images_of, *seeds)
+def _batches(config: DetectorConfig, seeds: tuple[int, ...]) -> CropBatches:
+    return CropBatches(config.data, images_of, *seeds)
 
 
 AGREEMENTS = {"huber": huber_loss, "contrast": contrast_loss}
+
+
+JOB = LocalJob(load_detector_config, DetectorTask, _batches, "detector")

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,17 +18,14 @@ from torch.nn import functional
 
 from geomatch.config import read_config
 from geomatch.console import Step
-from geomatch.files import published
 from geomatch.matching.patches import standardised
 from geomatch.matching.samples import Sample, Warp, warped
 from geomatch.matching.side import Side
 from geomatch.nets.shapes import VggShape
 from geomatch.nets.vgg import PatchVgg
-from geomatch.weights import SUFFIX, save_weights
 
 from ..config import TrainerConfig
-from ..jobs import SCORE, Job, load_checkpoint, run_job
-from ..streams import Batch, Stream, StreamData
+from ..streams import Batch, Stream
 from .descriptor import (
     DescriptorConfig,
     DescriptorNetConfig,
@@ -39,7 +33,8 @@ from .descriptor import (
     found_themselves,
     held_out_patches,
 )
-from .optimizers import LocalOptimizerConfig, make_optimizer
+from .job import LocalJob, LocalTask
+from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, CropSource
 from .streams import Example
 
@@ -130,12 +125,13 @@ def _shown(place: Sample, rng: np.random.Generator, config: VggConfig) -> NDArra
     return np.asarray(np.clip(patch * brighter, 0, 1), np.float32)
 
 
-class VggTask(pl.LightningModule):
+class VggTask(LocalTask[VggConfig]):
     """Cross-entropy of places, and how many held-out places find themselves by fc6 and fc7."""
 
+    net: PatchVgg
+
     def __init__(self, config: VggConfig, total_steps: int) -> None:
-        super().__init__()
-        self._config, self._total_steps = config, total_steps
+        super().__init__(config, total_steps)
         self.net = PatchVgg(shape_of(config.net))
         self._held_out: list[Example] | None = None
 
@@ -148,17 +144,6 @@ class VggTask(pl.LightningModule):
         self.log("accuracy", (logits.argmax(dim=1) == batch["place"]).float().mean())
         return loss
 
-    def configure_optimizers(self) -> Any:
-        """As configured."""
-        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
-
-    def on_train_epoch_end(self) -> None:
-        """Validate; in the last epoch in any case."""
-        v, epochs = self._config.validation, self.current_epoch + 1
-        ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
-        if v.scene and (ends or not epochs % v.every_epochs):
-            self.log(SCORE, self.validated())
-
     def validated(self) -> float:
         """Share of held-out places whose nearest patch of the other modality is their own."""
         if self._held_out is None:
@@ -169,36 +154,15 @@ class VggTask(pl.LightningModule):
 
 
 def train_vgg(config: VggConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
-    """Train a classifier of patches; a run that is in ``output`` goes on from its last checkpoint.
-
-    Returns:
-        The weights' file.
-
-    Raises:
-        UsageError, InputError, OutputError: as ``run_job``.
-    """
-    total = config.data.steps_per_epoch * config.trainer.max_epochs
-    job = Job(
-        config,
-        load_vgg_config,
-        lambda: VggTask(config, total),
-        lambda: StreamData(partial(_batches, config), config.data.workers, config.seed),
-        config.data.steps_per_epoch,
-        validated=bool(config.validation.scene),
-    )
-    chosen = run_job(job, output, progress)
-    task = VggTask(config, 1)
-    task.load_state_dict(load_checkpoint(chosen)["state_dict"])
-    file = output / f"vgg{SUFFIX}"
-    about = {"run": config.name, "seed": str(config.seed), "side_px": PATCH_PX, "equalised": False}
-    with published(file) as part:
-        save_weights(task.net, part, about, half=True)
-    return file
+    """Train as a configuration says; as ``LocalJob.train``."""
+    return JOB.train(config, output, progress, {"side_px": PATCH_PX, "equalised": False})
 
 
-def _batches(config: VggConfig, seeds: tuple[int, ...], folder: Path) -> PatchClasses:
-    del folder
+def _batches(config: VggConfig, seeds: tuple[int, ...]) -> PatchClasses:
     return PatchClasses(config, *seeds)
 
 
 _PLACES = 11  # seed of the places
+
+
+JOB = LocalJob(load_vgg_config, VggTask, _batches, "vgg", half=True)
