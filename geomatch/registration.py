@@ -148,7 +148,7 @@ def register_located(trace: Trace, grid: Grid, pixels: MapPixels) -> Registratio
 def _sway_ties(points: tuple[TiePoint, ...], grid: Grid) -> Matches:
     sar = np.array([(one.col, one.row) for one in points])
     optical = np.asarray(grid.to_pixel(np.array([(one.x, one.y) for one in points])))
-    return Matches(sar, optical, np.ones(len(points)), (len(points), len(points)))
+    return Matches(sar, optical, np.ones(len(points)), (len(points), len(points)), placed=True)
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ NAMED: dict[str, Named] = {
         network="vgg",
     ),
     "d2net1": Named(
-        sha256="544b119ead461cad841de10439f425d1424614922f558d9cae574a1a2da22f38",
+        sha256="710a8ab33865e772b1e80dbb548f1f2e56f2af5ccf0037073ef86110cc4b4fcc",
         radiometry=_PLAIN_RADIOMETRY,
         trained_on=_LOCAL_DATA + "; configs/detect-describe/d2.yaml",
         measured="docs/matching.md",

@@ -30,8 +30,8 @@ TRIED = 4  # attitudes and places that the pixels settle
 LOOKS = (0.09, 0.044, 0.022)  # radians, and logarithms of the scale, that they may turn to either side, one by one
 PART_PX = 64  # side of the parts that agree on a similarity
 FINER = (0.5, 0.25)  # of the step from one attitude to the next, where the best are sought again
-# What nineteen of twenty pairs of different places stay below: so much, and so much over the root of the cells.
-CHANCE, CHANCE_OF_CELLS = 0.1, 4.0
+# What pairs of different places stay below: so much, and so much over the root of the cells.
+CHANCE, CHANCE_OF_CELLS = 0.13, 4.0
 OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, along each side
 
 

@@ -11,12 +11,13 @@ variance, plus a price for every parameter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfc
 
+from geomatch.matching.chance import surprising
 from geomatch.matching.matches import Matches
 from geomatch.matching.transforms import (
     MINIMAL,
@@ -34,9 +35,10 @@ THRESHOLD_PX = 3.0  # residual of an inlier at most
 TRIED, IMPROVED, ROUNDS = 2000, 8, 10
 QUANTILE = 3.03  # of the residual, a Rayleigh variable: 99 % lie below as many deviations of each coordinate
 LEAST_NOISE_PX = 0.1
-AGREEING = 4  # inliers beyond those that fix the transform, or it may be chance
+AGREEING = 4  # inliers beyond those that fix the transform, at least
 COLLINEAR, CLUSTERED = 0.05, 0.1  # of the spread across over along; of the spread over the image's half side
 CHI2_95 = 5.991  # of two degrees of freedom
+CHANCE = "no transform has more points that agree than chance gives"
 _CHUNK = 1 << 21
 
 
@@ -119,21 +121,41 @@ def fit(
     """
     if not len(matches):
         return NoFit(matches.reason or "no matches")
+    # A transform takes one point to one: of matches that share an optical point the surest is kept.
+    kept = np.sort(np.unique(matches.optical_px, axis=0, return_index=True)[1])
+    single = matches.some(kept)
     found: list[Fit] = []
-    why = "no transform has enough points that agree"
+    why = CHANCE
     for model in models:
-        if len(matches) < MINIMAL[model] + AGREEING:
-            why = f"{len(matches)} matches, too few to tell a {model} from chance"
+        if len(single) < MINIMAL[model] + AGREEING:
+            why = f"{len(single)} matches, too few to tell a {model} from chance"
             continue
-        one = _robust(matches, size_px, model, threshold_px, np.random.default_rng(seed))
-        if one is None:
-            continue
-        if not (one.weakness and model in _ASKS_AREA):
+        one = _robust(single, size_px, model, threshold_px, np.random.default_rng(seed))
+        if one is not None and not (one.weakness and model in _ASKS_AREA):
             found.append(one)
+    chosen = _chosen(found, single, threshold_px)
+    if chosen is None:
+        return NoFit(CHANCE if found else why)
+    inliers = np.zeros(len(matches), bool)
+    inliers[kept] = chosen.inliers
+    return replace(chosen, inliers=inliers)
+
+
+def _chosen(found: Sequence[Fit], matches: Matches, threshold_px: float) -> Fit | None:
+    """The kind of transform that the points support, and not by chance; None where there is none.
+
+    A simpler kind on which half as many points agree is not what the points say, but a part of them.
+    """
     if not found:
-        return NoFit(why)
+        return None
     noise = min(one.noise_px for one in found)
-    return min(found, key=lambda one: _price(one, matches, noise, threshold_px))
+    most = max(int(one.inliers.sum()) for one in found)
+    for one in sorted(found, key=lambda one: _price(one, matches, noise, threshold_px)):
+        if 2 * one.inliers.sum() >= most and (
+            matches.placed or surprising(matches, one.matrix, one.model, threshold_px)
+        ):
+            return one
+    return None
 
 
 def _price(one: Fit, matches: Matches, noise_px: float, threshold_px: float) -> float:

@@ -23,6 +23,8 @@ class Matches:
         found: keypoints in the SAR and in the optical image, matched or not.
         reason: why there are none.
         shared: how many matches see the same pixels, as windows that overlap do; so many count as one.
+        grain_px: how near in the SAR image matches see so much the same that they err together.
+        placed: whether the place of the whole was judged before; then that matches agree need not surprise.
     """
 
     sar_px: NDArray[np.float64]
@@ -31,6 +33,8 @@ class Matches:
     found: tuple[int, int]
     reason: str = ""
     shared: float = 1.0
+    grain_px: float = 1.0
+    placed: bool = False
 
     def __len__(self) -> int:
         """How many."""
@@ -128,11 +132,13 @@ class Keypointed:
         extractor: of keypoints with descriptors.
         rule: which neighbours are matches.
         most: keypoints of each image.
+        grain_px: as of ``Matches``.
     """
 
     extractor: Extractor
     rule: Rule
     most: int = 1024
+    grain_px: float = 8.0
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches, or why there are none."""
@@ -148,4 +154,4 @@ class Keypointed:
         if not len(pairs.first):
             return Matches.none("no descriptors are alike", found)
         places = ours.keypoints.xy_px[pairs.first], theirs.keypoints.xy_px[pairs.second]
-        return Matches(*places, -pairs.distance, found)
+        return Matches(*places, -pairs.distance, found, grain_px=self.grain_px)

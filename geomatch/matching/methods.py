@@ -18,6 +18,8 @@ from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape
 
 RATIO = Rule(ratio=0.8, mutual=False)  # Lowe 2004
 MUTUAL = Rule()
+GRAIN_PX = 96.0  # what a patch, or a network's field of view, shows
+PUBLISHED = Rule(distance=0.5, mutual=False)  # Zhang et al. 2023
 
 
 def _described(detector: str, descriptor: str) -> Callable[[], Matcher]:
@@ -28,9 +30,9 @@ def _whole(name: str) -> Callable[[], Matcher]:
     return lambda: Keypointed(WHOLE[name], RATIO)
 
 
-def _patches(descriptor: Descriptor) -> Matcher:
+def _patches(descriptor: Descriptor, rule: Rule = MUTUAL) -> Matcher:
     """A trained descriptor of patches around the keypoints of AKAZE, which repeats itself best."""
-    return Keypointed(DetectThenDescribe(DETECTORS["akaze"], descriptor), MUTUAL)
+    return Keypointed(DetectThenDescribe(DETECTORS["akaze"], descriptor), rule, grain_px=GRAIN_PX)
 
 
 METHODS: dict[str, Callable[[], Matcher]] = {
@@ -43,10 +45,11 @@ METHODS: dict[str, Callable[[], Matcher]] = {
     "fsc-sift": lambda: PsoSift(DETECTORS["sift"], DESCRIPTORS["sift"], joint=False),
     "pso-sift": lambda: PsoSift(DETECTORS["sift"], GlohDescriptor()),
     "ltformer": lambda: _patches(PatchDescriptor.load("ltformer1", LTFormerShape)),
+    "ltformer-0.5": lambda: _patches(PatchDescriptor.load("ltformer1", LTFormerShape), PUBLISHED),
     "hardnet": lambda: _patches(PatchDescriptor.load("hardnet1", HardNetShape)),
     "cnn-pso-sift": lambda: PsoSift(DETECTORS["sift"], GlohDescriptor(), second=PatchDescriptor.load("vgg1", VggShape)),
-    "d2": lambda: Keypointed(DetectDescribe.load("d2net1", D2Shape), MUTUAL),
-    "r2d2": lambda: Keypointed(DetectDescribe.load("r2d21", R2D2Shape), MUTUAL),
+    "d2": lambda: Keypointed(DetectDescribe.load("d2net1", D2Shape), MUTUAL, grain_px=GRAIN_PX),
+    "r2d2": lambda: Keypointed(DetectDescribe.load("r2d21", R2D2Shape), MUTUAL, grain_px=GRAIN_PX),
     "area": AreaMatcher,
 }
 

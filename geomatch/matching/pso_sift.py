@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geomatch.matching.chance import surprising
 from geomatch.matching.descriptors import Described, Descriptor
 from geomatch.matching.keypoints import Detector, Keypoints
 from geomatch.matching.matches import Matches
@@ -26,6 +27,7 @@ CONSENSUS_PX, TRIED = 3.0, 800
 MIXED = 0.3  # share of the second descriptor's distance
 MODE_PX, MODE_LOG_SCALE, MODE_DEG = 12.0, 0.4, 20.0  # from a mode, at most
 MODE_BINS = 40
+GRAIN_PX = 8.0  # matches nearer than that err together
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ def consensus(
     off = np.linalg.norm(apply(tried, source) - target, axis=2)
     agreeing = (off <= CONSENSUS_PX).sum(axis=1)
     best = int(agreeing.argmax())
-    if agreeing[best] <= MINIMAL["similarity"]:
+    matches = Matches(source, target, np.zeros(len(source)), (len(source), len(target)), grain_px=GRAIN_PX)
+    if not surprising(matches, tried[best], "similarity", CONSENSUS_PX):
         return None
     inliers = off[best] <= CONSENSUS_PX
     return nearest("similarity", source[inliers], target[inliers])

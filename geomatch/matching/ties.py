@@ -53,7 +53,8 @@ def tie_points(strip: Strip, corner_px: NDArray[np.float64], pixels: Pixels) -> 
         return Matches.none("no window is sure of its place", found)
     order = np.argsort(-np.array(scores), kind="stable")
     places = np.array(sar)[order], np.array(optical)[order]
-    return Matches(*places, np.array(scores)[order], found, shared=(TIE_PX / TIE_STRIDE_PX) ** 2)
+    shared = (TIE_PX / TIE_STRIDE_PX) ** 2
+    return Matches(*places, np.array(scores)[order], found, shared=shared, placed=True)
 
 
 def grid_windows(strip: Strip, size_px: int, stride_px: int) -> NDArray[np.int64]:

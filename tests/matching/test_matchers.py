@@ -9,7 +9,7 @@ import pytest
 from places import SIZE, flat, pair, similarity
 
 from geomatch.matching.descriptors import DESCRIPTORS, Described
-from geomatch.matching.fit import Fit, fit
+from geomatch.matching.fit import Fit, NoFit, fit
 from geomatch.matching.gloh import GlohDescriptor, redefined_gradient
 from geomatch.matching.keypoints import BORDER_PX, DETECTORS, Keypoints
 from geomatch.matching.matches import Matches, Rule, neighbours
@@ -46,6 +46,28 @@ def test_method_says_why_there_is_nothing(name: str, bad: str) -> None:
     if bad != "tiny":
         assert len(matches) == 0
         assert "SAR" in matches.reason or "sar" in matches.reason
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("bad", ["another place", "a quarter turn", "a single dot"])
+def test_what_cannot_be_matched_is_told_and_never_placed_wrong(name: str, bad: str) -> None:
+    """Some methods bear a quarter turn; what does not has to say so rather than place it elsewhere."""
+    turned = similarity(90, 1, (0, 0))
+    sar, optical = pair(turned if bad == "a quarter turn" else TURNED)
+    if bad == "another place":
+        optical = pair(TURNED, seed=5)[1]
+    elif bad == "a single dot":
+        image = np.zeros((SIZE, SIZE), np.float32)
+        image[100:103, 120:123] = 1.0
+        sar = Side(image, np.ones((SIZE, SIZE), bool), "sar")
+    matches = method(name)(sar, optical)
+    assert bool(matches.reason) == (len(matches) == 0)
+    found = fit(matches, sar.size_px)
+    if bad == "a quarter turn" and isinstance(found, Fit):
+        assert corner_error_px(found.matrix, turned, sar.size_px) < 5
+    else:
+        assert isinstance(found, NoFit)
+        assert found.reason
 
 
 @pytest.mark.parametrize("name", DETECTORS)
