@@ -124,7 +124,7 @@ NAMED: dict[str, Named] = {
         network="d2",
     ),
     "r2d21": Named(
-        sha256="1beed0ef3782939063e983da9d250c75456cbcd821e4b0d8e5a53bf316609913",
+        sha256="8e239f33f0585bf14528e3b4e1dffcac683e5caac3b0a5e73569311c9b68af8a",
         radiometry=_PLAIN_RADIOMETRY,
         trained_on=_LOCAL_DATA + "; configs/detect-describe/r2d2.yaml",
         measured="docs/matching.md",
