@@ -32,6 +32,7 @@ from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape
 from geomatch.training.local.descriptor import load_descriptor_config, train_descriptor
 from geomatch.training.local.detect_describe import load_detect_describe_config, train_detect_describe
 from geomatch.training.local.detector import load_detector_config, train_detector
+from geomatch.training.local.triplets import LOSSES
 
 FOLDER = BENCH / "local"
 KEYPOINTS, DETECTED = 300, 1024
@@ -107,6 +108,10 @@ def ltformer(file: Path, pairs: Pairs) -> Measured:
     return described(DETECTORS["akaze"], PatchDescriptor.load(str(file), LTFormerShape), pairs)
 
 
+def hardnet(file: Path, pairs: Pairs) -> Measured:
+    return described(DETECTORS["akaze"], PatchDescriptor.load(str(file), HardNetShape), pairs)
+
+
 def detectors(row: str, pairs: Pairs) -> Measured:
     name, _, detector = row.partition(", ")
     kinds: dict[str, Any] = {"ltformer1": LTFormerShape, "hardnet1": HardNetShape}
@@ -142,10 +147,19 @@ TABLES = {
         "LTFormer by loss (Table III of Zhang et al.)",
         "descriptor/ltformer.yaml",
         SHORT,
-        {name: (f"loss={name}",) for name in ("lt", "fixed-margin", "adaptive-margin", "hardest", "infonce")},
+        {name: (f"loss={name}",) for name in LOSSES},
         load_descriptor_config,
         train_descriptor,
         ltformer,
+    ),
+    "losses of hardnet": Table(
+        "The same losses on HardNet's trunk, which learns faster",
+        "descriptor/hardnet.yaml",
+        ("data.batch=16", "trainer.max_epochs=10", "validation.every_epochs=5", "validation.crops=20"),
+        {name: (f"loss={name}",) for name in LOSSES},
+        load_descriptor_config,
+        train_descriptor,
+        hardnet,
     ),
     "dimensions": Table(
         "LTFormer by dimensions (Table IV)",
