@@ -34,16 +34,14 @@ from geomatch.attitude import ANY_TURN_DEG, Tolerance
 from geomatch.evaluation import Prediction, predict
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
-from geomatch.metrics import auroc
+from geomatch.metrics import auroc, calibration_error
 from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 from geomatch.simulation import simulate_city
 
 SIZES_PX = (104, 200, 400)
 MODELS = ("pixels", "features", "sought")
-RIGHT_PX = 10.0
 RIDGE = 1e-3
-BINS = 10
 FITTED_SEED, CHECKED_SEED = 11, 12
 CITIES = (201, 202)
 
@@ -69,8 +67,7 @@ class Query:
 
     @property
     def right(self) -> bool:
-        placed = replace(self.prediction, status="located")
-        return self.prediction.on_map and placed.error_px <= RIGHT_PX
+        return self.prediction.right
 
 
 def main() -> None:
@@ -178,7 +175,7 @@ def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> 
             {
                 "window px": size or "all",
                 "queries": len(part),
-                "ECE": f"{_calibration_error(sure, right):.3f}",
+                "ECE": f"{calibration_error(sure, right):.3f}",
                 "AUROC right": f"{auroc(sure[right], sure[~right]):.3f}",
                 "AUROC on map": f"{auroc(sure[on_map], sure[~on_map]):.3f}",
                 "wrong among located": f"{(located & ~right).sum()} of {located.sum()}",
@@ -191,18 +188,11 @@ def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> 
     return rows
 
 
-def _calibration_error(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error over BINS equal bins (Naeini et al. 2015)."""
-    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    gaps = [abs(sure[bins == b].mean() - right[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
-    return float(np.sum(gaps))
-
-
 def _radii(fit: Sequence[Query], check: Sequence[Query]) -> dict[str, float]:
     """95th percentile of the error of right answers, pixels of the map."""
 
     def percentile(queries: Sequence[Query]) -> float:
-        errors = [replace(query.prediction, status="located").error_px for query in queries if query.right]
+        errors = [query.prediction.best_error_px for query in queries if query.right]
         return float(np.percentile(errors, 95))
 
     by_scene = {scene: [query for query in fit if query.scene == scene] for scene in {query.scene for query in fit}}

@@ -102,6 +102,30 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
     Console(width=None if sys.stdout.isatty() else PRINTED_WIDTH).print(table)
 
 
+def cell(value: object) -> str:
+    """A number to three digits, an interval, a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(cell(part) for part in value)}]"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def into(
+    file: Path, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], order: Sequence[str] = ()
+) -> None:
+    """Put a table between its markers in a document; rows of ``order`` that are not given stay as they stand there."""
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, _, rest = file.read_text().partition(begin)
+    kept, _, after = rest.partition(end)
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in kept.splitlines() if line.startswith("| ")}
+    given = {row[0]: "| " + " | ".join(row) + " |" for row in rows}
+    lines |= given
+    head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    body = [lines[row] for row in (order or list(given)) if row in lines]
+    file.write_text(f"{before}{begin}\n" + "\n".join([*head, *body]) + f"\n{end}{after}")
+
+
 @dataclass(frozen=True)
 class Bar:
     """What was to be reached."""

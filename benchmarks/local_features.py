@@ -249,20 +249,6 @@ def measured(name: str, row: str, pairs: Pairs, count: int) -> Measured:
     return found
 
 
-def write_table(file: Path, name: str, results: dict[str, Measured]) -> None:
-    """Put a table between its markers in a document; rows that were not run this time stay as they stand there."""
-    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-    before, _, rest = file.read_text().partition(begin)
-    kept, _, after = rest.partition(end)
-    lines = {line.split(" | ")[0].removeprefix("| "): line for line in kept.splitlines() if line.startswith("| ")}
-    for row, told in results.items():
-        lines[row] = "| " + " | ".join([row, *(f"{value:.3g}" for value in told.values())]) + " |"
-    columns = next(iter(results.values()))
-    head = ["| row | " + " | ".join(columns) + " |", "|" + "---|" * (1 + len(columns))]
-    body = [lines[row] for row in TABLES[name].rows if row in lines]
-    file.write_text(f"{before}{begin}\n" + "\n".join([*head, *body]) + f"\n{end}{after}")
-
-
 def main() -> None:
     parser = common.parser(__doc__, windows=0)
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
@@ -284,7 +270,7 @@ def main() -> None:
         shown = [[row, *(f"{value:.3g}" for value in told.values())] for row, told in results[name].items()]
         show(f"{TABLES[name].title}, {given.pairs} warped validation pairs of {size} px", ("row", *columns), shown)
         if given.into is not None:
-            write_table(given.into, name, results[name])
+            common.into(given.into, name, ("row", *columns), shown, list(TABLES[name].rows))
     finish(given.output, results)
 
 

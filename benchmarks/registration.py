@@ -27,7 +27,6 @@ from geomatch.registration import register_located
 from geomatch.sampling import WindowOptions, window_cuts
 from geomatch.strips import RawStrip
 
-BEGIN, END = "<!-- registration -->", "<!-- end of registration -->"
 COLUMNS = ("windows", "located", "answer, px", "fit, px", "no fit", "in the ellipse", "points", "CPU of both")
 
 
@@ -103,9 +102,7 @@ def main() -> None:
     for size, told in results.items():
         print(f"{size} px: {told['models']}")
     if given.into is not None:
-        before, _, rest = given.into.read_text().partition(BEGIN)
-        table = ["| " + " | ".join(row) + " |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
-        given.into.write_text(f"{before}{BEGIN}\n" + "\n".join(table) + f"\n{END}{rest.partition(END)[2]}")
+        common.into(given.into, "registration", COLUMNS, rows)
     finish(given.output, results)
 
 

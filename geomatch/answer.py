@@ -16,6 +16,7 @@ from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, apply_affine, footprint, ground_resolution_m, six
 from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, TiePoint, crs_name
+from geomatch.posterior import needed
 from geomatch.refine import Refined
 from geomatch.strips import Strip
 from geomatch.sway import Sway
@@ -36,24 +37,26 @@ class Judged:
         places: after correlation, the chosen one first.
         refined: what the pixels say of the chosen one, or None when they were not looked at.
         signs: from which its confidence is read.
+        shares: [N] of the probability that one of the places is right.
     """
 
     places: Poses
     refined: Refined | None
     signs: Signs
+    shares: NDArray[np.float64]
 
     @classmethod
-    def of(cls, places: Poses, refined: Refined | None = None) -> Judged:
+    def of(cls, places: Poses, shares: NDArray[np.float64], refined: Refined | None = None) -> Judged:
         """Read the signs of places after correlation, the chosen one first, and of what the pixels say of it."""
         best, others = float(places.scores[0]), places.scores[1:]
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         margin = _log_ratio(best, others)
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
         if refined is None:
-            return cls(places, None, Signs(prominence, margin))
+            return cls(places, None, Signs(prominence, margin), shares)
         lead = _log_ratio(refined.peak, np.array([refined.aside]))
         pixels = PixelSigns(refined.peak * float(np.sqrt(refined.cells)), lead)
-        return cls(places, refined, Signs(prominence, margin, pixels))
+        return cls(places, refined, Signs(prominence, margin, pixels), shares)
 
     @property
     def corner_px(self) -> NDArray[np.float64]:
@@ -107,7 +110,7 @@ class Answers:
         confidence = probability(judged.signs, model_of(self._index.encoder.name), sought=sought)
         status = status_of(confidence)
         name = crs_name(self._index.grid.crs)
-        evidence = self._evidence(windows, judged)
+        evidence = self._evidence(windows, judged, confidence)
         if status not in ("located", "ambiguous"):
             return Location(status, name, confidence=confidence, evidence=evidence)
         evidence = replace(evidence, notes=(*evidence.notes, *self._found(evidence)))
@@ -166,15 +169,18 @@ class Answers:
         transform = self._index.grid.transform @ Affine.translation(*corner_px) @ self._strip.from_file
         return Grid(self._index.grid.crs, transform, *self._strip.file_size)
 
-    def _evidence(self, windows: Sequence[Window], judged: Judged) -> Evidence:
+    def _evidence(self, windows: Sequence[Window], judged: Judged, confidence: float) -> Evidence:
         shown = judged.places.best(SHOWN_CANDIDATES)
         candidates = []
-        for corner, score in zip(shown.corners_px, shown.scores, strict=True):
+        present = min(1.0, confidence / float(judged.shares[0]))  # that one of the places is right
+        probabilities = present * judged.shares
+        for corner, score, probability_there in zip(shown.corners_px, shown.scores, probabilities, strict=False):
             grid = self._grid(corner)
             x, y = grid.to_map(grid.center_px)
-            candidates.append(Candidate((float(x), float(y)), float(score)))
+            candidates.append(Candidate((float(x), float(y)), float(score), float(probability_there)))
         return Evidence(
             candidates=tuple(candidates),
+            likely_places=needed(judged.shares),
             peak=float(judged.places.scores[0]),
             peak_ratio=float(np.exp(judged.signs.margin)),
             fine_peak=None if judged.refined is None else judged.refined.peak,

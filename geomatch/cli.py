@@ -299,6 +299,17 @@ def evaluate(
     absent: Annotated[
         Path | None, typer.Option(help="A SAR scene off the map, to see whether that is noticed.")
     ] = None,
+    strips: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Strips of N windows, one below the other, in the place of --length."),
+    ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|NAME,...",
+            help="Compare instead how re-rankers order what the vectors of single windows retrieve.",
+        ),
+    ] = None,
     curve: Annotated[
         list[str] | None,
         typer.Option(
@@ -330,11 +341,13 @@ def evaluate(
     if index is None or sar is None:
         missing = "--index" if index is None else "--sar"
         raise UsageError("an index and a scene that shows its map are needed", where=missing, hint=f"give {missing}")
+    if strips is not None and length is not None:
+        raise UsageError("both say how long strips are", where="--strips, --length", hint="give one of them")
     set_verbosity(verbose, quiet)
     options = WindowOptions(
         windows=windows,
         size_px=size,
-        length_px=length,
+        length_px=length if strips is None else strips * size,
         seed=seed,
         bbox=box(bbox),
         aligned=aligned,
@@ -345,6 +358,9 @@ def evaluate(
     locator = _open(index, map_path, exhaustive, backend)
     if curve:
         _curves(locator, sar, curve, options, output, as_json=as_json, quiet=quiet)
+        return
+    if rerank is not None:
+        _rerankers(locator, sar, rerank, options, absent, output, as_json=as_json, quiet=quiet)
         return
     with progress(quiet) as step:
         scores = run(locator, sar, options, absent=absent, output=output, progress=step)
@@ -381,6 +397,32 @@ def _curves(
     elif not quiet:
         print_tables(tables(points))
     log.warning("report: %s", output / "report.html")
+
+
+def _rerankers(
+    locator: Locator,
+    sar: Path,
+    names: str,
+    options: WindowOptions,
+    absent: Path | None,
+    output: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare re-rankers, and print and draw it."""
+    from geomatch.reranking.evaluation import REPORT, compare, rerankers_named, tables
+    from geomatch.summary import print_tables
+
+    with progress(quiet) as step:
+        chosen = rerankers_named(names)
+        scores = compare(locator.index, sar, options, chosen, absent=absent, output=output, progress=step)
+    if as_json:
+        typer.echo(json.dumps(scores, indent=1, allow_nan=False))
+    elif not quiet:
+        print_tables(tables(scores))
+    if output is not None:
+        log.warning("report: %s", output / REPORT)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -17,31 +17,25 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from geomatch.answer import Judged
 from geomatch.errors import InputError
 from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
-from geomatch.geo import (
-    ground_jacobian,
-    ground_resolution_m,
-    linear_part,
-    linear_to_map,
-    pixel_between,
-)
-from geomatch.images import SarRadiometry
+from geomatch.geo import ground_resolution_m
+from geomatch.hidden import Progress, Truth, hidden_windows
 from geomatch.location import Status
 from geomatch.locator import Locator, Trace
-from geomatch.metrics import auroc, first_hit, recall_at, wilson
+from geomatch.metrics import auroc, calibration_error, first_hit, recall_at, wilson
 from geomatch.outputs import output_file
-from geomatch.raster import open_raster
-from geomatch.sampling import WindowOptions, window_cuts
-from geomatch.strips import RawStrip, Strip
+from geomatch.sampling import WindowOptions
+from geomatch.strips import Strip
 from geomatch.texture import is_textured
 
 RECALL_AT = (1, 5, 10, 50, 100)
 SUCCESS_PX = (2, 5, 10, 50)
+RIGHT_PX = 10
+KEPT_SHARES = 16
 OVERLAP = 0.5  # intersection over union from which a candidate shows the place
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,9 @@ class Prediction:
         status, confidence: of the answer.
         signs: what the confidence was read from (``Signs.values``), or None.
         wall_s, cpu_s: of the query.
+        radius_px: the answer's error radius, or None.
+        shares: of the first places, the probability that each is right if one of them is.
+        right_place: number of the place within RIGHT_PX of the true one, None where none is.
         heading_error_deg: of the best place's heading, in [0, 180]; None where it was told, or off the map.
         scale_error_percent: of the best place's scale, likewise.
     """
@@ -74,15 +71,28 @@ class Prediction:
     signs: tuple[float, ...] | None
     wall_s: float
     cpu_s: float
+    radius_px: float | None = None
+    shares: tuple[float, ...] = ()
+    right_place: int | None = None
     heading_error_deg: float | None = None
     scale_error_percent: float | None = None
 
     @property
     def error_px(self) -> float:
         """Distance of the found from the true centre, infinite when the answer gives no place."""
-        if self.truth_px is None or self.found_px is None or self.status not in ("located", "ambiguous"):
+        return self.best_error_px if self.status in ("located", "ambiguous") else float("inf")
+
+    @property
+    def best_error_px(self) -> float:
+        """The same of the best place, whether or not the answer gives it."""
+        if self.truth_px is None or self.found_px is None:
             return float("inf")
         return float(np.hypot(*np.subtract(self.truth_px, self.found_px)))
+
+    @property
+    def right(self) -> bool:
+        """Whether the best place is the true one: what the confidence is the probability of."""
+        return self.best_error_px <= RIGHT_PX
 
 
 def predict(
@@ -105,29 +115,11 @@ def predict(
     Raises:
         InputError: the scene cannot be used, or too few windows of it lie in the map and hold data.
     """
-    with open_raster(sar, need_grid=True) as raster:
-        assert raster.grid is not None, "opened with need_grid"
-        radiometry = SarRadiometry.detect(raster)
-        ground = ground_jacobian(locator.index.grid)
-        cuts = list(window_cuts(raster, raster.grid, locator.index, options, on_map=on_map))
-        for done, cut in enumerate(cuts):
-            progress(done, len(cuts))
-            patch = cut.read(raster, radiometry)
-            if options.looks is not None:
-                patch = radiometry.speckled(patch, options.looks, np.random.default_rng((options.seed, done)))
-            window = raster.grid.window(cut.col, cut.row, cut.width, cut.height)
-            wall, cpu = time.perf_counter(), time.process_time()
-            linear = linear_to_map(window, locator.index.grid)
-            told = options.told
-            raw = RawStrip.of(patch, linear, radiometry.relative_to(patch), ground=ground, tolerance=told)
-            trace = locator.find(raw)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            truth = _Truth(
-                center_px=pixel_between(window, locator.index.grid, window.center_px),
-                raw=replace(raw, linear=linear @ linear_part(cut.to_scene)),
-            )
-            yield _prediction(locator, trace, truth if on_map else None, (wall, cpu))
-        progress(len(cuts), len(cuts))
+    for window in hidden_windows(locator.index, sar, options, on_map=on_map, progress=progress):
+        wall, cpu = time.perf_counter(), time.process_time()
+        trace = locator.find(window.raw)
+        seconds = (time.perf_counter() - wall, time.process_time() - cpu)
+        yield _prediction(locator, trace, window.truth, seconds)
 
 
 def evaluate(
@@ -222,14 +214,26 @@ def score(predictions: Sequence[Prediction]) -> dict[str, Any]:
         **_attitude_errors(predictions),
         "answered": int(placed.size),
         "located": len(located),
-        "located_wrong": sum(prediction.error_px > SUCCESS_PX[2] for prediction in located),
+        "located_wrong": sum(not prediction.right for prediction in located),
         "status": _statuses(seen),
+        "locatable": sum(prediction.right for prediction in seen),
+        "located_right": sum(prediction.right for prediction in located),
+        "radius_covers": _covered(located),
+        "calibration_error": calibration_error(
+            [prediction.confidence for prediction in predictions], [prediction.right for prediction in predictions]
+        ),
         "absent_windows": len(absent),
         "absent_status": _statuses([prediction for prediction in predictions if not prediction.on_map]),
         "absent_auroc": auroc([prediction.confidence for prediction in seen], absent),
         "wall_s_per_query": float(np.mean([prediction.wall_s for prediction in predictions])) if predictions else None,
         "cpu_s_per_query": float(np.mean([prediction.cpu_s for prediction in predictions])) if predictions else None,
     }
+
+
+def _covered(located: Sequence[Prediction]) -> float | None:
+    """Share of located windows whose true centre is within the error radius."""
+    inside = [one.error_px <= one.radius_px for one in located if one.radius_px is not None]
+    return float(np.mean(inside)) if inside else None
 
 
 def _attitude_errors(predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -259,38 +263,34 @@ def _success(name: str, predictions: Sequence[Prediction]) -> dict[str, dict[str
     }
 
 
-@dataclass(frozen=True)
-class _Truth:
-    """Where a window was cut: its centre, pixels of the map, and the window as it lies there."""
-
-    center_px: NDArray[np.float64]
-    raw: RawStrip
-
-    def heading_error_deg(self, strip: Strip) -> float | None:
-        """Of a strip's heading, in [0, 180]; None where it was told."""
-        if not self.raw.tolerance.turn_deg or strip.heading_deg is None:
-            return None
-        return abs((strip.heading_deg - self.raw.heading_deg() + 180) % 360 - 180)
-
-    def scale_error_percent(self, strip: Strip) -> float | None:
-        """Of a strip's scale; None where it was told."""
-        if self.raw.tolerance.scale == 1:
-            return None
-        found, true = abs(strip.from_file.determinant), abs(float(np.linalg.det(self.raw.linear)))
-        return 100 * abs(float(np.sqrt(found / true)) - 1)
+def _heading_error_deg(truth: Truth, strip: Strip) -> float | None:
+    """Of a strip's heading, in [0, 180]; None where it was told."""
+    if not truth.raw.tolerance.turn_deg or strip.heading_deg is None:
+        return None
+    return abs((strip.heading_deg - truth.raw.heading_deg() + 180) % 360 - 180)
 
 
-def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: tuple[float, float]) -> Prediction:
+def _scale_error_percent(truth: Truth, strip: Strip) -> float | None:
+    """Of a strip's scale; None where it was told."""
+    if truth.raw.tolerance.scale == 1:
+        return None
+    found, true = abs(strip.from_file.determinant), abs(float(np.linalg.det(truth.raw.linear)))
+    return 100 * abs(float(np.sqrt(found / true)) - 1)
+
+
+def _prediction(locator: Locator, trace: Trace, truth: Truth | None, seconds: tuple[float, float]) -> Prediction:
     """What a trace says, against the truth; None off the map."""
     strip = trace.strip
     middle = strip.middle_px
     size_px = (strip.image.shape[1], strip.image.shape[0])
     corner = None if truth is None else truth.center_px - middle
+    metres = ground_resolution_m(locator.index.grid, None if truth is None else truth.center_px)
+    radius_m = trace.location.error_radius_m
     return Prediction(
         on_map=truth is not None,
         truth_px=None if truth is None else (float(truth.center_px[0]), float(truth.center_px[1])),
         found_px=trace.found_px,
-        metres_per_px=ground_resolution_m(locator.index.grid, None if truth is None else truth.center_px),
+        metres_per_px=metres,
         rank=0 if corner is None else first_hit(_ranked(trace), corner, size_px, OVERLAP),
         textured=corner is not None and _textured(locator, corner, size_px),
         status=trace.location.status,
@@ -298,9 +298,19 @@ def _prediction(locator: Locator, trace: Trace, truth: _Truth | None, seconds: t
         signs=None if trace.judged is None else trace.judged.signs.values(),
         wall_s=seconds[0],
         cpu_s=seconds[1],
-        heading_error_deg=None if truth is None or trace.judged is None else truth.heading_error_deg(strip),
-        scale_error_percent=None if truth is None or trace.judged is None else truth.scale_error_percent(strip),
+        radius_px=None if radius_m is None else radius_m / metres,
+        shares=() if trace.judged is None else tuple(trace.judged.shares[:KEPT_SHARES].tolist()),
+        right_place=None if corner is None or trace.judged is None else _right_place(trace.judged, corner),
+        heading_error_deg=None if truth is None or trace.judged is None else _heading_error_deg(truth, strip),
+        scale_error_percent=None if truth is None or trace.judged is None else _scale_error_percent(truth, strip),
     )
+
+
+def _right_place(judged: Judged, corner_px: NDArray[np.float64]) -> int | None:
+    """Number of the first place that is the true one, the chosen one as it was refined."""
+    corners = np.vstack([judged.corner_px, judged.places.corners_px[1:KEPT_SHARES]])
+    near = np.linalg.norm(corners - corner_px, axis=1) <= RIGHT_PX
+    return int(near.argmax()) if near.any() else None
 
 
 def _ranked(trace: Trace) -> NDArray[np.float64]:

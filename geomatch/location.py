@@ -23,10 +23,12 @@ class Candidate:
     Attributes:
         center: (x, y) of the strip's centre there, in the map's CRS.
         score: mean normalised correlation of the strip's features with the map's.
+        probability: that the strip lies there; of the first it is the answer's confidence.
     """
 
     center: tuple[float, float]
     score: float
+    probability: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Evidence:
     """Why the answer is what it is.
 
     Attributes:
-        candidates: best places first, at most five.
+        candidates: best places first, at most five; the second is the runner-up.
+        likely_places: how many places hold 95 % of the probability that the strip is on the map; 1 for a clear answer.
         peak: correlation of the best place's features.
         peak_ratio: that over the best of the other places', within [1/7.4, 7.4]; 1 is a tie, and below 1 the pixels
             chose another place than the features.
@@ -67,6 +70,7 @@ class Evidence:
     """
 
     candidates: tuple[Candidate, ...] = ()
+    likely_places: int = 0
     peak: float = 0.0
     peak_ratio: float = 1.0
     fine_peak: float | None = None

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geomatch import defaults, hypotheses
 from geomatch.answer import Answers, Judged
@@ -18,8 +19,9 @@ from geomatch.fusion import DISTINCT_CELLS, NOWHERE, Poses
 from geomatch.gdal import set_block_cache
 from geomatch.hypotheses import Hypothesis
 from geomatch.location import Location
+from geomatch.posterior import shares
 from geomatch.query import Query
-from geomatch.refine import CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
+from geomatch.refine import CHANCE_PEAK, CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
 from geomatch.seeking import Seeker
 from geomatch.strips import RawStrip, Strip, StripOptions, read_strip
 from geomatch.sway import find_sway
@@ -180,8 +182,10 @@ class Locator:
         with clock.stage("refine"):
             tile_px, cell_px = self.index.manifest.tiles.size_px, self.index.encoder.cell_px
             refiner = Refiner.of(strip, tile_px, cell_px, self.pixels)
-            found, look = _look_closer(found, refiner)
-            judged = Judged.of(_among_rivals(rivals, found, query), look)
+            found, supports, look = _look_closer(found, refiner)
+            places = _among_rivals(rivals, found, query)
+            compared = places.scores if rivals else supports  # places at other attitudes have no pixels to compare
+            judged = Judged.of(places, shares(compared, query.cells), look)
             sway = None
             if self.pixels is not None and judged.accuracy == "pixel":
                 sway = find_sway(strip, judged.corner_px, self.pixels, cell_px)
@@ -192,24 +196,26 @@ def _shows_nothing(strip: Strip) -> str | None:
     return unusable(strip.image, strip.valid, strip.area_px)
 
 
-def _look_closer(found: Poses, refiner: Refiner | None) -> tuple[Poses, Refined | None]:
-    """The places, the best first, and what its pixels say; where several come close, the pixels choose between them."""
+def _look_closer(found: Poses, refiner: Refiner | None) -> tuple[Poses, NDArray[np.float64], Refined | None]:
+    """The places, the best first, what speaks for each, and what the best one's pixels say.
+
+    Where several come close, the pixels choose between them; of a place that was not looked at they are taken to say
+    what they say of a wrong one.
+    """
     if refiner is None:
-        return found, None
+        return found, found.scores, None
     contested = int((found.scores * CONTESTED >= found.scores[0]).sum())
     looks: list[Refined] = []
     for corner in found.corners_px[: min(CONTENDERS, contested)]:
         looks.append(refiner.at(corner))
         if looks[-1].certain:
             break
-    best = int(np.argmax([_together(score, look) for score, look in zip(found.scores, looks, strict=False)]))
+    peaks = np.full(len(found), CHANCE_PEAK / np.sqrt(refiner.cells))
+    peaks[: len(looks)] = [look.peak for look in looks]
+    supports = found.scores + FINE_WEIGHT * peaks
+    best = int(supports[: len(looks)].argmax())
     order = [best, *(i for i in range(len(found)) if i != best)]
-    return Poses(found.corners_px[order], found.scores[order]), looks[best]
-
-
-def _together(score: float, look: Refined | None) -> float:
-    """What features and pixels say of a place."""
-    return score + FINE_WEIGHT * (look.peak if look else 0.0)
+    return Poses(found.corners_px[order], found.scores[order]), supports[order], looks[best]
 
 
 def _with_first(rivals: Sequence[Hypothesis], retrieved: Poses, query: Query) -> Poses:

@@ -53,6 +53,16 @@ def recall_at(ranks: ArrayLike, k: int) -> float:
     return float(np.mean((found >= 1) & (found <= k))) if found.size else 0.0
 
 
+def calibration_error(probabilities: ArrayLike, happened: ArrayLike, bins: int = 10) -> float | None:
+    """Expected calibration error over equal bins (Naeini et al. 2015): [N] in [0, 1], [N] bool; None without any."""
+    said, hit = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    if not said.size:
+        return None
+    number = np.minimum((said * bins).astype(np.int64), bins - 1)
+    sums = [np.bincount(number, values, bins) for values in (said, hit)]
+    return float(np.abs(sums[0] - sums[1]).sum() / said.size)
+
+
 def auroc(positives: ArrayLike, negatives: ArrayLike) -> float | None:
     """Probability that a positive scores above a negative, ties half (Mann & Whitney 1947); None where one is empty."""
     above, below = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)

@@ -103,6 +103,27 @@ def confidence_reliability(confidence: ArrayLike, right: ArrayLike, target: Targ
         axes.legend(loc="upper left")
 
 
+def risk_coverage(confidence: ArrayLike, right: ArrayLike, target: Target) -> None:
+    """Share of wrong answers among the surest, against the share that is answered (El-Yaniv & Wiener 2010).
+
+    Args:
+        confidence: [N] in [0, 1].
+        right: [N] bool.
+        target: the PNG file.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+        OutputError: the file cannot be written.
+    """
+    said, hit = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.bool_)
+    order = np.argsort(-said, kind="stable")
+    answered = np.arange(1, said.size + 1)
+    risk = np.cumsum(~hit[order]) / answered
+    with _plot(target, f"Risk and coverage (n = {said.size})", "share answered", "share of them wrong") as axes:
+        axes.plot(answered / max(said.size, 1), risk, color=STYLES[0][0])
+        axes.set(xlim=(0, 1), ylim=(-0.02, max(0.1, float(risk.max(initial=0)) * 1.05)))
+
+
 def absent_roc(on_map: ArrayLike, off_map: ArrayLike, target: Target) -> None:
     """How well the confidence tells windows of the map from windows of another place.
 

@@ -61,23 +61,34 @@ class Query:
         return cls(index, strip, dense, windows, tiled=not small)
 
     @property
+    def cells(self) -> float:
+        """Cells of its windows that are compared."""
+        return float(sum(window.template.mask.sum() for window in self.windows))
+
+    @property
     def extent(self) -> float:
         """Square root of the area of its windows, in sides of a tile."""
         side = self.index.manifest.tiles.size_px // self.index.encoder.cell_px
-        return float(np.sqrt(sum(window.template.mask.sum() for window in self.windows))) / side
+        return float(np.sqrt(self.cells)) / side
 
-    def retrieve(self, tiles: int) -> Poses:
-        """Poses that the tiles nearest to its windows' vectors speak for, best first; so many tiles of all windows."""
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """[N x P] of its windows, as those of tiles; only of a tiled one."""
         tile, cell = self.index.manifest.tiles, self.index.encoder.cell_px
         size = tile.size_px // cell
         first = np.zeros(1, np.int32)
-        vectors = [
+        made = [
             tile_vectors(self.dense.crop(col, row, size, size), first, first, tile.size_px, cell).vectors[0]
             for col, row in (window.cell.tolist() for window in self.windows)
         ]
+        return np.concatenate(made)
+
+    def retrieve(self, tiles: int) -> Poses:
+        """Poses that the tiles nearest to its windows' vectors speak for, best first; so many tiles of all windows."""
         count = max(tiles // MIN_SHARE, tiles // len(self.windows))
-        hits = self.index.search(np.concatenate(vectors), count)
-        return fusion.vote(hits, np.array([window.cell for window in self.windows]) * cell, tile.stride_px)
+        hits = self.index.search(self.vectors, count)
+        offsets_px = np.array([window.cell for window in self.windows]) * self.index.encoder.cell_px
+        return fusion.vote(hits, offsets_px, self.index.manifest.tiles.stride_px)
 
     def verify(self, retrieved: Poses) -> Poses:
         """Retrieved poses by their correlation."""

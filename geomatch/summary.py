@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from geomatch.evaluation import OVERLAP, SUCCESS_PX, Prediction
+from geomatch.evaluation import OVERLAP, Prediction
 from geomatch.outputs import output_file
 from geomatch.report import ReportPicture, ReportTable, write_report
 
@@ -39,6 +39,9 @@ def tables(scores: dict[str, Any]) -> list[ReportTable]:
         ("90th percentile", f"{_cell(error['p90'])} m"),
         ("95th percentile", f"{_cell(error['p95'])} m"),
         ("wrong among located", f"{scores['located_wrong']} of {scores['located']}"),
+        ("located among those whose best place is right", f"{scores['located_right']} of {scores['locatable']}"),
+        ("located with the true centre within the error radius", _cell(scores["radius_covers"])),
+        ("expected calibration error of the confidence", _cell(scores["calibration_error"])),
         *((name, f"{count} of {scores['windows']}") for name, count in scores["status"].items()),
         ("area under ROC, on the map against off it", _cell(scores["absent_auroc"])),
         ("wall seconds per query", _cell(scores["wall_s_per_query"])),
@@ -92,18 +95,24 @@ def write_summary(folder: Path, predictions: Sequence[Prediction], scores: dict[
         name: np.array([prediction.error_px * prediction.metres_per_px for prediction in group])
         for name, group in groups.items()
     }
-    right = [prediction.error_px <= SUCCESS_PX[2] for prediction in seen]
-    sure = [prediction.confidence for prediction in seen]
+    right = [prediction.right for prediction in predictions]
+    sure = [prediction.confidence for prediction in predictions]
     pictures = [
         ("error", "Error", "Share of windows found within a distance of their true place."),
         ("recall", "Recall", "Share of windows whose place is among the first k retrieved."),
-        ("reliability", "Reliability", "How often answers of a confidence are right."),
+        (
+            "reliability",
+            "Reliability",
+            "How often best places of a confidence are right, windows off the map included.",
+        ),
+        ("risk", "Risk and coverage", "How often answers are wrong when only so many of the surest are given."),
     ]
     plots.error_cdf(errors, folder / "error.png")
     plots.recall_curve(ranks, folder / "recall.png")
     plots.confidence_reliability(sure, right, folder / "reliability.png")
+    plots.risk_coverage(sure, right, folder / "risk.png")
     if elsewhere:
-        plots.absent_roc(sure, elsewhere, folder / "absent.png")
+        plots.absent_roc([prediction.confidence for prediction in seen], elsewhere, folder / "absent.png")
         pictures.append(("absent", "Absent", "Windows off the map against windows of the map."))
     drawn = [ReportPicture(name, caption, folder / f"{file}.png", alt=caption) for file, name, caption in pictures]
     intro = "Windows of a SAR scene whose position was hidden, located on the map. Computed from predictions.jsonl."

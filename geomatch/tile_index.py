@@ -42,10 +42,12 @@ class Hits:
     Attributes:
         scores: [Q x k] inner product with the query, -inf beyond the number of tiles.
         corners_px: [Q x k x 2] int32 first column and row of each tile, pixels of the map.
+        tiles: [Q x k] numbers of the tiles.
     """
 
     scores: NDArray[np.float32]
     corners_px: NDArray[np.int32]
+    tiles: NDArray[np.int64]
 
 
 class TileIndex:
@@ -101,7 +103,7 @@ class TileIndex:
         ]
         if faults:
             return faults
-        counts = {TILES: len(self._corners), VECTORS: len(self._vectors)}
+        counts = {TILES: len(self._corners), VECTORS: len(self.vectors)}
         faults += [
             f"{name}: {count} tiles, the manifest says {len(self)}"
             for name, count in counts.items()
@@ -124,8 +126,8 @@ class TileIndex:
             vectors: [Q x D] pooled features as ``geomatch.tiles`` makes them.
             k: how many.
         """
-        scores, ids = self._vectors.search(vectors, min(k, len(self)))
-        return Hits(scores, self._corners[ids])
+        scores, ids = self.vectors.search(vectors, min(k, len(self)))
+        return Hits(scores, self._corners[ids], ids)
 
     @cached_property
     def features(self) -> Field:
@@ -172,7 +174,8 @@ class TileIndex:
         return np.stack([table["col"].to_numpy(), table["row"].to_numpy()], axis=1).astype(np.int32)
 
     @cached_property
-    def _vectors(self) -> Vectors:
+    def vectors(self) -> Vectors:
+        """The tiles' vectors, in the order of their numbers."""
         parts = []
         for name in self.manifest.vector_parts:
             with _reading(self.path / name) as file:

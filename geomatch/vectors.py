@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,62 @@ class Vectors:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores, ids = (np.take_along_axis(values, best, axis=1) for values in (scores, ids))
         return scores.astype(np.float32), np.where(np.isfinite(scores), ids, 0)
+
+    def searched(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors [Q x P] as they are compared, after the transforms of the search: [Q x D]."""
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        for transform in _chain(self._parts[0]):
+            queries = transform.apply(queries)
+        return queries
+
+    def stored(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors of tiles as they are compared, decoded: [N] -> [N x D]."""
+        found = np.empty((len(ids), _coded(self._parts[0]).d), np.float32)
+        part = np.searchsorted(self._first, ids, side="right") - 1
+        for number in np.unique(part):
+            chosen = part == number
+            found[chosen] = _decoded(_coded(self._parts[number]), ids[chosen] - self._first[number])
+        return found
+
+    @cached_property
+    def axes(self) -> NDArray[np.float32] | None:
+        """[D x P] of the linear transform before the search without its offset; None where there is none."""
+        import faiss
+
+        for transform in _chain(self._parts[0]):
+            if isinstance(transform, faiss.LinearTransform):
+                return np.asarray(faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in))
+        return None
+
+    @cached_property
+    def back(self) -> NDArray[np.float32] | None:
+        """[D x P] that takes searched vectors to what they were made of, apart from what ``axes`` leave out."""
+        return None if self.axes is None else np.asarray(np.linalg.pinv(self.axes).T, np.float32)
+
+
+def _chain(index: faiss.Index) -> list[faiss.VectorTransform]:
+    """What is done to vectors before they are compared."""
+    import faiss
+
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    chain: Any = index.chain  # a vector of C++'s
+    return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
+
+
+def _coded(index: faiss.Index) -> faiss.Index:
+    import faiss
+
+    return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+
+
+def _decoded(index: faiss.Index, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    import faiss
+
+    exact = faiss.downcast_index(index.refine_index) if isinstance(index, faiss.IndexRefine) else index
+    if isinstance(exact, faiss.IndexIVF):
+        exact.make_direct_map()
+    return np.asarray(exact.reconstruct_batch(np.ascontiguousarray(ids)), np.float32)
 
 
 def read_part(file: Path) -> faiss.Index:

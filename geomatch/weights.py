@@ -22,6 +22,7 @@ from geomatch.nets.shapes import (
     KeypointShape,
     LTFormerShape,
     R2D2Shape,
+    RerankerShape,
     Shape,
     VggShape,
 )
@@ -44,6 +45,7 @@ ARCHITECTURES: dict[type[Any], str] = {
     VggShape: "geomatch.nets.vgg.PatchVgg",
     D2Shape: "geomatch.nets.d2net.D2Net",
     R2D2Shape: "geomatch.nets.r2d2.R2D2",
+    RerankerShape: "geomatch.nets.reranker.RerankerNet",
 }
 
 

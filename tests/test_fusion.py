@@ -36,7 +36,9 @@ def strip_windows(field: Field, corner: tuple[int, int], places: list[tuple[int,
 
 
 def as_hits(corners: list[list[tuple[int, int]]], scores: list[list[float]]) -> Hits:
-    return Hits(np.array(scores, np.float32), np.array(corners, np.int32))
+    return Hits(
+        np.array(scores, np.float32), np.array(corners, np.int32), np.zeros((len(scores), len(scores[0])), np.int64)
+    )
 
 
 def test_one_window_votes_for_its_tiles_in_their_order() -> None:
@@ -68,7 +70,9 @@ def test_votes_are_the_plain_sum_over_windows() -> None:
                 gain = float(np.float32(score) - np.float32(scores[window].min()))
                 best[place][window] = max(best[place].get(window, 0.0), gain)
     expected = {place: sum(votes.values()) for place, votes in best.items()}
-    poses = vote(Hits(scores.astype(np.float32), corners.astype(np.int32)), offsets, 16)
+    poses = vote(
+        Hits(scores.astype(np.float32), corners.astype(np.int32), np.zeros(scores.shape, np.int64)), offsets, 16
+    )
     found = {
         tuple((corner / 16).astype(int)): score for corner, score in zip(poses.corners_px, poses.scores, strict=True)
     }

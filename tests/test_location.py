@@ -70,7 +70,7 @@ def test_feature_is_plain_json() -> None:
     assert properties["file"] == "a b.tif"
     assert properties["status"] == "located"
     assert properties["transform"] == list(PLACED["transform"])
-    assert properties["evidence"]["candidates"] == [{"center": [1.0, 2.0], "score": 0.5}]
+    assert properties["evidence"]["candidates"] == [{"center": [1.0, 2.0], "score": 0.5, "probability": 0.0}]
     assert properties["evidence"]["notes"] == ["é"]
 
 

@@ -55,6 +55,12 @@ def _vgg() -> Any:
     return load_vgg_config, train_vgg
 
 
+def _reranker() -> Any:
+    from .reranker.task import load_reranker_config, train_reranker
+
+    return load_reranker_config, train_reranker
+
+
 def _add(name: str, job: Jobs, what: str) -> None:
     """A command that trains what a configuration says; ``job`` imports what reads and what runs it."""
 
@@ -85,6 +91,7 @@ _add("descriptor", _descriptor, "a descriptor of patches")
 _add("detector", _detector, "a keypoint detector")
 _add("detect-describe", _detect_describe, "D2-Net or R2D2, with S2-Net's self-supervision,")
 _add("vgg", _vgg, "a VGG that tells patches apart")
+_add("reranker", _reranker, "a graph network that orders what an index retrieves")
 
 
 @app.command()

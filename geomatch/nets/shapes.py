@@ -164,4 +164,29 @@ class R2D2Shape:
     width: int = 32
 
 
-Shape = EncoderShape | LTFormerShape | HardNetShape | KeypointShape | VggShape | D2Shape | R2D2Shape
+@dataclass(frozen=True)
+class RerankerShape:
+    """Of ``geomatch.nets.reranker.RerankerNet``.
+
+    Attributes:
+        width: components of a node.
+        layers: of message passing.
+        heads: of attention.
+        near, alike: neighbours of a node in position, and in its vector; 0 for no such edges.
+        positions: "offsets" for offsets between nodes at the edges; "edges" for edges between near ones alone;
+            "embedding" for the offset from the candidates' centroid at the nodes; "none".
+        agreement: whether nodes know which parts of the tile agree with the query.
+        peaks: whether nodes know the correlation of features.
+    """
+
+    width: int = 48
+    layers: int = 4
+    heads: int = 4
+    near: int = 10
+    alike: int = 5
+    positions: Literal["offsets", "edges", "embedding", "none"] = "offsets"
+    agreement: bool = True
+    peaks: bool = False
+
+
+Shape = EncoderShape | LTFormerShape | HardNetShape | KeypointShape | VggShape | D2Shape | R2D2Shape | RerankerShape

@@ -19,7 +19,6 @@ from ..config import TrainerConfig
 from ..jobs import SCORE, Job, load_checkpoint, run_job
 from ..streams import Stream, StreamData
 from .optimizers import LocalOptimizerConfig, make_optimizer
-from .sources import CropConfig
 
 
 class Validation(Protocol):
@@ -29,14 +28,23 @@ class Validation(Protocol):
     every_epochs: int
 
 
+class Steps(Protocol):
+    """Of a run's data: batches that make an epoch, and processes that make them."""
+
+    steps_per_epoch: int
+    workers: int
+
+
 class LocalConfig(Protocol):
     """What the configurations of all local networks have."""
 
     name: str
     seed: int
-    data: CropConfig
     optimizer: LocalOptimizerConfig
     trainer: TrainerConfig
+
+    @property
+    def data(self) -> Steps: ...  # noqa: D102
 
     @property
     def validation(self) -> Validation: ...  # noqa: D102

@@ -1,0 +1,269 @@
+"""Right answers, honest doubts: windows and strips of the validation block, and windows of other places, end to end.
+
+    python benchmarks/consensus.py [--cases block-200 ...] [--windows 1000] [--into docs/reranking.md] [-o FILE]
+
+Each case is one ``geomatch evaluate``; its predictions stay in ``bench/consensus/CASE`` and are not made again.
+
+block-*: the validation block of Los Angeles west; off the map are windows of Los Angeles east. The two scenes share a
+strip of 177 px, so up to one in sixty of the windows counted as off the map is on it. alone-104: the learned features
+alone, without structure and without pixels. both-*: windows of the block on an index of both scenes. ombria-200:
+OMBRIA's validation locations, one date of each, stitched into a map without regard to what lies beside what; off it are
+windows of the block. Nothing was fitted or chosen on it, and no encoder was trained on these locations. Strips are of
+five windows. A third of --windows is taken where strips are asked.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import rasterio
+from affine import Affine
+from common import BENCH, LA_VAL, Bar, finish, show
+from rasterio.merge import merge
+
+from geomatch import defaults
+from geomatch.encoder import ALONE
+from geomatch.evaluation import Prediction, predict, read_predictions, score, write_predictions
+from geomatch.files import published
+from geomatch.index.build import BuildOptions, build_index
+from geomatch.locator import Locator
+from geomatch.metrics import auroc, wilson
+from geomatch.posterior import LEVEL
+from geomatch.raster import open_raster
+from geomatch.sampling import WindowOptions
+from geomatch.splits import locations_of
+
+FOLDER = BENCH / "consensus"
+VALIDATION_SHARE = 0.3  # as in configs/encoder
+PATCH_PX = 256
+LENGTHS = (1, 2, 3, 5, 7, 10)
+SEED = 2026
+
+
+@dataclass(frozen=True)
+class Case:
+    """One evaluation.
+
+    Attributes:
+        map: of MAPS.
+        size_px, windows: of the strips.
+        off: whether windows off the map are asked too.
+        pixels: whether the map's pixels are looked at.
+        count: strips, as a share of --windows.
+    """
+
+    map: str
+    size_px: int
+    windows: int = 1
+    off: bool = True
+    pixels: bool = True
+    count: float = 1.0
+
+
+CASES = {
+    "block-200": Case("block", 200),
+    "block-104": Case("block", 104),
+    "alone-104": Case("alone", 104, off=False, pixels=False),
+    "block-200x5": Case("block", 200, 5, count=0.3),
+    "block-104x5": Case("block", 104, 5, count=0.3),
+    "both-200x5": Case("both", 200, 5, off=False, count=0.3),
+    "both-104x5": Case("both", 104, 5, off=False, count=0.3),
+    "ombria-200": Case("ombria", 200, count=0.5),
+    **{f"length-200x{n}": Case("block", 200, n, off=False, count=0.2) for n in LENGTHS},
+    **{f"length-104x{n}": Case("block", 104, n, off=False, count=0.2) for n in LENGTHS},
+}
+
+
+@dataclass(frozen=True)
+class Map:
+    """What is indexed and asked: the orthomosaic, the scene that shows it, one that does not, and where to ask."""
+
+    optical: Path
+    sar: Path
+    elsewhere: Path
+    bbox: tuple[float, float, float, float] | None = None
+    asked: tuple[float, float, float, float] | None = None
+    encoder: str = defaults.ENCODER
+
+
+def maps(data: Path) -> dict[str, Callable[[], Map]]:
+    west, east = data / "los_angeles_west", data / "los_angeles_east"
+    with open_raster(west / "optical.tif", need_grid=True) as raster:
+        assert raster.grid is not None
+        block = raster.grid.window(LA_VAL.col0, LA_VAL.row0, LA_VAL.width, LA_VAL.height)
+    x, y = block.to_map(block.corners_px).T
+    box = (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
+
+    def of_block(encoder: str = defaults.ENCODER) -> Map:
+        return Map(west / "optical.tif", west / "sar.tif", east / "sar.tif", box, encoder=encoder)
+
+    def both() -> Map:
+        joined = FOLDER / "both.tif"
+        if not joined.is_file():
+            _join([west / "optical.tif", east / "optical.tif"], joined)
+        return Map(joined, west / "sar.tif", east / "sar.tif", asked=box)
+
+    def ombria() -> Map:
+        optical, sar = FOLDER / "ombria-optical.tif", FOLDER / "ombria-sar.tif"
+        if not sar.is_file():
+            _stitch(data / "ombria", optical, sar)
+        return Map(optical, sar, west / "sar.tif")
+
+    return {"block": of_block, "alone": partial(of_block, defaults.ENCODER + ALONE), "both": both, "ombria": ombria}
+
+
+def _join(files: Sequence[Path], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with published(target) as part:
+        merge(list(files), dst_path=part, nodata=0, dst_kwds={"compress": "deflate", "photometric": "RGB"})
+
+
+def _stitch(folder: Path, optical: Path, sar: Path) -> None:
+    """One date of each location that no training uses, in a square of patches, at 10 m about no place in particular."""
+    names = set(locations_of(folder / "pairs.csv", VALIDATION_SHARE)[1])
+    chosen: dict[str, str] = {}
+    with (folder / "pairs.csv").open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            if row["name"] in names and (row["phase"] == "before" or row["location"] not in chosen):
+                chosen[row["location"]] = row["name"]
+    across = int(np.ceil(np.sqrt(len(chosen))))
+    for kind, target in (("optical", optical), ("sar", sar)):
+        planes: list[np.ndarray[Any, Any]] = []
+        for name in chosen.values():
+            with rasterio.open(folder / kind / f"{name}.jpg") as file:
+                planes.append(file.read())
+        canvas = np.zeros((len(planes[0]), across * PATCH_PX, across * PATCH_PX), np.uint8)
+        for number, plane in enumerate(planes):
+            row, col = divmod(number, across)
+            canvas[:, row * PATCH_PX : (row + 1) * PATCH_PX, col * PATCH_PX : (col + 1) * PATCH_PX] = plane
+        target.parent.mkdir(parents=True, exist_ok=True)
+        profile = {"driver": "GTiff", "count": len(canvas), "height": canvas.shape[1], "width": canvas.shape[2]}
+        place = {"crs": "EPSG:32631", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
+        with published(target) as part, rasterio.open(part, "w", dtype="uint8", **profile, **place) as file:
+            file.write(canvas)
+
+
+def predictions(name: str, case: Case, data: Path, windows: int) -> list[Prediction]:
+    """Of a case, made or read."""
+    file = FOLDER / name / f"predictions-{windows}.jsonl"
+    if not file.is_file():
+        of = maps(data)[case.map]()
+        index = FOLDER / f"{case.map}.gmi"
+        if not index.is_dir():
+            build_index(of.optical, index, BuildOptions(bbox=of.bbox, encoder=of.encoder))
+        locator = Locator.open(index)
+        if not case.pixels:
+            locator = Locator(locator.index, None)
+        count = round(windows * case.count)
+        length = case.windows * case.size_px
+        options = WindowOptions(count, case.size_px, SEED, bbox=of.asked, length_px=length)
+        made = list(predict(locator, of.sar, options))
+        if case.off:
+            made += predict(locator, of.elsewhere, options, on_map=False)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with published(file) as part:
+            write_predictions(made, part)
+    return read_predictions(file)
+
+
+def row(name: str, made: Sequence[Prediction]) -> dict[str, Any]:
+    """The measures of a case."""
+    scores = score(made)
+    seen = [one for one in made if one.on_map]
+    best = sum(one.right for one in seen)
+    return {
+        "case": name,
+        "strips": len(seen),
+        "best place within 10 px": best / len(seen),
+        "interval": wilson(best, len(seen)),
+        "answered within 10 px": scores["success_px"]["10"],
+        "AUROC on the map": scores["absent_auroc"],
+        "AUROC if it knew which places are right": _oracle(made),
+        "located": scores["located"],
+        "wrong": scores["located_wrong"],
+        "located of right": scores["located_right"] / max(scores["locatable"], 1),
+        "off the map located": scores["absent_status"]["located"],
+        "ECE": scores["calibration_error"],
+        "radius covers": scores["radius_covers"],
+        "95 % of places hold": _held(seen),
+        "CPU s": scores["cpu_s_per_query"],
+    }
+
+
+def _oracle(made: Sequence[Prediction]) -> float | None:
+    """Area under ROC of an answer that is sure where its best place is right, and knows nothing elsewhere."""
+    return auroc([one.right for one in made if one.on_map], [False for one in made if not one.on_map])
+
+
+def _held(seen: Sequence[Prediction]) -> float | None:
+    """How often the places that hold 95 % of the probability hold the true one, where it is among the places at all."""
+    held = []
+    for one in seen:
+        if one.right_place is not None:
+            own = one.shares[one.right_place]
+            held.append(sum(share for share in one.shares if share > own) < LEVEL)
+    return float(np.mean(held)) if held else None
+
+
+def bars(rows: dict[str, dict[str, Any]]) -> list[Bar]:
+    """What was to be reached, of the cases that were run."""
+
+    def of(case: str, what: str, limit: float, *, at_least: bool = True) -> list[Bar]:
+        return [Bar(f"{case}, {what}", rows[case][what], limit, at_least)] if case in rows else []
+
+    found = "best place within 10 px"
+    made = [
+        *of("block-200x5", found, 0.995),
+        *of("block-104x5", found, 0.95),
+        *of("block-200", "AUROC on the map", 0.99),
+        *of("block-104", "AUROC on the map", 0.90),
+        *of("block-200x5", "AUROC on the map", 0.995),
+        *of("block-200", "located of right", 0.95),
+    ]
+    if {"alone-104", "block-104"} <= set(rows):
+        made.append(
+            Bar("104 px, all against the encoder alone", rows["block-104"][found] - rows["alone-104"][found], 0.08)
+        )
+    for size in ("200", "104"):
+        if {f"block-{size}x5", f"both-{size}x5"} <= set(rows):
+            worse = rows[f"block-{size}x5"][found] - rows[f"both-{size}x5"][found]
+            made.append(Bar(f"strips of {size} px, lost on both scenes", worse, 0.01, at_least=False))
+    for case in ("block-200", "block-104", "ombria-200"):
+        made += of(case, "ECE", 0.05, at_least=False)
+        made += of(case, "radius covers", 0.93)
+    if "block-200" in rows:
+        wrong = rows["block-200"]["wrong"] / max(rows["block-200"]["located"], 1)
+        made.append(Bar("block-200, wrong among located", wrong, 0.01, at_least=False))
+    return made
+
+
+def main() -> None:
+    arguments = common.parser(__doc__, windows=1000)
+    arguments.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    arguments.add_argument("--into", type=Path, help="document that gets the table")
+    given = arguments.parse_args()
+    data = common.data_or_skip(given.data)
+    common.one_thread()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    rows = {}
+    for name in given.cases:
+        rows[name] = row(name, predictions(name, CASES[name], data, given.windows))
+        print(json.dumps(rows[name]), flush=True)
+    columns = tuple(next(iter(rows.values())))
+    cells = [[common.cell(value) for value in one.values()] for one in rows.values()]
+    show("Windows and strips", columns, cells)
+    if given.into is not None:
+        common.into(given.into, "consensus", columns, cells)
+    finish(given.output, rows, bars(rows))
+
+
+if __name__ == "__main__":
+    main()
