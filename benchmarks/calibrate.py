@@ -5,13 +5,15 @@
 Fit of the structural encoder: windows of Los Angeles east on its own map, windows of Los Angeles west as queries off
 that map, and windows of a simulated city with those of another off its map. Check: the validation block of Los Angeles
 west, with windows of Los Angeles east off the map. A learned encoder was trained on the east scene: its fit takes the
-northern half of the block in its place, its check the southern half. Windows of 104, 200 and 400 px, once with the
-map's pixels and once without; and a quarter as many of 200 and 400 px turned and scaled at random, with their heading
-unknown or told to 10 degrees and their scale told to 10 %, and an eighth of 200 × 500 px with their heading unknown and
-their scale told to a factor of two, which take long. Prints the weights and radii that stand in
-``geomatch/confidence.py``, and on the check the expected calibration error, area under the ROC curve, and how many
-answers called "located" are wrong. The two
-scenes of Los Angeles share a strip of 177 px, so up to one in sixty of the windows counted as off the map is on it.
+northern half of the block in its place, its check the southern half. Windows of 104, 200 and 400 px and half as many
+strips of 104 × 520 px, once with the map's pixels and once without; and a quarter as many of 200 and 400 px turned and
+scaled at random, with their heading unknown or told to 10 degrees and their scale told to 10 %, and an eighth of
+200 × 500 px with their heading unknown and their scale told to a factor of two, which take long.
+
+Prints the weights and radii that stand in ``geomatch/confidence.py`` and the sharpness in ``geomatch/posterior.py``,
+and on the check the expected calibration error, area under the ROC curve, and how many answers called "located" are
+wrong. Answers stay in bench/calibration; remove it to ask again. The two scenes of Los Angeles share a strip of 177 px,
+so up to one in sixty of the windows counted as off the map is on it.
 """
 
 from __future__ import annotations
@@ -25,16 +27,18 @@ from pathlib import Path
 import cv2
 import faiss
 import numpy as np
-from common import LA_VAL, STRUCTURAL, data_or_skip, finish, parser, show
+from common import BENCH, LA_VAL, STRUCTURAL, data_or_skip, finish, parser, show
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 
 from geomatch import confidence
 from geomatch.attitude import ANY_TURN_DEG, Tolerance
-from geomatch.evaluation import Prediction, predict
+from geomatch.evaluation import Prediction, predict, read_predictions, write_predictions
+from geomatch.files import published
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.metrics import auroc, calibration_error
+from geomatch.posterior import SHARPNESS, log_odds, shares
 from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 from geomatch.simulation import simulate_city
@@ -42,6 +46,8 @@ from geomatch.simulation import simulate_city
 SIZES_PX = (104, 200, 400)
 MODELS = ("pixels", "features", "sought")
 RIDGE = 1e-3
+CALIBRATION = BENCH / "calibration"
+ODDS = 3  # among the signs
 FITTED_SEED, CHECKED_SEED = 11, 12
 CITIES = (201, 202)
 
@@ -62,7 +68,7 @@ class Query:
     """One answer: its signs, and whether it is right."""
 
     scene: str
-    size_px: int
+    size: str
     prediction: Prediction
 
     @property
@@ -90,6 +96,9 @@ def main() -> None:
             cut = partial(_queries, folder=Path(folder), windows=options.windows, name=name)
             fit = [query for scene in fitted for query in cut(scene, seed=FITTED_SEED)]
             check = [query for scene in checked for query in cut(scene, seed=CHECKED_SEED)]
+            print(
+                f"SHARPNESS = {_sharpness(fit):.3g}  # in use: {SHARPNESS:g}; the check alone: {_sharpness(check):.3g}"
+            )
             weights = _fit(*_table(fit))
             print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {getattr(model, name)}")
             results[name] = weights.tolist()
@@ -128,11 +137,20 @@ def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) 
     if name == "features":
         locator = Locator(locator.index, None)
     plain = [WindowOptions(windows=windows, size_px=size, seed=seed) for size in SIZES_PX]
+    plain.append(WindowOptions(windows=windows // 2, size_px=SIZES_PX[0], length_px=5 * SIZES_PX[0], seed=seed))
     cuts = _sought(windows, seed) if name == "sought" else plain
     found = []
-    for cut in cuts:
-        found += [Query(scene.name, cut.size_px, made) for made in predict(locator, scene.sar, cut)]
-        found += [Query(scene.name, cut.size_px, made) for made in predict(locator, scene.elsewhere, cut, on_map=False)]
+    for number, cut in enumerate(cuts):
+        of = (Path(locator.index.encoder.name).stem, scene.name, name, number, windows, seed)
+        kept = CALIBRATION / f"{'-'.join(map(str, of)).replace(' ', '')}.jsonl"
+            " ", "-"
+        )
+        if not kept.is_file():
+            made = [*predict(locator, scene.sar, cut), *predict(locator, scene.elsewhere, cut, on_map=False)]
+            CALIBRATION.mkdir(parents=True, exist_ok=True)
+            with published(kept) as part:
+                write_predictions(made, part)
+        found += [Query(scene.name, cut.shown, made) for made in read_predictions(kept)]
     return [query for query in found if query.prediction.signs is not None]
 
 
@@ -148,7 +166,9 @@ def _sought(windows: int, seed: int) -> list[WindowOptions]:
 
 
 def _table(queries: Sequence[Query]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    return np.array([query.prediction.signs for query in queries]), np.array([query.right for query in queries])
+    signs = np.array([query.prediction.signs for query in queries])
+    signs[:, ODDS] = [log_odds(shares(query.prediction.stand)) for query in queries]  # at the sharpness in use
+    return signs, np.array([query.right for query in queries])
 
 
 def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -161,10 +181,21 @@ def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.flo
     return np.asarray(minimize(loss, np.zeros(signs.shape[1])).x)
 
 
+def _sharpness(queries: Sequence[Query]) -> float:
+    """The factor at which the places' shares are likeliest, over queries one of whose places is right."""
+    known = [query.prediction for query in queries if query.prediction.right_place is not None]
+
+    def loss(logarithm: float) -> float:
+        found = [shares(one.stand, float(np.exp(logarithm)))[one.right_place] for one in known]
+        return -float(np.log(np.maximum(found, 1e-12)).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 4.0), method="bounded").x))
+
+
 def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> list[dict[str, object]]:
     rows = []
-    for size in (*SIZES_PX, None):
-        part = [query for query in check if size in (None, query.size_px)]
+    for size in (*dict.fromkeys(query.size for query in check), None):
+        part = [query for query in check if size in (None, query.size)]
         if not part:
             continue
         signs, right = _table(part)

@@ -36,7 +36,7 @@ from geomatch.files import published
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.metrics import auroc, wilson
-from geomatch.posterior import LEVEL
+from geomatch.posterior import LEVEL, shares
 from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 from geomatch.splits import locations_of
@@ -208,8 +208,8 @@ def _held(seen: Sequence[Prediction]) -> float | None:
     held = []
     for one in seen:
         if one.right_place is not None:
-            own = one.shares[one.right_place]
-            held.append(sum(share for share in one.shares if share > own) < LEVEL)
+            among = shares(one.stand)
+            held.append(float(among[among > among[one.right_place]].sum()) < LEVEL)
     return float(np.mean(held)) if held else None
 
 

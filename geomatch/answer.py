@@ -16,7 +16,7 @@ from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, apply_affine, footprint, ground_resolution_m, six
 from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, TiePoint, crs_name
-from geomatch.posterior import needed
+from geomatch.posterior import log_odds, needed, shares
 from geomatch.refine import Refined
 from geomatch.strips import Strip
 from geomatch.sway import Sway
@@ -37,26 +37,27 @@ class Judged:
         places: after correlation, the chosen one first.
         refined: what the pixels say of the chosen one, or None when they were not looked at.
         signs: from which its confidence is read.
-        shares: [N] of the probability that one of the places is right.
+        stand: [N] how the places stand against the best of them (``geomatch.posterior.standings``).
     """
 
     places: Poses
     refined: Refined | None
     signs: Signs
-    shares: NDArray[np.float64]
+    stand: NDArray[np.float64]
 
     @classmethod
-    def of(cls, places: Poses, shares: NDArray[np.float64], refined: Refined | None = None) -> Judged:
+    def of(cls, places: Poses, stand: NDArray[np.float64], refined: Refined | None = None) -> Judged:
         """Read the signs of places after correlation, the chosen one first, and of what the pixels say of it."""
         best, others = float(places.scores[0]), places.scores[1:]
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         margin = _log_ratio(best, others)
+        odds = log_odds(shares(stand))
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
         if refined is None:
-            return cls(places, None, Signs(prominence, margin), shares)
+            return cls(places, None, Signs(prominence, margin, odds), stand)
         lead = _log_ratio(refined.peak, np.array([refined.aside]))
         pixels = PixelSigns(refined.peak * float(np.sqrt(refined.cells)), lead)
-        return cls(places, refined, Signs(prominence, margin, pixels), shares)
+        return cls(places, refined, Signs(prominence, margin, odds, pixels), stand)
 
     @property
     def corner_px(self) -> NDArray[np.float64]:
@@ -172,15 +173,16 @@ class Answers:
     def _evidence(self, windows: Sequence[Window], judged: Judged, confidence: float) -> Evidence:
         shown = judged.places.best(SHOWN_CANDIDATES)
         candidates = []
-        present = min(1.0, confidence / float(judged.shares[0]))  # that one of the places is right
-        probabilities = present * judged.shares
+        among = shares(judged.stand)
+        present = min(1.0, confidence / float(among[0]))  # that one of the places is right
+        probabilities = present * among
         for corner, score, probability_there in zip(shown.corners_px, shown.scores, probabilities, strict=False):
             grid = self._grid(corner)
             x, y = grid.to_map(grid.center_px)
             candidates.append(Candidate((float(x), float(y)), float(score), float(probability_there)))
         return Evidence(
             candidates=tuple(candidates),
-            likely_places=needed(judged.shares),
+            likely_places=needed(among),
             peak=float(judged.places.scores[0]),
             peak_ratio=float(np.exp(judged.signs.margin)),
             fine_peak=None if judged.refined is None else judged.refined.peak,

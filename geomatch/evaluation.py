@@ -25,7 +25,7 @@ from geomatch.geo import ground_resolution_m
 from geomatch.hidden import Progress, Truth, hidden_windows
 from geomatch.location import Status
 from geomatch.locator import Locator, Trace
-from geomatch.metrics import auroc, calibration_error, first_hit, recall_at, wilson
+from geomatch.metrics import OVERLAP, auroc, calibration_error, first_hit, recall_at, wilson
 from geomatch.outputs import output_file
 from geomatch.sampling import WindowOptions
 from geomatch.strips import Strip
@@ -34,8 +34,7 @@ from geomatch.texture import is_textured
 RECALL_AT = (1, 5, 10, 50, 100)
 SUCCESS_PX = (2, 5, 10, 50)
 RIGHT_PX = 10
-KEPT_SHARES = 16
-OVERLAP = 0.5  # intersection over union from which a candidate shows the place
+KEPT_PLACES = 16
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Prediction:
         signs: what the confidence was read from (``Signs.values``), or None.
         wall_s, cpu_s: of the query.
         radius_px: the answer's error radius, or None.
-        shares: of the first places, the probability that each is right if one of them is.
+        stand: of the first KEPT_PLACES, how they stand against the best (``geomatch.posterior.standings``).
         right_place: number of the place within RIGHT_PX of the true one, None where none is.
         heading_error_deg: of the best place's heading, in [0, 180]; None where it was told, or off the map.
         scale_error_percent: of the best place's scale, likewise.
@@ -72,7 +71,7 @@ class Prediction:
     wall_s: float
     cpu_s: float
     radius_px: float | None = None
-    shares: tuple[float, ...] = ()
+    stand: tuple[float, ...] = ()
     right_place: int | None = None
     heading_error_deg: float | None = None
     scale_error_percent: float | None = None
@@ -299,7 +298,7 @@ def _prediction(locator: Locator, trace: Trace, truth: Truth | None, seconds: tu
         wall_s=seconds[0],
         cpu_s=seconds[1],
         radius_px=None if radius_m is None else radius_m / metres,
-        shares=() if trace.judged is None else tuple(trace.judged.shares[:KEPT_SHARES].tolist()),
+        stand=() if trace.judged is None else tuple(np.round(trace.judged.stand[:KEPT_PLACES], 4).tolist()),
         right_place=None if corner is None or trace.judged is None else _right_place(trace.judged, corner),
         heading_error_deg=None if truth is None or trace.judged is None else _heading_error_deg(truth, strip),
         scale_error_percent=None if truth is None or trace.judged is None else _scale_error_percent(truth, strip),
@@ -308,7 +307,7 @@ def _prediction(locator: Locator, trace: Trace, truth: Truth | None, seconds: tu
 
 def _right_place(judged: Judged, corner_px: NDArray[np.float64]) -> int | None:
     """Number of the first place that is the true one, the chosen one as it was refined."""
-    corners = np.vstack([judged.corner_px, judged.places.corners_px[1:KEPT_SHARES]])
+    corners = np.vstack([judged.corner_px, judged.places.corners_px[1:KEPT_PLACES]])
     near = np.linalg.norm(corners - corner_px, axis=1) <= RIGHT_PX
     return int(near.argmax()) if near.any() else None
 

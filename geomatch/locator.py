@@ -19,7 +19,7 @@ from geomatch.fusion import DISTINCT_CELLS, NOWHERE, Poses
 from geomatch.gdal import set_block_cache
 from geomatch.hypotheses import Hypothesis
 from geomatch.location import Location
-from geomatch.posterior import shares
+from geomatch.posterior import standings
 from geomatch.query import Query
 from geomatch.refine import CHANCE_PEAK, CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
 from geomatch.seeking import Seeker
@@ -185,7 +185,7 @@ class Locator:
             found, supports, look = _look_closer(found, refiner)
             places = _among_rivals(rivals, found, query)
             compared = places.scores if rivals else supports  # places at other attitudes have no pixels to compare
-            judged = Judged.of(places, shares(compared, query.cells), look)
+            judged = Judged.of(places, standings(compared, query.cells), look)
             sway = None
             if self.pixels is not None and judged.accuracy == "pixel":
                 sway = find_sway(strip, judged.corner_px, self.pixels, cell_px)

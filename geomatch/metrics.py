@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
+OVERLAP = 0.5  # intersection over union from which a tile shows the place of a window
+
 
 def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
     """Confidence interval of a share (Wilson 1927): (low, high); (0, 1) without trials."""

@@ -3,29 +3,42 @@
 All windows of a strip have one pose. At a wrong place a window's correlation is noise of zero mean whose variance falls
 with the cells that are compared, at the right one it has a mean of its own; so the logarithm of the ratio of the two
 likelihoods is linear in the correlation times the square root of the cells, and for all windows together in their mean
-correlation. The factor is fitted and checked by ``benchmarks/posterior.py``.
+correlation. The factor is fitted and checked by ``benchmarks/calibrate.py``.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-SHARPNESS = 0.5
+SHARPNESS = 4.0
 LEVEL = 0.95
+MAX_ODDS = 10.0
 
 
-def shares(supports: NDArray[np.float64], cells: float, sharpness: float = SHARPNESS) -> NDArray[np.float64]:
-    """Probability of each place, given that one of them is right: sums to 1.
+def standings(supports: NDArray[np.float64], cells: float) -> NDArray[np.float64]:
+    """How places stand against the best of them, in deviations of what wrong places give: 0 or below.
 
     Args:
         supports: [N] mean correlation of the windows at each, that of pixels included where they were looked at.
         cells: of the features that were compared, of all windows together.
-        sharpness: of the logarithm of the likelihoods, per unit of correlation and square root of a cell.
     """
-    logs = sharpness * np.sqrt(cells) * (supports - supports.max())
-    likelihoods = np.exp(logs)
+    return np.asarray(np.sqrt(cells) * (supports - supports.max()))
+
+
+def shares(stand: ArrayLike, sharpness: float = SHARPNESS) -> NDArray[np.float64]:
+    """Probability of each of [N] places that stand so, given that one of them is right: sums to 1.
+
+    ``sharpness`` is the factor from standings to the logarithms of the likelihoods.
+    """
+    likelihoods = np.exp(sharpness * np.asarray(stand, np.float64))
     return np.asarray(likelihoods / likelihoods.sum())
+
+
+def log_odds(probabilities: NDArray[np.float64]) -> float:
+    """Logarithm of the first place's share over that of all others, within [-MAX_ODDS, MAX_ODDS]."""
+    others = max(float(probabilities[1:].sum()), 1e-9)
+    return float(np.clip(np.log(max(float(probabilities[0]), 1e-9) / others), -MAX_ODDS, MAX_ODDS))
 
 
 def needed(probabilities: NDArray[np.float64], level: float = LEVEL) -> int:

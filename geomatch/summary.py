@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from geomatch.evaluation import OVERLAP, Prediction
+from geomatch.evaluation import Prediction
+from geomatch.metrics import OVERLAP
 from geomatch.outputs import output_file
 from geomatch.report import ReportPicture, ReportTable, write_report
 

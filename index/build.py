@@ -213,7 +213,8 @@ class _Job:
 
             cells, cell_px, channels = (features.height, features.width), self.encoder.cell_px, self.encoder.channels
             sample = sample_vectors(read, self.tiles, cells, self.encoder, self.options.min_valid)
-            plan = plan_vectors(len(self.tiles), sample.shape[1], channels, self.options.vectors)
+            wanted = self.options.vectors, self.options.components
+            plan = plan_vectors(len(self.tiles), sample.shape[1], channels, *wanted)
             vectors = VectorFiles(folder, fit_vectors(plan, sample))
             del sample
             with TileTable(folder / TILES, self.grid, self.tiles.size_px) as table:

@@ -37,6 +37,7 @@ class BuildOptions:
         encoder: as ``geomatch.encoder.load_encoder`` takes it.
         backend: what runs its network.
         vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat".
+        components: of the PCA before the search; None for as many as do best, 0 for no PCA.
         bbox: (left, bottom, right, top) of the part to index, or None for the whole map.
         bbox_crs: CRS of ``bbox``, or None for the map's.
         min_valid: tiles with a smaller share of valid pixels are left out.
@@ -49,6 +50,7 @@ class BuildOptions:
     encoder: str = defaults.ENCODER
     backend: str = defaults.BACKEND
     vectors: str = "auto"
+    components: int | None = None
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str | None = None
     min_valid: float = MIN_TILE_VALID
@@ -59,6 +61,8 @@ class BuildOptions:
             raise UsageError(f"{self.working_gsd_m:g} m is no pixel size", where="working gsd", hint=WORKING_HINT)
         if not 0 < self.min_valid <= 1:
             raise UsageError(f"a valid share of {self.min_valid:g} is not possible", hint="take one above 0, up to 1")
+        if self.components is not None and self.components < 0:
+            raise UsageError(f"{self.components} components are not possible", hint="take 0 for no PCA, or more")
 
 
 def read_options(file: Path | None, **given: Any) -> BuildOptions:
@@ -157,7 +161,9 @@ class VectorPlan:
         return f"PCA{self.components},L2norm,{self.coded}" if self.components else self.coded
 
 
-def plan_vectors(count: int, dimensions: int, channels: int, vectors: str = "auto") -> VectorPlan:
+def plan_vectors(
+    count: int, dimensions: int, channels: int, vectors: str = "auto", components: int | None = None
+) -> VectorPlan:
     """How ``count`` pooled vectors of ``dimensions`` components, ``channels`` of whose means are removed, are kept.
 
     PCA is fitted on the map with half whitening. Few vectors are all scanned, with 8 bits a component, which takes
@@ -165,14 +171,17 @@ def plan_vectors(count: int, dimensions: int, channels: int, vectors: str = "aut
     quantisation (André et al. 2017) with re-ranking by 8-bit vectors, and very many without it: then the correlation
     of features, which follows anyway, is the re-ranking.
     """
-    kept = min(PCA_DIMENSIONS, dimensions - channels)  # the removed means leave as many components of no extent
+    if components == 0:
+        return VectorPlan(0, "SQ8" if vectors == "auto" else vectors)
+    most = dimensions - channels  # the removed means leave as many components of no extent
+    kept = min(components or PCA_DIMENSIONS, most)
     scanned = count <= SCAN_UP_TO
     pieces = min(PQ_PIECES, kept)
     if vectors == "auto" and not scanned:
         kept -= kept % pieces  # the quantiser's pieces are of one size
-    components = kept if count >= MIN_SAMPLES_PER_DIMENSION * kept else 0
+    fitted = kept if count >= MIN_SAMPLES_PER_DIMENSION * kept else 0
     if vectors != "auto":
-        return VectorPlan(components, vectors)
+        return VectorPlan(fitted, vectors)
     if scanned:
-        return VectorPlan(components, "SQ8")
-    return VectorPlan(components, f"PQ{pieces}x4fs" + (",Refine(SQ8)" if count <= RERANK_UP_TO else ""))
+        return VectorPlan(fitted, "SQ8")
+    return VectorPlan(fitted, f"PQ{pieces}x4fs" + (",Refine(SQ8)" if count <= RERANK_UP_TO else ""))

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from geomatch.answer import Judged
 from geomatch.fusion import Poses
-from geomatch.posterior import shares
+from geomatch.posterior import standings
 from geomatch.refine import Refined
 
 
 def judged(found: Poses, refined: Refined | None = None) -> Judged:
-    return Judged.of(found, shares(found.scores, 100.0), refined)
+    return Judged.of(found, standings(found.scores, 100.0), refined)
 
 
 def places(*scores: float) -> Poses:

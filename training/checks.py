@@ -39,6 +39,9 @@ def check_objective(config: EncoderConfig) -> None:
     if (loss.pooled != "none" or config.alignment.method != "none") and windows < 2:
         hint = "set data.augment.large and data.batch"
         raise UsageError(f"pooled vectors are of windows of {LARGE_PX} px, and of two or more", hint=hint)
+    if loss.reranker and (n.form == "global" or windows < 2):
+        hint = "take the dense form, and set data.augment.large and data.batch"
+        raise UsageError(f"a re-ranker is trained on dense features of windows of {LARGE_PX} px", hint=hint)
     check_mining(config.data)
     if loss.pooled == "cross-batch" and loss.memory < windows:
         raise UsageError(f"a memory of {loss.memory} windows is less than a batch of {windows}", where="loss.memory")

@@ -147,6 +147,7 @@ class LossConfig:
         projection: components that pooled vectors are brought to by a learned linear layer; 0 for none. The layer is
             not part of exported weights: an index fits a PCA to its own map.
         memory: windows that ``cross-batch`` remembers of each modality.
+        reranker: weight of a re-ranker's loss, trained with the encoder (``training.reranker.joint``); 0 for none.
     """
 
     dense: float = 1.0
@@ -156,6 +157,7 @@ class LossConfig:
     pooled_weight: float = 1.0
     projection: int = 0
     memory: int = 1024
+    reranker: float = 0.0
 
 
 @dataclass

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
+from geomatch.extras import needs_extra
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.resnet import GlobalNet
-from geomatch.nets.shapes import EncoderShape, GlobalShape
+from geomatch.nets.shapes import EncoderShape, GlobalShape, RerankerShape
 from geomatch.structure import CHANNELS
 from geomatch.weights import Weights
 
 from .config import EncoderConfig
+
+if TYPE_CHECKING:
+    from .reranker.joint import GraphLoss
 
 Net = EncoderNet | GlobalNet
 
@@ -37,6 +41,19 @@ def make_net(config: EncoderConfig) -> Net:
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own hints
     _leave_out(net, INPUTS[n.inputs])
     return net.train()
+
+
+def make_graph_loss(config: EncoderConfig) -> GraphLoss | None:
+    """The re-ranker that is trained with the encoder; None where none is.
+
+    Raises:
+        UsageError: torch-geometric is not installed.
+    """
+    if not config.loss.reranker:
+        return None
+    with needs_extra("graph", "training a re-ranker"):
+        from .reranker.joint import GraphLoss
+    return GraphLoss(RerankerShape())
 
 
 @contextmanager

@@ -67,14 +67,14 @@ def pooled(features: Tensor, at_px: Tensor, size_px: int) -> Tensor:
     features = features.float()
     inside = torch.tensor([features.shape[3], features.shape[2]], device=at_px.device) * CELL_PX - size_px
     first = torch.minimum(at_px.float().clamp_min(0), inside)
-    cols = _averages(first[:, 0], features.shape[3], size_px)
-    rows = _averages(first[:, 1], features.shape[2], size_px)
+    cols = averages(first[:, 0], features.shape[3], size_px)
+    rows = averages(first[:, 1], features.shape[2], size_px)
     pools = torch.einsum("tph,tchw,tqw->tcpq", rows, features, cols)
     pools = pools - pools.mean(dim=(2, 3), keepdim=True)
     return functional.normalize(pools.flatten(1), dim=1, eps=_TINY)
 
 
-def _averages(first_px: Tensor, cells: int, size_px: int) -> Tensor:
+def averages(first_px: Tensor, cells: int, size_px: int) -> Tensor:
     """[T x pools x cells] overlap of each pool with each cell, as shares of the pool."""
     count = size_px // POOL_PX
     margin = (size_px - count * POOL_PX) / 2

@@ -28,7 +28,7 @@ def train_encoder(config: EncoderConfig, output: Path, progress: Step = lambda s
     Args:
         config: of the run.
         output: folder for the configuration, logs, checkpoints and at the end ``encoder.safetensors``,
-            which the global form has none of.
+            which the global form has none of; ``reranker.safetensors`` beside it where one was trained too.
         progress: told the steps.
 
     Returns:
@@ -53,7 +53,7 @@ def train_encoder(config: EncoderConfig, output: Path, progress: Step = lambda s
     chosen = run_job(job, output, progress)
     if config.net.form == "global":
         return chosen
-    return export_weights(config, chosen, output / f"encoder{SUFFIX}")
+    return export_weights(config, chosen, output)
 
 
 def _batches(data: DataConfig, seeds: tuple[int, ...], folder: Path) -> Batches:
@@ -79,8 +79,8 @@ def _check(config: EncoderConfig) -> None:
         scene_boxes(Path(config.data.root), scene, "val")
 
 
-def export_weights(config: EncoderConfig, checkpoint: Path, output: Path) -> Path:
-    """Write the network of a checkpoint, of the dense form, as weights.
+def export_weights(config: EncoderConfig, checkpoint: Path, folder: Path) -> Path:
+    """Write the network of a checkpoint, of the dense form, as weights; its re-ranker beside it where it has one.
 
     Raises:
         InputError: the checkpoint is damaged or of another run.
@@ -92,6 +92,11 @@ def export_weights(config: EncoderConfig, checkpoint: Path, output: Path) -> Pat
     except (KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"is no checkpoint of this run ({reason})", where=checkpoint) from error
+    about = {"run": config.name, "seed": str(config.seed)}
+    output = folder / f"encoder{SUFFIX}"
     with published(output) as file:
-        save_weights(cast(EncoderNet, task.kept_net), file, {"run": config.name, "seed": str(config.seed)})
+        save_weights(cast(EncoderNet, task.kept_net), file, about)
+    if task.graph is not None:
+        with published(folder / f"reranker{SUFFIX}") as file:
+            save_weights(task.graph.net, file, about)
     return output

@@ -25,7 +25,7 @@ from .data import ValidationBlock, open_scene, scene_named
 from .jobs import SCORE
 from .losses import Windows, offset_loss
 from .mining import MINED, mine_scene, mining_rng, write_mined
-from .network import Net, make_net
+from .network import Net, make_graph_loss, make_net
 from .streams import Batch
 from .validation import dense_recall, found_share, global_recall, map_features
 
@@ -52,6 +52,7 @@ class EncoderTask(pl.LightningModule):
         )
         self.pooled_loss = pooled.make_pooled_loss(config.loss, self.head.outputs)
         self.alignment = alignment.make_alignment(config.alignment, self.head.outputs)
+        self.graph = make_graph_loss(config)
         self._block: ValidationBlock | None = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
@@ -71,7 +72,8 @@ class EncoderTask(pl.LightningModule):
         vectors = None
         for i, (name, share) in enumerate((("large", 1.0), ("small", self._config.loss.small_weight))):
             asked = name == "large" and (self.pooled_loss is not None or self.alignment is not None)
-            if not batch[name].shape[1] or not (weight or asked):
+            ranked = name == "large" and self.graph is not None
+            if not batch[name].shape[1] or not (weight or asked or ranked):
                 continue
             pair, truth = _places(batch, name)
             windows = Windows(pair, self.net(batch[name].flatten(0, 1), "sar"), truth)
@@ -82,7 +84,18 @@ class EncoderTask(pl.LightningModule):
                 self.log(f"hits_{name}", hits)
             if asked:
                 vectors = self._pooled_vectors(windows, optical)
+            if ranked:
+                total = total + self._ranking_loss(windows, optical)
         return total, vectors
+
+    def _ranking_loss(self, windows: Windows, fields: Tensor) -> Tensor:
+        """What the re-ranker makes of what windows retrieve from the batch."""
+        assert self.graph is not None, "asked for"
+        with torch.autocast(fields.device.type, enabled=False):
+            windows = Windows(windows.pair, windows.values.float(), windows.truth)
+            loss: Tensor = self.graph(windows, fields.float(), LARGE_PX)
+        self.log("loss_reranker", loss)
+        return self._config.loss.reranker * loss
 
     def _pooled_vectors(self, windows: Windows, fields: Tensor) -> pooled.Vectors:
         """Dense features pooled as an index pools them."""
@@ -133,7 +146,8 @@ class EncoderTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, decay on matrices only; a critic has an optimiser of its own."""
         o = self._config.optimizer
-        others_of = [part for part in (self.head, self.pooled_loss, self.alignment) if part is not None]
+        parts = (self.head, self.pooled_loss, self.alignment, self.graph)
+        others_of = [part for part in parts if part is not None]
         every = [*self.net.parameters(), self.temperatures, *(p for part in others_of for p in part.parameters())]
         trained = [p for p in every if p.requires_grad]
         matrices = [p for p in trained if p.ndim > 1]

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.errors import InputError, UsageError
-from geomatch.evaluation import OVERLAP, check_output
+from geomatch.evaluation import check_output
 from geomatch.files import writing
 from geomatch.hidden import hidden_windows
-from geomatch.metrics import auroc, first_hit, recall_at, wilson
+from geomatch.metrics import OVERLAP, auroc, first_hit, recall_at, wilson
 from geomatch.outputs import output_file
 from geomatch.query import Query
 from geomatch.report import ReportTable, write_report

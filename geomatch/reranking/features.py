@@ -1,21 +1,20 @@
 """Candidates as a graph: what a node and an edge know, for ``geomatch.nets.reranker``.
 
 Nothing in it depends on the map's place, its extent, the axes of its vectors or the encoder's channels, so that one
-network serves every index.
+network serves every index. Scores, vectors and agreement may carry gradients, for training with the encoder in one run.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch_geometric.data import Data
 
 from geomatch.nets.shapes import RerankerShape
 from geomatch.reranking.candidates import PARTS, Candidates
-
-if TYPE_CHECKING:
-    from torch_geometric.data import Data
 
 EDGE_VALUES = 7
 FALL = 0.5  # tiles over which the weight of an edge falls to 1/e
@@ -23,81 +22,94 @@ RANKED = 100.0  # a rank is told in hundreds
 _FEW = 1e-6
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """Candidates as tensors, best first; attributes as those of ``Candidates``.
+
+    Attributes:
+        scores: [k].
+        tiles: [k x 2] positions in tiles, from their centroid.
+        vectors: [k x D].
+        agreement: [k x PARTS x PARTS].
+        peaks: [k], or None.
+    """
+
+    scores: Tensor
+    tiles: Tensor
+    vectors: Tensor
+    agreement: Tensor
+    peaks: Tensor | None = None
+
+    @classmethod
+    def of(cls, candidates: Candidates) -> Nodes:
+        """Without gradients."""
+        arrays = (candidates.scores, candidates.tiles, candidates.vectors, candidates.agreement)
+        scores, tiles, vectors, agreement = (torch.from_numpy(array.astype("float32")) for array in arrays)
+        peaks = None if candidates.peaks is None else torch.from_numpy(candidates.peaks.astype("float32"))
+        return cls(scores, tiles, vectors, agreement, peaks)
+
+
 def node_values(shape: RerankerShape) -> int:
     """Values of a node."""
     return 4 + (PARTS**2 + 2) * shape.agreement + 2 * shape.peaks + 2 * (shape.positions == "embedding")
 
 
-def nodes_of(candidates: Candidates, shape: RerankerShape) -> NDArray[np.float32]:
+def values_of(nodes: Nodes, shape: RerankerShape) -> Tensor:
     """[k x node_values(shape)] of candidates, which must have peaks where the shape asks for them."""
-    scores = candidates.scores
-    spread = float(scores.std()) + _FEW
-    known = [
-        scores,
-        10 * (scores - scores.max()),
-        (scores - scores.mean()) / spread,
-        np.arange(len(scores)) / RANKED,
-    ]
+    scores = nodes.scores
+    rank = torch.arange(len(scores), device=scores.device) / RANKED
+    spread = scores.std(correction=0) + _FEW
+    known = [scores, 10 * (scores - scores.max()), (scores - scores.mean()) / spread, rank]
     if shape.agreement:
-        parts = candidates.agreement.reshape(len(scores), -1) * PARTS**2
-        known += [*parts.T, parts.min(axis=1), parts.std(axis=1)]
+        parts = nodes.agreement.flatten(1) * PARTS**2
+        known += [*parts.unbind(1), parts.amin(dim=1), parts.std(dim=1, correction=0)]
     if shape.peaks:
-        assert candidates.peaks is not None, "retrieved without correlation"
-        known += [candidates.peaks, 10 * (candidates.peaks - candidates.peaks.max())]
+        assert nodes.peaks is not None, "retrieved without correlation"
+        known += [nodes.peaks, 10 * (nodes.peaks - nodes.peaks.max())]
     if shape.positions == "embedding":
-        known += list(candidates.tiles.T)
-    return np.stack(known, axis=1).astype(np.float32)
+        known += list(nodes.tiles.unbind(1))
+    return torch.stack(known, dim=1)
 
 
-def edges_of(candidates: Candidates, shape: RerankerShape) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def edges_of(nodes: Nodes, shape: RerankerShape) -> tuple[Tensor, Tensor]:
     """Edges [2 x E] from neighbours to nodes, and what they know, [E x EDGE_VALUES].
 
     That is: the offset across and down, in tiles; its length; exp(-length / FALL); the cosine of the vectors; by how
     much the neighbour scores higher; and whether it is a neighbour in position.
     """
-    places = candidates.tiles
-    apart = np.linalg.norm(places[:, None] - places[None], axis=2)
-    vectors = candidates.vectors / (np.linalg.norm(candidates.vectors, axis=1, keepdims=True) + _FEW)
+    places = nodes.tiles
+    apart = torch.linalg.norm(places[:, None] - places[None], dim=2)
+    vectors = functional.normalize(nodes.vectors, dim=1, eps=_FEW)
     cosine = vectors @ vectors.T
     near = shape.near if shape.positions in ("offsets", "edges") else 0
-    from_near, to_near = _nearest(apart, near)
-    from_alike, to_alike = _nearest(-cosine, shape.alike if near else shape.alike + shape.near)
-    sources, targets = np.concatenate([from_near, from_alike]), np.concatenate([to_near, to_alike])
-    offset = places[sources] - places[targets]
-    distance = apart[sources, targets]
+    by_place = _nearest(apart, near)
+    by_vector = _nearest(-cosine.detach(), shape.alike if near else shape.alike + shape.near)
+    edges = torch.cat([by_place, by_vector], dim=1)
+    sources, targets = edges
+    offset, distance = places[sources] - places[targets], apart[sources, targets]
     if shape.positions != "offsets":
-        offset, distance = np.zeros_like(offset), np.zeros_like(distance)
-    known = np.column_stack(
-        [
-            offset,
-            distance,
-            np.exp(-distance / FALL),
-            cosine[sources, targets],
-            10 * (candidates.scores[sources] - candidates.scores[targets]),
-            np.arange(len(sources)) < len(from_near),
-        ]
-    )
-    return np.stack([sources, targets]), known.astype(np.float32)
+        offset, distance = torch.zeros_like(offset), torch.zeros_like(distance)
+    known = [
+        *offset.unbind(1),
+        distance,
+        torch.exp(-distance / FALL),
+        cosine[sources, targets],
+        10 * (nodes.scores[sources] - nodes.scores[targets]),
+        (torch.arange(edges.shape[1], device=edges.device) < by_place.shape[1]).float(),
+    ]
+    return edges, torch.stack(known, dim=1)
 
 
-def graph_of(candidates: Candidates, shape: RerankerShape) -> Data:
+def graph_of(nodes: Nodes, shape: RerankerShape) -> Data:
     """The graph of some candidates: ``x``, ``edge_index``, ``edge_attr``, and ``score`` [k] beside them."""
-    import torch
-    from torch_geometric.data import Data
-
-    edges, known = edges_of(candidates, shape)
-    return Data(
-        x=torch.from_numpy(nodes_of(candidates, shape)),
-        edge_index=torch.from_numpy(edges),
-        edge_attr=torch.from_numpy(known),
-        score=torch.from_numpy(candidates.scores.astype(np.float32)),
-    )
+    edges, known = edges_of(nodes, shape)
+    return Data(x=values_of(nodes, shape), edge_index=edges, edge_attr=known, score=nodes.scores)
 
 
-def _nearest(apart: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The ``count`` nearest others of each of k, fewer where there are fewer: sources and targets."""
-    others = apart.copy()
-    np.fill_diagonal(others, np.inf)
+def _nearest(apart: Tensor, count: int) -> Tensor:
+    """The ``count`` nearest others of each of k, fewer where there are fewer: [2 x k * count] sources and targets."""
+    others = apart + torch.diag(torch.full((len(apart),), torch.inf, device=apart.device))
     count = min(count, len(apart) - 1)
-    found = np.argsort(others, axis=1, kind="stable")[:, :count]
-    return found.ravel().astype(np.int64), np.repeat(np.arange(len(apart), dtype=np.int64), count)
+    found = torch.sort(others, dim=1, stable=True).indices[:, :count]
+    targets = torch.arange(len(apart), device=apart.device).repeat_interleave(count)
+    return torch.stack([found.reshape(-1), targets])

@@ -31,12 +31,12 @@ def graph_reranker(weights: str, name: str) -> Reranker:
         from torch_geometric.data import Batch
 
         from geomatch.nets.reranker import RerankerNet
-        from geomatch.reranking.features import graph_of
+        from geomatch.reranking.features import Nodes, graph_of
     net = found.load_into(RerankerNet(found.shape))
 
     def rank(candidates: Candidates) -> Reranked:
         with one_thread(), torch.no_grad():
-            nodes, absent = net(Batch.from_data_list([graph_of(candidates, found.shape)]))
+            nodes, absent = net(Batch.from_data_list([graph_of(Nodes.of(candidates), found.shape)]))
         scores = nodes.double().numpy()
         best = scores.max()
         return Reranked(scores, float(best + np.log(np.exp(scores - best).sum()) - float(absent[0])))

@@ -105,6 +105,8 @@ def test_every_plan_is_one_that_faiss_understands(count: int, dimensions: int) -
 
 def test_what_is_told_stands_after_the_reduction() -> None:
     assert str(plan_vectors(10_000, 432, 3, "HNSW32")) == "PCA256,L2norm,HNSW32"
+    assert str(plan_vectors(10_000, 432, 3, "HNSW32", 64)) == "PCA64,L2norm,HNSW32"
+    assert str(plan_vectors(1_000_000, 432, 3, components=0)) == "SQ8"
     assert str(plan_vectors(10, 432, 3, "HNSW32")) == "HNSW32"  # too few to fit a reduction to
 
 

@@ -249,12 +249,12 @@ def test_damaged_checkpoint_is_named(finished: Path, scenes: Path, tmp_path: Pat
 def test_checkpoint_of_another_network_is_named(finished: Path, scenes: Path, tmp_path: Path) -> None:
     config = validated(scenes, "net.width=24")
     with pytest.raises(InputError, match=r"last\.ckpt: is no checkpoint of this run") as caught:
-        export_weights(config, finished / LAST, tmp_path / "w.safetensors")
+        export_weights(config, finished / LAST, tmp_path)
     assert "\n" not in str(caught.value)
     torch.save({"other": 1}, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt: is no checkpoint of this run"):
-        export_weights(config, tmp_path / "other.ckpt", tmp_path / "w.safetensors")
-    assert not (tmp_path / "w.safetensors").exists()
+        export_weights(config, tmp_path / "other.ckpt", tmp_path)
+    assert not (tmp_path / "encoder.safetensors").exists()
 
 
 # --- other losses and forms ---

@@ -18,14 +18,12 @@ from geomatch.errors import InputError, UsageError
 from geomatch.files import published, sha256_of, writing
 from geomatch.hidden import hidden_windows
 from geomatch.manifest import MANIFEST
-from geomatch.metrics import overlap
+from geomatch.metrics import OVERLAP, overlap
 from geomatch.query import Query
 from geomatch.reranking.candidates import Candidates, retrieve_candidates
 from geomatch.sampling import WindowOptions
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
-
-OVERLAP = 0.5  # intersection over union from which a tile shows the window's place
 
 
 @dataclass

@@ -21,7 +21,7 @@ from geomatch.config import read_config
 from geomatch.console import Step
 from geomatch.nets.reranker import RerankerNet
 from geomatch.nets.shapes import RerankerShape
-from geomatch.reranking.features import graph_of
+from geomatch.reranking.features import Nodes, graph_of
 
 from ..config import TrainerConfig
 from ..local.job import LocalJob, LocalTask
@@ -140,7 +140,7 @@ def examples_of(
 
 def graph(example: Example, shape: RerankerShape) -> Data:
     """The graph of an example, with which of its nodes are ``right``."""
-    made = graph_of(example.candidates, shape)
+    made = graph_of(Nodes.of(example.candidates), shape)
     made.right = torch.from_numpy(example.right)
     return made
 
