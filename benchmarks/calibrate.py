@@ -143,8 +143,6 @@ def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) 
     for number, cut in enumerate(cuts):
         of = (Path(locator.index.encoder.name).stem, scene.name, name, number, windows, seed)
         kept = CALIBRATION / f"{'-'.join(map(str, of)).replace(' ', '')}.jsonl"
-            " ", "-"
-        )
         if not kept.is_file():
             made = [*predict(locator, scene.sar, cut), *predict(locator, scene.elsewhere, cut, on_map=False)]
             CALIBRATION.mkdir(parents=True, exist_ok=True)
