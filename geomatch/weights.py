@@ -132,6 +132,13 @@ NAMED: dict[str, Named] = {
         measured="docs/matching.md",
         network="r2d2",
     ),
+    "graph1": Named(
+        sha256="2bb23463564d0962cb66efb8568d2632ab7059d78473a6b7843fd0e9023426d4",
+        radiometry="none: vectors, positions and correlations of retrieved tiles (geomatch.reranking)",
+        trained_on="what la3 retrieves on Los Angeles east and simulated cities; configs/reranker/graph.yaml",
+        measured="docs/reranking.md",
+        network="reranker",
+    ),
 }
 
 
