@@ -55,6 +55,7 @@ def build_index(
     encoder: str = defaults.ENCODER,
     backend: str = defaults.BACKEND,
     vectors: str = "auto",
+    components: int | None = None,
     min_valid: float = 0.5,
     working_gsd_m: float | None = None,
     overwrite: bool = False,
@@ -72,6 +73,7 @@ def build_index(
         encoder: what makes the features: "structural", the name of weights, or the path of a .safetensors file.
         backend: what runs its network: "auto", "torch", "onnxruntime" or "openvino".
         vectors: "auto", or a FAISS factory string.
+        components: of the PCA that vectors go through; None for as many as do best, 0 for no PCA.
         min_valid: tiles with a smaller share of valid pixels are left out.
         working_gsd_m: pixel at which map and strips are compared, metres; default the map's own.
         overwrite: replace an index that is there; it stays until the new one is complete.
@@ -94,6 +96,7 @@ def build_index(
         encoder=encoder,
         backend=backend,
         vectors=vectors,
+        components=components,
         min_valid=min_valid,
         working_gsd_m=working_gsd_m,
         overwrite=overwrite,

@@ -30,6 +30,10 @@ def build(
     bbox_crs: Annotated[str | None, typer.Option(help="CRS of --bbox, like EPSG:4326; default the map's.")] = None,
     tile: Annotated[int | None, typer.Option(help="Side of a tile, pixels.", show_default="200")] = None,
     stride: Annotated[int | None, typer.Option(help="From one tile to the next, pixels.", show_default="16")] = None,
+    components: Annotated[
+        int | None,
+        typer.Option(help="Of the PCA that vectors go through, 0 for no PCA.", show_default="as many as do best"),
+    ] = None,
     vectors: Annotated[
         str | None, typer.Option(help="auto, or a FAISS factory string such as Flat.", show_default="auto")
     ] = None,
@@ -66,6 +70,7 @@ def build(
         encoder=encoder,
         backend=backend,
         vectors=vectors,
+        components=components,
         bbox=box(bbox),
         bbox_crs=bbox_crs,
         min_valid=min_valid,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from geomatch.metrics import auroc, first_hit, overlap, recall_at, wilson
+from geomatch.metrics import auroc, calibration_error, first_hit, overlap, recall_at, wilson
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,10 @@ def test_recall_is_the_share_of_first_hits_within_k(ranks: list[int], k: int) ->
         if rank != 0 and rank <= k:
             hits += 1
     assert recall_at(ranks, k) == (pytest.approx(hits / len(ranks)) if ranks else 0)
+
+
+def test_calibration_error_is_the_mean_gap_of_the_bins() -> None:
+    said, happened = [0.05, 0.02, 0.95, 1.0, 0.91], [True, False, True, True, False]
+    low, high = abs(0.07 / 2 - 1 / 2), abs((0.95 + 1.0 + 0.91) / 3 - 2 / 3)
+    assert calibration_error(said, happened) == pytest.approx(2 / 5 * low + 3 / 5 * high)
+    assert calibration_error([], []) is None

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from geomatch.errors import OutputError, UsageError
-from geomatch.plots import absent_roc, confidence_reliability, error_cdf, recall_curve
+from geomatch.plots import absent_roc, confidence_reliability, error_cdf, recall_curve, risk_coverage
 
 RANKS = np.array([1, 1, 3, 0, 250, 7, 2, 100])
 ERRORS = np.array([4.0, np.inf, 0.5, 20.0, 4.0])
@@ -29,6 +29,7 @@ PLOTS: list[Plot] = [
     partial(recall_curve, {"all": RANKS, "textured": RANKS[:4]}),
     partial(error_cdf, {"all": ERRORS}),
     partial(confidence_reliability, CONFIDENCE, RIGHT),
+    partial(risk_coverage, CONFIDENCE, RIGHT),
     partial(absent_roc, CONFIDENCE, CONFIDENCE / 2),
 ]
 NOTHING: list[Plot] = [
@@ -36,6 +37,7 @@ NOTHING: list[Plot] = [
     partial(error_cdf, {"all": ERRORS[:0]}),
     partial(error_cdf, {"all": ERRORS[1:2]}),
     partial(confidence_reliability, [], []),
+    partial(risk_coverage, [], []),
     partial(absent_roc, [], [0.5]),
 ]
 
@@ -74,6 +76,11 @@ def test_every_plot_is_a_png_with_axes_that_say_what_they_show(plot: Plot, drawn
     assert axes.get_xlabel() and axes.get_ylabel()
     assert "n = " in " ".join([axes.get_title(), *legend_of(axes)])
     assert [file.name for file in tmp_path.iterdir()] == ["plot.png"]
+
+
+def test_risk_is_the_share_of_wrong_ones_among_the_surest(drawn: Any) -> None:
+    (line,) = drawn(partial(risk_coverage, [0.2, 0.9, 0.6, 0.4], [False, True, False, True])).lines
+    np.testing.assert_allclose(line.get_data(), ([0.25, 0.5, 0.75, 1.0], [0.0, 1 / 2, 1 / 3, 2 / 4]))
 
 
 def test_recall_is_the_share_of_ranks_within_k(drawn: Any) -> None:

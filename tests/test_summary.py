@@ -47,7 +47,7 @@ def test_nothing_measured_is_a_dash(made: list[Prediction], capsys: pytest.Captu
 def test_folder_holds_scores_plots_and_a_report(tmp_path: Path) -> None:
     made = some_predictions(2)
     write_summary(tmp_path, made, score(made), "scene.tif on <town>.gmi")
-    pictures = {"error.png", "recall.png", "reliability.png", "absent.png"}
+    pictures = {"error.png", "recall.png", "reliability.png", "risk.png", "absent.png"}
     assert {file.name for file in tmp_path.iterdir()} == {"scores.json", "report.html"} | pictures
     assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(score(made)))
     page = (tmp_path / "report.html").read_text()

@@ -14,7 +14,17 @@ from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
 from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.nets.encoder import EncoderNet
-from geomatch.nets.shapes import D2Shape, EncoderShape, HardNetShape, KeypointShape, LTFormerShape, R2D2Shape, VggShape
+from geomatch.nets.shapes import (
+    D2Shape,
+    EncoderShape,
+    HardNetShape,
+    KeypointShape,
+    LTFormerShape,
+    R2D2Shape,
+    RerankerShape,
+    VggShape,
+)
+from geomatch.reranking.graph import graph_reranker
 from geomatch.weights import ARCHITECTURES, METADATA, NAMED, Weights, save_weights
 
 SHAPE = EncoderShape(8, 16, 16, 1)
@@ -47,6 +57,7 @@ def test_shipped_weights_are_whole_and_small(name: str) -> None:
         "vgg": VggShape,
         "d2": D2Shape,
         "r2d2": R2D2Shape,
+        "reranker": RerankerShape,
     }
     kind = kinds.pop(NAMED[name].network)
     found = Weights.find(name, kind)
@@ -54,6 +65,8 @@ def test_shipped_weights_are_whole_and_small(name: str) -> None:
     assert found.path.stat().st_size <= 4e6
     if kind is EncoderShape:
         found.net()
+    elif kind is RerankerShape:
+        assert graph_reranker(name, name)
     elif kind is KeypointShape:
         assert KeypointDetector.load(name)
     elif kind in (D2Shape, R2D2Shape):

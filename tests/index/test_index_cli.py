@@ -47,7 +47,20 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
     real = build.build_index
     monkeypatch.setattr(build, "build_index", spy)
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi").exit_code == 0
-    words = ["--tile", 96, "--stride", 24, "--vectors", "Flat", "--bbox", "1,2,3,4", "--bbox-crs", "EPSG:4326"]
+    words = [
+        "--tile",
+        96,
+        "--stride",
+        24,
+        "--vectors",
+        "Flat",
+        "--components",
+        64,
+        "--bbox",
+        "1,2,3,4",
+        "--bbox-crs",
+        "EPSG:4326",
+    ]
     words += [
         "--working-gsd",
         20,
@@ -60,7 +73,7 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
         "torch",
     ]
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", *words).exit_code == 0
-    told = BuildOptions(96, 24, "a.safetensors", "torch", "Flat", (1, 2, 3, 4), "EPSG:4326", 0.25, 20)
+    told = BuildOptions(96, 24, "a.safetensors", "torch", "Flat", 64, (1, 2, 3, 4), "EPSG:4326", 0.25, 20)
     assert seen == [(BuildOptions(), False), (told, True)]
     for field in fields(BuildOptions):  # every option was told apart
         assert getattr(told, field.name) != getattr(BuildOptions(), field.name)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from affine import Affine
+from drawing import write_tiff
 from programs import geomatch
-from towns import Town
+from towns import PLACE, UTM33, Town, pixel_centres, radar_at, write_town
 
 from geomatch.errors import UsageError
+from geomatch.index.build import build_index
+from geomatch.index.plan import BuildOptions
 from geomatch.reranking.evaluation import Prediction, compare, read_predictions, rerankers_named, score
+from geomatch.reranking.rerankers import BASELINES
 from geomatch.sampling import WindowOptions
 from geomatch.tile_index import TileIndex
 
@@ -83,3 +88,18 @@ def test_strips_are_windows_end_to_end(town_index: Path, scene: Path) -> None:
     strips_told, length_told = json.loads(strips.stdout), json.loads(length.stdout)
     assert strips_told["success_px"] == length_told["success_px"]
     assert strips_told["located"] == 2
+
+
+def test_index_of_one_tile_and_a_scene_with_holes(town: Town, tmp_path: Path) -> None:
+    part = np.ascontiguousarray(town.bands[:, :208, :208])
+    small = write_town(tmp_path / "small.tif", part)
+    build_index(small.path, tmp_path / "small.gmi", BuildOptions(encoder="structural", stride_px=200))
+    pixels = radar_at(part, pixel_centres(208, 208))
+    pixels[60:75, 40:60] = np.nan
+    write_tiff(tmp_path / "holed.tif", pixels, transform=PLACE, crs=UTM33, nodata=float("nan"))
+    index = TileIndex.open(tmp_path / "small.gmi")
+    assert len(index) == 4  # the last ones lie flush with the edge
+    options = WindowOptions(2, 200)
+    scores = compare(index, tmp_path / "holed.tif", options, rerankers_named("all"))
+    assert {row["reranker"] for row in scores["rerankers"]} == {*BASELINES, "graph"}
+    assert all(row["recall"]["1"] == 1.0 for row in scores["rerankers"])
