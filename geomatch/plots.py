@@ -119,8 +119,9 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike, target: Target) -> No
     order = np.argsort(-said, kind="stable")
     answered = np.arange(1, said.size + 1)
     risk = np.cumsum(~hit[order]) / answered
-    with _plot(target, f"Risk and coverage (n = {said.size})", "share answered", "share of them wrong") as axes:
-        axes.plot(answered / max(said.size, 1), risk, color=STYLES[0][0])
+    with _plot(target, "Risk and coverage", "share answered", "share of them wrong") as axes:
+        axes.plot(answered / max(said.size, 1), risk, color=STYLES[0][0], label=f"surest first (n = {said.size})")
+        axes.legend(loc="upper left")
         axes.set(xlim=(0, 1), ylim=(-0.02, max(0.1, float(risk.max(initial=0)) * 1.05)))
 
 

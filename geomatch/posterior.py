@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SHARPNESS = 4.0
+SHARPNESS = 3.1
 LEVEL = 0.95
 MAX_ODDS = 10.0
 
