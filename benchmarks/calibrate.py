@@ -38,7 +38,7 @@ from geomatch.files import published
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.metrics import auroc, calibration_error
-from geomatch.posterior import SHARPNESS, log_odds, shares
+from geomatch.posterior import SHARPNESS, shares
 from geomatch.raster import open_raster
 from geomatch.sampling import WindowOptions
 from geomatch.simulation import simulate_city
@@ -47,7 +47,6 @@ SIZES_PX = (104, 200, 400)
 MODELS = ("pixels", "features", "sought")
 RIDGE = 1e-3
 CALIBRATION = BENCH / "calibration"
-ODDS = 3  # among the signs
 FITTED_SEED, CHECKED_SEED = 11, 12
 CITIES = (201, 202)
 
@@ -164,9 +163,7 @@ def _sought(windows: int, seed: int) -> list[WindowOptions]:
 
 
 def _table(queries: Sequence[Query]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    signs = np.array([query.prediction.signs for query in queries])
-    signs[:, ODDS] = [log_odds(shares(query.prediction.stand)) for query in queries]  # at the sharpness in use
-    return signs, np.array([query.right for query in queries])
+    return np.array([query.prediction.signs for query in queries]), np.array([query.right for query in queries])
 
 
 def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, apply_affine, footprint, ground_resolution_m, six
 from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, TiePoint, crs_name
-from geomatch.posterior import log_odds, needed, shares
+from geomatch.posterior import needed, shares
 from geomatch.refine import Refined
 from geomatch.strips import Strip
 from geomatch.sway import Sway
@@ -51,13 +51,12 @@ class Judged:
         best, others = float(places.scores[0]), places.scores[1:]
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         margin = _log_ratio(best, others)
-        odds = log_odds(shares(stand))
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
         if refined is None:
-            return cls(places, None, Signs(prominence, margin, odds), stand)
+            return cls(places, None, Signs(prominence, margin), stand)
         lead = _log_ratio(refined.peak, np.array([refined.aside]))
         pixels = PixelSigns(refined.peak * float(np.sqrt(refined.cells)), lead)
-        return cls(places, refined, Signs(prominence, margin, odds, pixels), stand)
+        return cls(places, refined, Signs(prominence, margin, pixels), stand)
 
     @property
     def corner_px(self) -> NDArray[np.float64]:

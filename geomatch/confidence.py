@@ -16,8 +16,8 @@ class Model:
     """Weights of the signs.
 
     Attributes:
-        features: bias, prominence, margin, odds; where the map's pixels were not at hand.
-        pixels: bias, prominence, margin, odds, pixels' peak, lead.
+        features: bias, prominence, margin; where the map's pixels were not at hand.
+        pixels: bias, prominence, margin, pixels' peak, lead.
         sought: the same, for a strip whose heading or scale was found with its place: the best of many attitudes at a
             wrong place looks better than one.
     """
@@ -28,14 +28,14 @@ class Model:
 
 
 STRUCTURAL = Model(
-    features=(-6.28, 1.05, 0.0542, 0.0),
-    pixels=(-8.21, 0.694, -0.787, 0.0, 0.404, 2.63),
-    sought=(-8.19, 0.572, 0.322, 0.0, 0.258, 3.13),
+    features=(-6.28, 1.05, 0.0542),
+    pixels=(-8.21, 0.694, -0.787, 0.404, 2.63),
+    sought=(-8.19, 0.572, 0.322, 0.258, 3.13),
 )
 LEARNED = Model(
-    features=(-6.28, 1.1, 1.97, 0.0),
-    pixels=(-6.67, 0.723, -0.377, 0.133, 0.283, 1.6),
-    sought=(-7.26, 0.791, 0.968, 0.0, 0.17, 2.47),
+    features=(-6.28, 1.1, 1.97),
+    pixels=(-7.85, 0.925, -0.31, 0.408, 1.79),
+    sought=(-7.26, 0.791, 0.968, 0.17, 2.47),
 )
 
 MAX_PROMINENCE = 20.0
@@ -66,18 +66,16 @@ class Signs:
     Attributes:
         prominence: the best place's score above the mean of the others, in their standard deviations.
         margin: logarithm of its score over the runner-up's; below 0 where the pixels chose against it.
-        odds: logarithm of its share of the probability over that of all other places (``geomatch.posterior``).
         pixels: see its type; None where the map's pixels were not at hand.
     """
 
     prominence: float
     margin: float
-    odds: float
     pixels: PixelSigns | None = None
 
     def values(self) -> tuple[float, ...]:
         """1 and the signs, in the order of the models' weights."""
-        of_features = (1.0, min(self.prominence, MAX_PROMINENCE), self.margin, self.odds)
+        of_features = (1.0, min(self.prominence, MAX_PROMINENCE), self.margin)
         return of_features if self.pixels is None else (*of_features, *astuple(self.pixels))
 
 

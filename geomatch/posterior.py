@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 SHARPNESS = 3.1
 LEVEL = 0.95
-MAX_ODDS = 10.0
 
 
 def standings(supports: NDArray[np.float64], cells: float) -> NDArray[np.float64]:
@@ -33,12 +32,6 @@ def shares(stand: ArrayLike, sharpness: float = SHARPNESS) -> NDArray[np.float64
     """
     likelihoods = np.exp(sharpness * np.asarray(stand, np.float64))
     return np.asarray(likelihoods / likelihoods.sum())
-
-
-def log_odds(probabilities: NDArray[np.float64]) -> float:
-    """Logarithm of the first place's share over that of all others, within [-MAX_ODDS, MAX_ODDS]."""
-    others = max(float(probabilities[1:].sum()), 1e-9)
-    return float(np.clip(np.log(max(float(probabilities[0]), 1e-9) / others), -MAX_ODDS, MAX_ODDS))
 
 
 def needed(probabilities: NDArray[np.float64], level: float = LEVEL) -> int:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomatch.posterior import MAX_ODDS, log_odds, needed, shares, standings
+from geomatch.posterior import needed, shares, standings
 
 SUPPORTS = st.lists(st.floats(-1, 2), min_size=1, max_size=20).map(np.array)
 
@@ -46,9 +46,3 @@ def test_places_that_are_needed_hold_the_level(supports: np.ndarray) -> None:
     best = np.sort(found)[::-1]
     assert best[:count].sum() >= 0.95 - 1e-9
     assert count == 1 or best[: count - 1].sum() < 0.95
-
-
-def test_odds_are_of_the_first_place_against_the_rest() -> None:
-    assert log_odds(np.array([0.6, 0.3, 0.1])) == pytest.approx(math.log(0.6 / 0.4))
-    assert log_odds(np.array([1.0])) == MAX_ODDS
-    assert log_odds(np.array([0.0, 1.0])) == -MAX_ODDS
