@@ -59,6 +59,7 @@ def build_index(
     min_valid: float = 0.5,
     working_gsd_m: float | None = None,
     overwrite: bool = False,
+    scheduler: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TileIndex:
     """Build the index of an orthomosaic and open it.
@@ -77,6 +78,7 @@ def build_index(
         min_valid: tiles with a smaller share of valid pixels are left out.
         working_gsd_m: pixel at which map and strips are compared, metres; default the map's own.
         overwrite: replace an index that is there; it stays until the new one is complete.
+        scheduler: address of a Dask scheduler, or "local:N" for N processes here; default this process alone.
         progress: called with the stage, what is done and the total.
 
     Raises:

@@ -5,6 +5,9 @@ One line per kind. ``exit_code`` is what the command line returns, ``http_status
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 _COMMANDS = ("gdal", "geomatch ", "ls ", "rio ")  # how hints begin that name a program first
 
 
@@ -25,6 +28,10 @@ class GeomatchError(Exception):
         self.where = str(where)
         self.hint = hint
         super().__init__(str(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it comes whole out of another process."""
+        return partial(type(self), where=self.where, hint=self.hint), (self.what,)
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -48,18 +48,15 @@ class Vectors:
 
     def searched(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors [Q x P] as they are compared, after the transforms of the search: [Q x D]."""
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        for transform in _chain(self._parts[0]):
-            queries = transform.apply(queries)
-        return queries
+        return searched(self._parts[0], queries)
 
     def stored(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors of tiles as they are compared, decoded: [N] -> [N x D]."""
-        found = np.empty((len(ids), _coded(self._parts[0]).d), np.float32)
+        found = np.empty((len(ids), coded(self._parts[0]).d), np.float32)
         part = np.searchsorted(self._first, ids, side="right") - 1
         for number in np.unique(part):
             chosen = part == number
-            found[chosen] = _decoded(_coded(self._parts[number]), ids[chosen] - self._first[number])
+            found[chosen] = _decoded(coded(self._parts[number]), ids[chosen] - self._first[number])
         return found
 
     @cached_property
@@ -88,7 +85,16 @@ def _chain(index: faiss.Index) -> list[faiss.VectorTransform]:
     return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
 
 
-def _coded(index: faiss.Index) -> faiss.Index:
+def searched(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [N x P] as an index compares them, after its transforms: [N x D]."""
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    for transform in _chain(index):
+        vectors = transform.apply(vectors)
+    return vectors
+
+
+def coded(index: faiss.Index) -> faiss.Index:
+    """What holds the vectors, behind an index's transforms."""
     import faiss
 
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index

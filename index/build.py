@@ -8,22 +8,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
-from geomatch.correlate import QUANTUM
-from geomatch.encoder import Encoder, load_encoder
-from geomatch.errors import InputError, OutputError, UsageError
+from geomatch.errors import InputError, OutputError
 from geomatch.files import published, sha256_of, writing
-from geomatch.geo import Grid, check_even
-from geomatch.images import OpticalStretch
+from geomatch.geo import Grid
 from geomatch.manifest import (
     FEATURES,
     MANIFEST,
@@ -35,20 +30,20 @@ from geomatch.manifest import (
     TileRecord,
     is_index_file,
 )
-from geomatch.raster import Limits, Raster, open_raster
-from geomatch.structure import Dense
+from geomatch.raster import Limits, open_raster
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
-from geomatch.tiles import TileGrid
 
-from .plan import BLOCK_PX, BuildOptions, Window, blocks, plan_vectors, window_of, working_scale
+from .job import NO_FEATURE, BuildJob, reader_of
+from .plan import BLOCK_PX, BuildOptions, blocks, plan_vectors
+from .shards import Recipe
 from .tables import TileTable
-from .vectors import VectorFiles, fit_vectors, sample_vectors, tile_blocks
+from .vectors import VectorFiles, fit_vectors, sample_vectors
+from .work import Work, work_of
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 _FEATURE_BLOCK = 256
-_NO_FEATURE = -128
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -62,6 +57,7 @@ def build_index(
     *,
     overwrite: bool = False,
     limits: Limits | None = None,
+    scheduler: str | None = None,
     progress: Progress = _silent,
 ) -> TileIndex:
     """Build the index of an orthomosaic.
@@ -72,6 +68,9 @@ def build_index(
         options: what to build, default all of the map.
         overwrite: replace an index that is there; until the new one is complete the old one stays.
         limits: what the raster may ask for, default as the environment says.
+        scheduler: address of a Dask scheduler whose workers see the orthomosaic and the output under the same paths, or
+            "local:N" for N processes here; None for this process alone. The index is the same byte for byte. What was
+            made stays in ``OUTPUT.shards`` until the index is complete, and a build that is repeated goes on with it.
         progress: called with the stage, what is done and the total.
 
     Raises:
@@ -87,13 +86,22 @@ def build_index(
         if target.resolve() in raster.path.parents:
             hint = "choose another place, or move the orthomosaic out of it"
             raise OutputError(f"holds the orthomosaic {raster.path.name}", where=target, hint=hint)
-        job = _Job.plan(raster, options, progress)
-        with published(target, directory=True, overwrite=overwrite) as folder, writing(target), one_thread():
-            rms = job.write_features(folder / FEATURES)
-            tiles = job.write_tiles(folder)
-            manifest = job.manifest(folder, target, tiles, rms)
+        job = BuildJob.plan(raster, options)
+        recipe = Recipe.of(job, target)
+        with (
+            published(target, directory=True, overwrite=overwrite) as folder,
+            writing(target),
+            one_thread(),
+            work_of(job, recipe, scheduler) as work,
+        ):
+            builder = _Builder(job, work, progress)
+            rms = builder.write_features(folder / FEATURES)
+            tiles = builder.write_tiles(folder)
+            recipe.check()
+            manifest = builder.manifest(folder, target, tiles, rms)
             (folder / MANIFEST).write_text(manifest.to_json())
             _check_replaceable(target)  # something may have come meanwhile
+    recipe.remove()
     return TileIndex.open(target)
 
 
@@ -115,88 +123,43 @@ def build_index_with(
     output: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    scheduler: str | None = None,
     progress: Progress = _silent,
     **options: Any,
 ) -> TileIndex:
     """``build_index`` with the fields of BuildOptions as keywords; what ``geomatch.build_index`` calls."""
-    return build_index(orthomosaic, output, BuildOptions(**options), overwrite=overwrite, progress=progress)
+    how = BuildOptions(**options)
+    return build_index(orthomosaic, output, how, overwrite=overwrite, scheduler=scheduler, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One build: where it reads, what it makes of it."""
+class _Builder:
+    """Writes the files of an index, from what is made here or by others.
 
-    raster: Raster
-    scale: float
-    window: Window
-    grid: Grid
-    tiles: TileGrid
-    encoder: Encoder
-    stretch: OpticalStretch
-    options: BuildOptions
-    progress: Progress
+    Args:
+        job: what is built.
+        work: where its parts are made.
+        progress: told the stages.
+    """
 
-    @classmethod
-    def plan(cls, raster: Raster, options: BuildOptions, progress: Progress) -> _Job:
-        assert raster.grid is not None, "opened with need_grid"
-        try:
-            check_even(raster.grid.window(*window_of(raster.grid, options).box))
-        except InputError as error:
-            raise InputError(error.what, where=raster.path, hint=error.hint) from error
-        scale, stretch = working_scale(raster.grid, options), OpticalStretch.fit(raster)
-        raster = raster.at_scale(scale)
-        assert raster.grid is not None, "resampled pixels lie somewhere too"
-        window = window_of(raster.grid, options)
-        try:
-            tiles = TileGrid(window.width, window.height, options.tile_px, options.stride_px)
-        except UsageError as error:
-            raise UsageError(error.what, where=raster.path, hint=error.hint) from error
-        return cls(
-            raster=raster,
-            scale=scale,
-            window=window,
-            grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
-            tiles=tiles,
-            encoder=load_encoder(options.encoder, options.backend),
-            stretch=stretch,
-            options=options,
-            progress=progress,
-        )
+    def __init__(self, job: BuildJob, work: Work, progress: Progress) -> None:
+        self._job, self._work, self._progress = job, work, progress
 
     def write_features(self, file: Path) -> float:
         """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell."""
-        cell = self.encoder.cell_px
+        cell = self._job.encoder.cell_px
         energy, known, total = 0.0, 0, 0
-        todo = list(blocks(self.window))
-        with _feature_file(file, self.grid.shrunk(cell), self.encoder.channels) as out:
-            for done, block in enumerate(todo):
-                self.progress("encoding", done, len(todo))
-                dense = self.encode(block)
-                energy += float(np.square(dense.values).sum(dtype=np.float64))
-                known += int(dense.valid.sum())
-                quantised = np.where(dense.valid, np.rint(dense.values * 127), _NO_FEATURE).astype(np.int8)
-                total += int(quantised.sum(dtype=np.int64))
-                height, width = dense.valid.shape
-                out.write(quantised, window=RasterWindow(block.col0 // cell, block.row0 // cell, width, height))
-            self.progress("encoding", len(todo), len(todo))
+        todo = list(blocks(self._job.window))
+        with _feature_file(file, self._job.grid.shrunk(cell), self._job.encoder.channels) as out:
+            for done, (block, made) in enumerate(zip(todo, self._work.features(), strict=True)):
+                energy += made.energy
+                known += made.known
+                total += int(made.values.sum(dtype=np.int64))
+                height, width = made.values.shape[1:]
+                window = RasterWindow(block.col0 // cell, block.row0 // cell, width, height)
+                out.write(made.values, window=window)
+                self._progress("encoding", done + 1, len(todo))
         _check_written(file, total)
         return float(np.sqrt(energy / max(known, 1)))
-
-    def encode(self, block: Window) -> Dense:
-        """Features of a block of the window, computed with a margin so that they do not depend on the blocking."""
-        halo, cell = self.encoder.halo_px, self.encoder.cell_px
-        left, top = min(halo, block.col0), min(halo, block.row0)
-        right = min(halo, self.window.width - block.col0 - block.width)
-        bottom = min(halo, self.window.height - block.row0 - block.height)
-        patch = self.raster.read(
-            self.window.col0 + block.col0 - left,
-            self.window.row0 + block.row0 - top,
-            block.width + left + right,
-            block.height + top + bottom,
-            bands=self.stretch.bands,
-        )
-        dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical")
-        return dense.crop(left // cell, top // cell, -(-block.width // cell), -(-block.height // cell))
 
     def write_tiles(self, folder: Path) -> TileRecord:
         """Vectors and table of the tiles that have enough valid pixels, from the features on disk.
@@ -204,56 +167,49 @@ class _Job:
         Raises:
             InputError: no tile has.
         """
+        job, options = self._job, self._job.options
         with open_raster(folder / FEATURES) as features:
-
-            def read(col0: int, row0: int, width: int, height: int) -> Dense:
-                patch = features.read(col0, row0, width, height)
-                values: NDArray[np.float32] = patch.data.astype(np.float32) * patch.valid * QUANTUM
-                return Dense(values, patch.valid)
-
-            cells, cell_px, channels = (features.height, features.width), self.encoder.cell_px, self.encoder.channels
-            sample = sample_vectors(read, self.tiles, cells, self.encoder, self.options.min_valid)
-            wanted = self.options.vectors, self.options.components
-            plan = plan_vectors(len(self.tiles), sample.shape[1], channels, *wanted)
-            vectors = VectorFiles(folder, fit_vectors(plan, sample))
-            del sample
-            with TileTable(folder / TILES, self.grid, self.tiles.size_px) as table:
-                for block in tile_blocks(read, self.tiles, cells, cell_px, channels):
-                    self.progress("vectors", block.done, block.total)
-                    keep = block.found.valid_fraction >= self.options.min_valid
-                    at_rows, at_cols = np.nonzero(keep)
-                    vectors.add(block.found.vectors[keep])
-                    table.add(block.col_starts[at_cols], block.row_starts[at_rows], block.found.valid_fraction[keep])
-                self.progress("vectors", len(self.tiles), len(self.tiles))
-            count = vectors.close()
-        return TileRecord(self.tiles.size_px, self.tiles.stride_px, count, str(plan))
+            sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
+        wanted = options.vectors, options.components
+        plan = plan_vectors(len(job.tiles), sample.shape[1], job.encoder.channels, *wanted)
+        index = fit_vectors(plan, sample)
+        del sample
+        vectors = VectorFiles(folder, index)
+        with TileTable(folder / TILES, job.grid, job.tiles.size_px) as table:
+            for tiles in self._work.vectors(folder / FEATURES, index):
+                self._progress("vectors", tiles.done, len(job.tiles))
+                vectors.add(tiles.searched)
+                table.add(tiles.cols, tiles.rows, tiles.valid_fraction)
+            self._progress("vectors", len(job.tiles), len(job.tiles))
+        return TileRecord(job.tiles.size_px, job.tiles.stride_px, vectors.close(), str(plan))
 
     def manifest(self, folder: Path, target: Path, tiles: TileRecord, rms: float) -> Manifest:
         """What the index in ``folder`` says about itself once it is at ``target``."""
-        self.progress("hashing", 0, 1)
-        source = self.raster.fingerprint()
+        job = self._job
+        self._progress("hashing", 0, 1)
+        source = job.raster.fingerprint()
         manifest = Manifest(
             geomatch_version=version("geomatch"),
             encoder=EncoderRecord(
-                self.encoder.name, self.encoder.fingerprint(), self.encoder.channels, self.encoder.cell_px
+                job.encoder.name, job.encoder.fingerprint(), job.encoder.channels, job.encoder.cell_px
             ),
             tiles=tiles,
             source=SourceRecord(
-                path=str(self.raster.path),
-                relative_path=os.path.relpath(self.raster.path, target.resolve()),
+                path=str(job.raster.path),
+                relative_path=os.path.relpath(job.raster.path, target.resolve()),
                 size_bytes=source.size_bytes,
                 mtime_ns=source.mtime_ns,
                 sha256=source.sha256,
-                col0=self.window.col0,
-                row0=self.window.row0,
-                scale=self.scale,
+                col0=job.window.col0,
+                row0=job.window.row0,
+                scale=job.scale,
             ),
-            grid=self.grid,
-            stretch=self.stretch,
+            grid=job.grid,
+            stretch=job.stretch,
             feature_rms=rms,
             files={file.name: FileRecord(file.stat().st_size, sha256_of(file)) for file in sorted(folder.iterdir())},
         )
-        self.progress("hashing", 1, 1)
+        self._progress("hashing", 1, 1)
         return manifest
 
 
@@ -268,7 +224,7 @@ def _feature_file(file: Path, cells: Grid, channels: int) -> rasterio.io.Dataset
         dtype="int8",
         crs=cells.crs.to_wkt(),
         transform=cells.transform,
-        nodata=_NO_FEATURE,
+        nodata=NO_FEATURE,
         tiled=True,
         blockxsize=_FEATURE_BLOCK,
         blockysize=_FEATURE_BLOCK,

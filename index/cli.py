@@ -54,6 +54,13 @@ def build(
             help="Metres per pixel at which to index the map, and to compare strips with it.", show_default="the map's"
         ),
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local:N",
+            help="Build by the workers of a Dask scheduler, or by N processes here; a build that was ended goes on.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -77,7 +84,7 @@ def build(
         working_gsd_m=working_gsd,
     )
     with progress(quiet) as step:
-        made = build_index(orthomosaic, output, options, overwrite=overwrite, progress=step)
+        made = build_index(orthomosaic, output, options, overwrite=overwrite, scheduler=scheduler, progress=step)
     if not quiet:
         size = sum(file.stat().st_size for file in output.iterdir())
         grid = made.grid

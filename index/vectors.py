@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from geomatch.errors import InputError, UsageError
 from geomatch.manifest import part_names
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
+from geomatch.vectors import coded, searched
 
 from .plan import PCA_EPSILON, PCA_POWER, VectorPlan
 
@@ -47,10 +48,64 @@ class TileBlock:
     found: TileVectors
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles that are kept.
+
+    Attributes:
+        done: tiles of the grid before them.
+        searched: [N x D] their vectors after the transforms of the search.
+        cols, rows: [N] first pixel.
+        valid_fraction: [N].
+    """
+
+    done: int
+    searched: NDArray[np.float32]
+    cols: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    valid_fraction: NDArray[np.float32]
+
+
+def kept_of(block: TileBlock, index: faiss.Index, min_valid: float) -> Tiles:
+    """The tiles of a block with enough valid pixels, as an index compares them."""
+    keep = block.found.valid_fraction >= min_valid
+    rows, cols = np.nonzero(keep)
+    vectors = searched(index, block.found.vectors[keep])
+    return Tiles(block.done, vectors, block.col_starts[cols], block.row_starts[rows], block.found.valid_fraction[keep])
+
+
+@dataclass(frozen=True)
+class TilePart:
+    """Rows and columns of tiles whose vectors are made at a time; attributes as those of ``TileBlock``."""
+
+    done: int
+    col_starts: NDArray[np.int32]
+    row_starts: NDArray[np.int32]
+
+
+def tile_parts(tiles: TileGrid, channels: int) -> list[TilePart]:
+    """All tiles, as many at a time as CHUNK_VALUES allows: whole rows of tiles, or parts of one."""
+    at_once = max(1, CHUNK_VALUES // vector_size(channels, tiles.size_px))
+    per_row = len(tiles.col_starts)
+    down, across = max(1, at_once // per_row), min(per_row, at_once)
+    made, done = [], 0
+    for rows in _pieces(tiles.row_starts, down):
+        for cols in _pieces(tiles.col_starts, across):
+            made.append(TilePart(done, cols, rows))
+            done += len(rows) * len(cols)
+    return made
+
+
 def tile_blocks(
-    read: ReadCells, tiles: TileGrid, cells: tuple[int, int], cell_px: int, channels: int
+    read: ReadCells,
+    tiles: TileGrid,
+    cells: tuple[int, int],
+    cell_px: int,
+    channels: int,
+    *,
+    parts: Sequence[TilePart] | None = None,
 ) -> Iterator[TileBlock]:
-    """Vectors of all tiles, as many at a time as CHUNK_VALUES allows: whole rows of tiles, or parts of one.
+    """Vectors of tiles, part by part.
 
     Args:
         read: gives features.
@@ -58,21 +113,18 @@ def tile_blocks(
         cells: rows and columns of features that there are.
         cell_px: side of a cell.
         channels: features per cell.
+        parts: of ``tile_parts``, default all.
     """
-    size, at_once = tiles.size_px, max(1, CHUNK_VALUES // vector_size(channels, tiles.size_px))
-    per_row = len(tiles.col_starts)
-    down, across = max(1, at_once // per_row), min(per_row, at_once)
-    done = 0
-    for rows in _pieces(tiles.row_starts, down):
-        for cols in _pieces(tiles.col_starts, across):
-            (top, bottom), (left, right) = (
-                (int(part[0]) // cell_px, min(limit, -(-(int(part[-1]) + size) // cell_px) + 1))
-                for part, limit in zip((rows, cols), cells, strict=True)
-            )
-            dense = read(left, top, right - left, bottom - top)
-            found = tile_vectors(dense, cols - left * cell_px, rows - top * cell_px, size, cell_px)
-            yield TileBlock(done, len(tiles), cols, rows, found)
-            done += len(rows) * len(cols)
+    size = tiles.size_px
+    for part in tile_parts(tiles, channels) if parts is None else parts:
+        (top, bottom), (left, right) = (
+            (int(starts[0]) // cell_px, min(limit, -(-(int(starts[-1]) + size) // cell_px) + 1))
+            for starts, limit in zip((part.row_starts, part.col_starts), cells, strict=True)
+        )
+        dense = read(left, top, right - left, bottom - top)
+        at = (part.col_starts - left * cell_px, part.row_starts - top * cell_px)
+        found = tile_vectors(dense, *at, size, cell_px)
+        yield TileBlock(part.done, len(tiles), part.col_starts, part.row_starts, found)
 
 
 def _pieces(values: NDArray[np.int32], length: int) -> Iterator[NDArray[np.int32]]:
@@ -163,18 +215,18 @@ class VectorFiles:
     """
 
     def __init__(self, folder: Path, index: faiss.Index) -> None:
-        self._folder, self._index = folder, index
+        self._folder, self._index, self._coded = folder, index, coded(index)
         self._parts = self._written = 0
 
-    def add(self, vectors: NDArray[np.float32]) -> None:
-        """Append [N x D] vectors."""
-        if self._index.ntotal and self._index.ntotal + len(vectors) > PART_TILES:
+    def add(self, searched: NDArray[np.float32]) -> None:
+        """Append [N x D] vectors as they are searched, after the index's transforms (``searched``)."""
+        if self._coded.ntotal and self._coded.ntotal + len(searched) > PART_TILES:
             self._write()
-        self._index.add(np.ascontiguousarray(vectors))
+        self._coded.add(np.ascontiguousarray(searched))
 
     def close(self) -> int:
         """Write what is left; returns how many vectors there are in all."""
-        if self._index.ntotal or not self._parts:
+        if self._coded.ntotal or not self._parts:
             self._write()
         return self._written
 
@@ -183,10 +235,11 @@ class VectorFiles:
         import faiss
 
         file = self._folder / part_names(self._parts + 1)[-1]
+        self._index.ntotal = self._coded.ntotal
         try:
             faiss.write_index(self._index, str(file))
         except RuntimeError as error:
             raise OSError(errno.EIO, "FAISS could not write the vectors", str(file)) from error
         self._parts += 1
-        self._written += self._index.ntotal
+        self._written += self._coded.ntotal
         self._index.reset()

@@ -58,7 +58,7 @@ def test_build_index_takes_the_fields_of_build_options() -> None:
         name: parameter.default for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
     }
     options = {field.name: field.default for field in fields(BuildOptions)}
-    assert keywords == options | {"overwrite": False, "progress": None}
+    assert keywords == options | {"overwrite": False, "scheduler": None, "progress": None}
     types = {field.name: field.type for field in fields(BuildOptions)}
     assert {name: parameters[name].annotation for name in types} == types
 

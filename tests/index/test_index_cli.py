@@ -37,10 +37,12 @@ def facts(index: Path) -> dict[str, str]:
 
 
 def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[BuildOptions, bool]] = []
+    seen: list[tuple[BuildOptions, bool, str | None]] = []
 
-    def spy(orthomosaic: Path, output: Path, options: BuildOptions, *, overwrite: bool, progress: Any) -> TileIndex:
-        seen.append((options, overwrite))
+    def spy(
+        orthomosaic: Path, output: Path, options: BuildOptions, *, overwrite: bool, scheduler: str | None, progress: Any
+    ) -> TileIndex:
+        seen.append((options, overwrite, scheduler))
         made: TileIndex = real(orthomosaic, output, BuildOptions(stride_px=200), overwrite=overwrite, progress=progress)
         return made
 
@@ -67,6 +69,8 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
         "--min-valid",
         0.25,
         "--overwrite",
+        "--scheduler",
+        "local:3",
         "--encoder",
         "a.safetensors",
         "--backend",
@@ -74,7 +78,7 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
     ]
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", *words).exit_code == 0
     told = BuildOptions(96, 24, "a.safetensors", "torch", "Flat", 64, (1, 2, 3, 4), "EPSG:4326", 0.25, 20)
-    assert seen == [(BuildOptions(), False), (told, True)]
+    assert seen == [(BuildOptions(), False, None), (told, True, "local:3")]
     for field in fields(BuildOptions):  # every option was told apart
         assert getattr(told, field.name) != getattr(BuildOptions(), field.name)
 

@@ -1,0 +1,123 @@
+"""One build: where it reads, and what it makes of a part of the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.correlate import QUANTUM
+from geomatch.encoder import Encoder, load_encoder
+from geomatch.errors import InputError, UsageError
+from geomatch.geo import Grid, check_even
+from geomatch.images import OpticalStretch
+from geomatch.raster import Raster
+from geomatch.structure import Dense
+from geomatch.tiles import TileGrid
+
+from .plan import BuildOptions, Window, window_of, working_scale
+from .vectors import ReadCells
+
+NO_FEATURE = -128
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Features of a block of the map as the index keeps them.
+
+    Attributes:
+        values: [C x h x w] int8, features times 127, NO_FEATURE where invalid.
+        energy: sum of their squares before rounding.
+        known: valid cells.
+    """
+
+    values: NDArray[np.int8]
+    energy: float
+    known: int
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """Where a build reads, and how; attributes as they are planned from options.
+
+    Attributes:
+        raster: the orthomosaic at the working scale.
+        scale: sides of its pixels in those of the file.
+        window: part that is indexed.
+        grid: where that lies.
+        tiles: over it.
+        encoder, stretch: how pixels become features.
+        options: of the build.
+    """
+
+    raster: Raster
+    scale: float
+    window: Window
+    grid: Grid
+    tiles: TileGrid
+    encoder: Encoder
+    stretch: OpticalStretch
+    options: BuildOptions
+
+    @classmethod
+    def plan(cls, raster: Raster, options: BuildOptions) -> BuildJob:
+        """What an opened orthomosaic and options come to; raises as ``build_index``."""
+        assert raster.grid is not None, "opened with need_grid"
+        try:
+            check_even(raster.grid.window(*window_of(raster.grid, options).box))
+        except InputError as error:
+            raise InputError(error.what, where=raster.path, hint=error.hint) from error
+        scale, stretch = working_scale(raster.grid, options), OpticalStretch.fit(raster)
+        raster = raster.at_scale(scale)
+        assert raster.grid is not None, "resampled pixels lie somewhere too"
+        window = window_of(raster.grid, options)
+        try:
+            tiles = TileGrid(window.width, window.height, options.tile_px, options.stride_px)
+        except UsageError as error:
+            raise UsageError(error.what, where=raster.path, hint=error.hint) from error
+        return cls(
+            raster=raster,
+            scale=scale,
+            window=window,
+            grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
+            tiles=tiles,
+            encoder=load_encoder(options.encoder, options.backend),
+            stretch=stretch,
+            options=options,
+        )
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of features."""
+        cell = self.encoder.cell_px
+        return -(-self.window.height // cell), -(-self.window.width // cell)
+
+    def encode(self, block: Window) -> Encoded:
+        """Features of a block of the window, computed with a margin so that they do not depend on the blocking."""
+        halo, cell = self.encoder.halo_px, self.encoder.cell_px
+        left, top = min(halo, block.col0), min(halo, block.row0)
+        right = min(halo, self.window.width - block.col0 - block.width)
+        bottom = min(halo, self.window.height - block.row0 - block.height)
+        patch = self.raster.read(
+            self.window.col0 + block.col0 - left,
+            self.window.row0 + block.row0 - top,
+            block.width + left + right,
+            block.height + top + bottom,
+            bands=self.stretch.bands,
+        )
+        dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical")
+        dense = dense.crop(left // cell, top // cell, -(-block.width // cell), -(-block.height // cell))
+        values = np.where(dense.valid, np.rint(dense.values * 127), NO_FEATURE).astype(np.int8)
+        return Encoded(values, float(np.square(dense.values).sum(dtype=np.float64)), int(dense.valid.sum()))
+
+
+def reader_of(features: Raster) -> ReadCells:
+    """Reads features from the file that holds them."""
+
+    def read(col0: int, row0: int, width: int, height: int) -> Dense:
+        patch = features.read(col0, row0, width, height)
+        values: NDArray[np.float32] = patch.data.astype(np.float32) * patch.valid * QUANTUM
+        return Dense(values, patch.valid)
+
+    return read

@@ -1,0 +1,159 @@
+"""A build in shards that any process can make, each a file that appears whole or not at all.
+
+A shard's name says what it is of: options, orthomosaic, encoder and version decide the folder, so that a build that was
+ended finds what it has made, and no other build's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.errors import InputError, OutputError
+from geomatch.files import published
+from geomatch.raster import open_raster
+from geomatch.threads import one_thread
+from geomatch.vectors import read_part
+
+from .job import BuildJob, Encoded, reader_of
+from .plan import BuildOptions, blocks
+from .vectors import TilePart, Tiles, kept_of, tile_blocks, tile_parts
+
+PARTS = 16  # of ``tile_parts`` that a shard of vectors holds
+TRAINED = "trained.faiss"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a process needs to make a shard of a build.
+
+    Attributes:
+        orthomosaic: file.
+        options: of the build.
+        size_bytes, mtime_ns: of the file as the build began.
+        folder: of the shards.
+    """
+
+    orthomosaic: str
+    options: BuildOptions
+    size_bytes: int
+    mtime_ns: int
+    folder: str
+
+    @classmethod
+    def of(cls, job: BuildJob, target: Path) -> Recipe:
+        """Of a job; its shards lie beside what it builds."""
+        status = job.raster.path.stat()
+        key = {
+            "orthomosaic": [str(job.raster.path), status.st_size, status.st_mtime_ns],
+            "options": asdict(job.options),
+            "encoder": job.encoder.fingerprint(),
+            "version": version("geomatch"),
+        }
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        folder = target.absolute().with_name(f"{target.name}.shards") / name
+        return cls(str(job.raster.path), job.options, status.st_size, status.st_mtime_ns, str(folder))
+
+    def check(self) -> None:
+        """Raise InputError where the orthomosaic is not what it was as the build began."""
+        try:
+            status = Path(self.orthomosaic).stat()
+        except OSError as error:
+            what = "the orthomosaic has gone during the build"
+            raise InputError(what, where=self.orthomosaic, hint="put it back and build again") from error
+        if (status.st_size, status.st_mtime_ns) != (self.size_bytes, self.mtime_ns):
+            what = "the orthomosaic has changed during the build"
+            raise InputError(what, where=self.orthomosaic, hint="build again when it is complete")
+
+    def remove(self) -> None:
+        """Remove the shards, and the folder of all builds' where nothing is left in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            Path(self.folder).parent.rmdir()
+
+    def features(self, number: int) -> Path:
+        """Where the features of a block are."""
+        return Path(self.folder) / f"features-{number:06d}.npz"
+
+    def vectors(self, number: int) -> Path:
+        """Where the vectors of some parts are."""
+        return Path(self.folder) / f"vectors-{number:06d}.npz"
+
+
+def make_features(recipe: Recipe, number: int) -> int:
+    """Make a shard of features, unless it is there; gives the number back."""
+    file = recipe.features(number)
+    if not file.is_file():
+        recipe.check()
+        job = _job(recipe)
+        with one_thread():
+            made = job.encode(list(blocks(job.window))[number])
+        with published(file) as part, part.open("wb") as out:
+            np.savez(out, values=made.values, energy=made.energy, known=made.known)
+    return number
+
+
+def read_features(recipe: Recipe, number: int) -> Encoded:
+    """A shard of features."""
+    kept = _load(recipe.features(number))
+    return Encoded(kept["values"], float(kept["energy"]), int(kept["known"]))
+
+
+def make_vectors(recipe: Recipe, features: str, number: int) -> int:
+    """Make a shard of vectors from the features file, unless it is there; gives the number back."""
+    file = recipe.vectors(number)
+    if not file.is_file():
+        job = _job(recipe)
+        index = read_part(Path(recipe.folder) / TRAINED)
+        parts = shard_of(tile_parts(job.tiles, job.encoder.channels), number)
+        with one_thread(), open_raster(features) as raster:
+            given = (job.tiles, job.cells, job.encoder.cell_px, job.encoder.channels)
+            made = tile_blocks(reader_of(raster), *given, parts=parts)
+            found = [kept_of(block, index, job.options.min_valid) for block in made]
+        with published(file) as part, part.open("wb") as out:
+            columns: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in found]) for name in _COLUMNS}
+            counts = np.array([[one.done, len(one.cols)] for one in found])
+            np.savez(out, counts=counts, **columns)
+    return number
+
+
+def read_vectors(recipe: Recipe, number: int) -> list[Tiles]:
+    """A shard of vectors, part by part as they were made."""
+    kept = _load(recipe.vectors(number))
+    ends = np.cumsum(kept["counts"][:, 1])[:-1]
+    columns = {name: np.split(kept[name], ends) for name in _COLUMNS}
+    return [Tiles(int(done), *(columns[name][i] for name in _COLUMNS)) for i, done in enumerate(kept["counts"][:, 0])]
+
+
+def shard_of(parts: Sequence[TilePart], number: int) -> Sequence[TilePart]:
+    """The parts that a shard holds."""
+    return parts[number * PARTS : (number + 1) * PARTS]
+
+
+_COLUMNS = ("searched", "cols", "rows", "valid_fraction")
+
+
+@lru_cache(maxsize=2)
+def _job(recipe: Recipe) -> BuildJob:
+    """The job of a recipe, planned once in a process."""
+    return BuildJob.plan(open_raster(recipe.orthomosaic, need_grid=True), recipe.options)
+
+
+def _load(file: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(file) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, BadZipFile) as error:
+        raise OutputError(f"is no whole shard ({error})", where=file, hint="remove it and build again") from error

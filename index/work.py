@@ -1,0 +1,161 @@
+"""Where the parts of a build are made: in this process, or by the workers of a Dask scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from geomatch.errors import GeomatchError, OutputError, UsageError
+from geomatch.extras import needs_extra
+from geomatch.files import writing
+from geomatch.raster import open_raster
+
+from .job import BuildJob, Encoded, reader_of
+from .plan import blocks
+from .shards import PARTS, TRAINED, Recipe, make_features, make_vectors, read_features, read_vectors
+from .vectors import Tiles, kept_of, tile_blocks, tile_parts
+
+if TYPE_CHECKING:
+    import faiss
+    from distributed import Client
+
+LOCAL = "local:"
+RETRIES = 2  # of a shard whose task fails; a worker that dies does not count as one
+AHEAD = 64  # shards asked for and not yet taken in
+CONNECT_S = 10
+_AGAIN = "start one, then repeat the build: it goes on with the shards that are there"
+
+
+class Work(Protocol):
+    """Makes the parts of a build, in order."""
+
+    def features(self) -> Iterator[Encoded]:
+        """Of each block of the map."""
+        ...
+
+    def vectors(self, features: Path, index: faiss.Index) -> Iterator[Tiles]:
+        """Of all tiles, from the file of features, for an index that is fitted and empty."""
+        ...
+
+
+class Here:
+    """In this process."""
+
+    def __init__(self, job: BuildJob) -> None:
+        self._job = job
+
+    def features(self) -> Iterator[Encoded]:
+        """As ``Work``."""
+        return map(self._job.encode, blocks(self._job.window))
+
+    def vectors(self, features: Path, index: faiss.Index) -> Iterator[Tiles]:
+        """As ``Work``."""
+        job = self._job
+        with open_raster(features) as raster:
+            given = (job.tiles, job.cells, job.encoder.cell_px, job.encoder.channels)
+            for block in tile_blocks(reader_of(raster), *given):
+                yield kept_of(block, index, job.options.min_valid)
+
+
+class Shared:
+    """By the workers of a scheduler, in shards.
+
+    Args:
+        job: the build.
+        recipe: of its shards.
+        client: of the scheduler.
+    """
+
+    def __init__(self, job: BuildJob, recipe: Recipe, client: Client) -> None:
+        self._job, self._recipe, self._client = job, recipe, client
+
+    def features(self) -> Iterator[Encoded]:
+        """As ``Work``."""
+        count = len(list(blocks(self._job.window)))
+        for number in self._made(partial(make_features, self._recipe), count):
+            yield read_features(self._recipe, number)
+
+    def vectors(self, features: Path, index: faiss.Index) -> Iterator[Tiles]:
+        """As ``Work``."""
+        import faiss
+
+        faiss.write_index(index, str(Path(self._recipe.folder) / TRAINED))
+        parts = tile_parts(self._job.tiles, self._job.encoder.channels)
+        task = partial(make_vectors, self._recipe, str(features))
+        for number in self._made(task, -(-len(parts) // PARTS)):
+            yield from read_vectors(self._recipe, number)
+
+    def _made(self, task: Callable[[int], int], count: int) -> Iterator[int]:
+        """Numbers of shards, in order, each once it is there."""
+        from distributed import CancelledError, KilledWorker
+        from distributed.comm.core import CommClosedError
+
+        waiting = []
+        try:
+            for number in range(count):
+                waiting.append(self._client.submit(task, number, pure=False, retries=RETRIES))
+                if len(waiting) == AHEAD:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        except KilledWorker as error:
+            hint = f"look into the workers' logs, {_AGAIN}"
+            raise OutputError("its workers died over one shard", where=self._recipe.folder, hint=hint) from error
+        except (CancelledError, CommClosedError, TimeoutError, OSError) as error:
+            if isinstance(error, GeomatchError):
+                raise
+            raise UsageError("the scheduler has gone", where="--scheduler", hint=_AGAIN) from error
+
+
+@contextmanager
+def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Work]:
+    """Where the parts of a build are made.
+
+    Args:
+        job: the build.
+        recipe: of its shards.
+        scheduler: as ``build_index`` takes it.
+
+    Raises:
+        UsageError: there is no such scheduler, or Dask is not installed.
+        OutputError: the shards' folder cannot be written.
+    """
+    if scheduler is None:
+        yield Here(job)
+        return
+    with needs_extra("cluster", "building by a scheduler"):
+        from distributed import Client, LocalCluster
+    workers = _workers(scheduler)
+    folder = Path(recipe.folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if workers is not None:
+        one_each = {"threads_per_worker": 1, "dashboard_address": None}
+        with LocalCluster(n_workers=workers, **one_each) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+            yield Shared(job, recipe, client)
+        return
+    try:
+        client = Client(scheduler, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
+    except (OSError, TimeoutError, ValueError) as error:
+        what = f"no Dask scheduler answers at {scheduler!r}"
+        raise UsageError(what, where="--scheduler", hint=f"{_AGAIN}; or say local:N") from error
+    with client:
+        yield Shared(job, recipe, client)
+
+
+def _workers(scheduler: str) -> int | None:
+    """N of "local:N"; None of anything else."""
+    if not scheduler.startswith(LOCAL):
+        return None
+    text = scheduler.removeprefix(LOCAL)
+    if not text.isdigit() or not int(text):
+        raise UsageError(
+            f"{scheduler!r} is no number of processes", where="--scheduler", hint="say local:2, for example"
+        )
+    return int(text)
+
+
+__all__: Sequence[str] = ["Here", "Shared", "Work", "work_of"]

@@ -1,0 +1,188 @@
+"""A build in shards: the same bytes as a plain one, whatever dies on the way."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from programs import geomatch
+from towns import Town
+
+from geomatch.errors import GeomatchError, InputError, LimitError, OutputError, UsageError
+from geomatch.files import sha256_of
+from geomatch.index import plan, shards, vectors
+from geomatch.index.build import build_index
+from geomatch.index.job import BuildJob
+from geomatch.index.plan import BuildOptions, blocks
+from geomatch.index.shards import Recipe, make_features, make_vectors
+from geomatch.index.work import Here, Shared
+from geomatch.manifest import MANIFEST
+from geomatch.raster import open_raster
+
+OPTIONS = BuildOptions(encoder="structural", stride_px=16)
+
+
+class OneByOne:
+    """A scheduler's client that runs each task when it is asked for its result, in this process."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def submit(self, task: object, number: int, **_: object) -> OneByOne.Later:
+        return OneByOne.Later(self, task, number)
+
+    class Later:
+        def __init__(self, client: OneByOne, task: object, number: int) -> None:
+            self._client, self._task, self._number = client, task, number
+
+        def result(self) -> int:
+            self._client.asked.append(self._number)
+            return self._task(self._number)  # type: ignore[operator, no-any-return]
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and shards small enough for the town to have several."""
+    monkeypatch.setattr(plan, "BLOCK_PX", 256)
+    monkeypatch.setattr(vectors, "CHUNK_VALUES", 40_000)
+    monkeypatch.setattr(shards, "PARTS", 3)
+    monkeypatch.setattr("geomatch.index.work.PARTS", 3)
+
+
+def content(index: Path) -> dict[str, str]:
+    """sha256 of every file but the manifest, which names paths."""
+    return {file.name: sha256_of(file) for file in sorted(index.iterdir()) if file.name != MANIFEST}
+
+
+def recipe_of(town: Town, target: Path) -> tuple[BuildJob, Recipe]:
+    job = BuildJob.plan(open_raster(town.path, need_grid=True), OPTIONS)
+    recipe = Recipe.of(job, target)
+    Path(recipe.folder).mkdir(parents=True)
+    return job, recipe
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_shards_are_the_parts_of_a_build_in_one_process(town: Town, tmp_path: Path) -> None:
+    job, recipe = recipe_of(town, tmp_path / "town.gmi")
+    client = OneByOne()
+    shared, here = Shared(job, recipe, client), Here(job)  # type: ignore[arg-type]
+    for made, expected in zip(shared.features(), here.features(), strict=True):
+        assert (made.values == expected.values).all()
+        assert (made.energy, made.known) == (expected.energy, expected.known)
+    assert client.asked == list(range(len(list(blocks(job.window)))))
+    assert len(client.asked) == 9
+
+
+@pytest.mark.parametrize("options", [OPTIONS, BuildOptions(encoder="structural", vectors="PQ16x4fs", components=32)])
+def test_workers_give_the_index_of_one_process_byte_for_byte(options: BuildOptions, town: Town, tmp_path: Path) -> None:
+    build_index(town.path, tmp_path / "one.gmi", options)
+    build_index(town.path, tmp_path / "two.gmi", options, scheduler="local:2")
+    assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.gmi", "two.gmi"]
+
+
+def test_worker_that_is_killed_costs_its_shard(town: Town, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    build_index(town.path, tmp_path / "one.gmi", OPTIONS)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
+    ):
+        victim = next(iter(client.run(os.getpid).values()))
+        blow = threading.Thread(target=_kill_later, args=(victim, tmp_path / "two.gmi.shards"))
+        blow.start()
+        build_index(town.path, tmp_path / "two.gmi", OPTIONS, scheduler=cluster.scheduler_address)
+        blow.join()
+        assert victim not in client.run(os.getpid).values()
+    assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
+
+
+def _kill_later(victim: int, shards_of: Path) -> None:
+    """Kill a process when the first shard is there."""
+    for _ in range(2000):
+        if any(shards_of.glob("*/features-*.npz")):
+            break
+        time.sleep(0.005)
+    os.kill(victim, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_build_that_was_ended_goes_on_with_its_shards(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, recipe = recipe_of(town, tmp_path / "town.gmi")
+    for number in range(9):
+        make_features(recipe, number)
+    monkeypatch.setattr(BuildJob, "encode", lambda *_: pytest.fail("encoded again"))
+    assert len(list(Shared(job, recipe, OneByOne()).features())) == 9  # type: ignore[arg-type]
+
+
+def test_orthomosaic_that_changes_during_the_build_is_named(town: Town, tmp_path: Path) -> None:
+    path = tmp_path / "town.tif"
+    shutil.copy(town.path, path)
+    job = BuildJob.plan(open_raster(path, need_grid=True), OPTIONS)
+    recipe = Recipe.of(job, tmp_path / "town.gmi")
+    Path(recipe.folder).mkdir(parents=True)
+    os.utime(path, (1, 1))
+    with pytest.raises(InputError, match="the orthomosaic has changed during the build"):
+        make_features(recipe, 0)
+    path.unlink()
+    with pytest.raises(InputError, match="the orthomosaic has gone during the build"):
+        recipe.check()
+
+
+def test_other_options_have_other_shards(town: Town, tmp_path: Path) -> None:
+    with open_raster(town.path, need_grid=True) as raster:
+        folders = {
+            Recipe.of(BuildJob.plan(raster, options), tmp_path / "town.gmi").folder
+            for options in (OPTIONS, BuildOptions(encoder="structural"), BuildOptions(encoder="structural", tile_px=96))
+        }
+    assert len(folders) == 2  # the first two are the same
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_damaged_shard_is_named(town: Town, tmp_path: Path) -> None:
+    job, recipe = recipe_of(town, tmp_path / "town.gmi")
+    recipe.features(0).write_bytes(b"half")
+    with pytest.raises(OutputError, match=r"features-000000\.npz: is no whole shard") as caught:
+        next(Shared(job, recipe, OneByOne()).features())  # type: ignore[arg-type]
+    assert "Remove it" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "says"),
+    [
+        ("local:0", "is no number of processes"),
+        ("local:many", "is no number of processes"),
+        ("tcp://127.0.0.1:1", "no Dask scheduler answers at"),
+        ("nonsense://", "no Dask scheduler answers at"),
+    ],
+)
+def test_scheduler_that_is_none_is_a_usage_error(
+    scheduler: str, says: str, town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geomatch.index.work.CONNECT_S", 1)
+    told = geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", "--scheduler", scheduler)
+    assert told.exit_code == 2, told.stderr
+    assert says in told.stderr
+    assert not (tmp_path / "a.gmi").exists()
+
+
+def test_errors_come_whole_out_of_another_process() -> None:
+    for kind in (UsageError, InputError, LimitError, OutputError):
+        error: GeomatchError = kind("it is so", where="a.tif", hint="do this")
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.exit_code) == (kind, str(error), error.exit_code)
+
+
+def test_shard_that_is_there_is_not_made_again(town: Town, tmp_path: Path) -> None:
+    _, recipe = recipe_of(town, tmp_path / "town.gmi")
+    recipe.vectors(0).write_bytes(b"whatever")
+    assert make_vectors(recipe, "no such file", 0) == 0
