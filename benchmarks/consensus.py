@@ -186,6 +186,7 @@ def row(name: str, made: Sequence[Prediction]) -> dict[str, Any]:
         "interval": wilson(best, len(seen)),
         "answered within 10 px": scores["success_px"]["10"],
         "AUROC on the map": scores["absent_auroc"],
+        "of textured": _apart([one for one in made if one.textured or not one.on_map]),
         "AUROC if it knew which places are right": _oracle(made),
         "located": scores["located"],
         "wrong": scores["located_wrong"],
@@ -196,6 +197,11 @@ def row(name: str, made: Sequence[Prediction]) -> dict[str, Any]:
         "95 % of places hold": _held(seen),
         "CPU s": scores["cpu_s_per_query"],
     }
+
+
+def _apart(made: Sequence[Prediction]) -> float | None:
+    """Area under ROC of the confidence, on the map against off it."""
+    return auroc([one.confidence for one in made if one.on_map], [one.confidence for one in made if not one.on_map])
 
 
 def _oracle(made: Sequence[Prediction]) -> float | None:

@@ -46,17 +46,24 @@ class Judged:
     stand: NDArray[np.float64]
 
     @classmethod
-    def of(cls, places: Poses, stand: NDArray[np.float64], refined: Refined | None = None) -> Judged:
-        """Read the signs of places after correlation, the chosen one first, and of what the pixels say of it."""
+    def of(cls, places: Poses, stand: NDArray[np.float64], extent: float, refined: Refined | None = None) -> Judged:
+        """Read the signs of places after correlation, the chosen one first, and of what the pixels say of it.
+
+        Args:
+            places: the chosen one first.
+            stand: of them.
+            extent: as of ``Signs``.
+            refined: of the chosen one.
+        """
         best, others = float(places.scores[0]), places.scores[1:]
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         margin = _log_ratio(best, others)
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
         if refined is None:
-            return cls(places, None, Signs(prominence, margin), stand)
+            return cls(places, None, Signs(prominence, margin, extent), stand)
         lead = _log_ratio(refined.peak, np.array([refined.aside]))
         pixels = PixelSigns(refined.peak * float(np.sqrt(refined.cells)), lead)
-        return cls(places, refined, Signs(prominence, margin, pixels), stand)
+        return cls(places, refined, Signs(prominence, margin, extent, pixels), stand)
 
     @property
     def corner_px(self) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ class Model:
     """Weights of the signs.
 
     Attributes:
-        features: bias, prominence, margin; where the map's pixels were not at hand.
-        pixels: bias, prominence, margin, pixels' peak, lead.
+        features: bias, prominence, margin, extent; where the map's pixels were not at hand.
+        pixels: bias, prominence, margin, extent, pixels' peak, lead.
         sought: the same, for a strip whose heading or scale was found with its place: the best of many attitudes at a
             wrong place looks better than one.
     """
@@ -28,17 +28,19 @@ class Model:
 
 
 STRUCTURAL = Model(
-    features=(-6.28, 1.05, 0.0542),
-    pixels=(-8.21, 0.694, -0.787, 0.404, 2.63),
-    sought=(-8.19, 0.572, 0.322, 0.258, 3.13),
+    features=(-6.28, 1.05, 0.0542, 0.0),
+    pixels=(-8.21, 0.694, -0.787, 0.0, 0.404, 2.63),
+    sought=(-8.19, 0.572, 0.322, 0.0, 0.258, 3.13),
 )
 LEARNED = Model(
-    features=(-6.28, 1.1, 1.97),
-    pixels=(-7.85, 0.925, -0.31, 0.408, 1.79),
-    sought=(-7.26, 0.791, 0.968, 0.17, 2.47),
+    features=(-6.28, 1.1, 1.97, 0.0),
+    pixels=(-8.57, 0.847, 0.465, -0.751, 0.432, 1.37),
+    sought=(-7.26, 0.791, 0.968, 0.0, 0.17, 2.47),
 )
 
 MAX_PROMINENCE = 20.0
+TYPICAL_CELLS = 625  # of a window of 200 px
+MAX_EXTENT = 3.0  # either way; smaller and larger strips were not in the fit
 
 LOCATED_FROM = 0.5
 AMBIGUOUS_FROM = 0.03  # one chance in thirty; benchmarks/calibrate.py prints what that keeps and lets through
@@ -61,21 +63,25 @@ class PixelSigns:
 
 @dataclass(frozen=True)
 class Signs:
-    """What the confidence is read from; none depends on the sensor's units or the strip's size.
+    """What the confidence is read from; none depends on the sensor's units.
 
     Attributes:
         prominence: the best place's score above the mean of the others, in their standard deviations.
         margin: logarithm of its score over the runner-up's; below 0 where the pixels chose against it.
+        extent: logarithm to base 2 of the cells that were compared over TYPICAL_CELLS: of more of them more is to be
+            expected.
         pixels: see its type; None where the map's pixels were not at hand.
     """
 
     prominence: float
     margin: float
+    extent: float
     pixels: PixelSigns | None = None
 
     def values(self) -> tuple[float, ...]:
         """1 and the signs, in the order of the models' weights."""
-        of_features = (1.0, min(self.prominence, MAX_PROMINENCE), self.margin)
+        extent = max(-MAX_EXTENT, min(MAX_EXTENT, self.extent))
+        of_features = (1.0, min(self.prominence, MAX_PROMINENCE), self.margin, extent)
         return of_features if self.pixels is None else (*of_features, *astuple(self.pixels))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from geomatch import defaults, hypotheses
 from geomatch.answer import Answers, Judged
 from geomatch.attitude import TOLD
+from geomatch.confidence import TYPICAL_CELLS
 from geomatch.errors import InputError
 from geomatch.fusion import DISTINCT_CELLS, NOWHERE, Poses
 from geomatch.gdal import set_block_cache
@@ -185,7 +186,8 @@ class Locator:
             found, supports, look = _look_closer(found, refiner)
             places = _among_rivals(rivals, found, query)
             compared = places.scores if rivals else supports  # places at other attitudes have no pixels to compare
-            judged = Judged.of(places, standings(compared, query.cells), look)
+            extent = float(np.log2(query.cells / TYPICAL_CELLS))
+            judged = Judged.of(places, standings(compared, query.cells), extent, look)
             sway = None
             if self.pixels is not None and judged.accuracy == "pixel":
                 sway = find_sway(strip, judged.corner_px, self.pixels, cell_px)

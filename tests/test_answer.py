@@ -15,7 +15,7 @@ from geomatch.refine import Refined
 
 
 def judged(found: Poses, refined: Refined | None = None) -> Judged:
-    return Judged.of(found, standings(found.scores, 100.0), refined)
+    return Judged.of(found, standings(found.scores, 100.0), 0.0, refined)
 
 
 def places(*scores: float) -> Poses:

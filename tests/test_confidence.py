@@ -23,7 +23,7 @@ from geomatch.confidence import (
 ORDER = ("absent", "ambiguous", "located")
 number = st.floats(-1e6, 1e6)
 pixel_signs = st.none() | st.builds(PixelSigns, peak=number, lead=number)
-signs = st.builds(Signs, prominence=number, margin=number, pixels=pixel_signs)
+signs = st.builds(Signs, prominence=number, margin=number, extent=number, pixels=pixel_signs)
 
 
 models = st.sampled_from([STRUCTURAL, LEARNED])
@@ -67,12 +67,12 @@ def test_radius_of_a_cell_grows_with_it_and_that_of_pixels_does_not() -> None:
 def test_overwhelming_evidence_decides(strong: bool) -> None:
     size = 1e6 if strong else -1e6
     for model in (STRUCTURAL, LEARNED):
-        assert (probability(Signs(size, 0.0), model) > 0.9) == strong
+        assert (probability(Signs(size, 0.0, 0.0), model) > 0.9) == strong
 
 
 def test_attitude_that_was_sought_has_weights_of_its_own() -> None:
     model = replace(STRUCTURAL, sought=tuple(weight - 1 for weight in STRUCTURAL.pixels))
-    evidence = Signs(5.0, 0.2, PixelSigns(12.0, 0.5))
+    evidence = Signs(5.0, 0.2, 0.0, PixelSigns(12.0, 0.5))
     assert probability(evidence, model, sought=True) < probability(evidence, model)
     bare = replace(evidence, pixels=None)
     assert probability(bare, model, sought=True) == probability(bare, model)
