@@ -30,9 +30,9 @@ from geomatch.nets.shapes import HardNetShape, LTFormerShape, VggShape
 
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
+from ..optimizers import SmallOptimizerConfig
+from ..small import SmallJob, SmallTask
 from ..streams import Batch
-from .job import LocalJob, LocalTask
-from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 from .triplets import LOSSES, TEMPERATURE, infonce
@@ -95,7 +95,7 @@ class DescriptorConfig:
     temperature: float = TEMPERATURE
     data: CropConfig = field(default_factory=CropConfig)
     net: DescriptorNetConfig = field(default_factory=DescriptorNetConfig)
-    optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
+    optimizer: SmallOptimizerConfig = field(default_factory=SmallOptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     validation: DescriptorValidationConfig = field(default_factory=DescriptorValidationConfig)
 
@@ -166,7 +166,7 @@ def _apart(points: NDArray[np.float64], order: NDArray[np.int64], most: int) -> 
     return kept
 
 
-class DescriptorTask(LocalTask[DescriptorConfig]):
+class DescriptorTask(SmallTask[DescriptorConfig]):
     """The loss of a batch, and the share of places that find themselves."""
 
     def __init__(self, config: DescriptorConfig, total_steps: int) -> None:
@@ -224,7 +224,7 @@ def held_out_patches(config: DescriptorConfig) -> list[Example]:
 
 
 def train_descriptor(config: DescriptorConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
-    """Train as a configuration says; as ``LocalJob.train``."""
+    """Train as a configuration says; as ``SmallJob.train``."""
     return JOB.train(config, output, progress, {"side_px": config.net.side_px, "equalised": config.net.equalised})
 
 
@@ -238,4 +238,4 @@ def _batches(config: DescriptorConfig, seeds: tuple[int, ...]) -> CropBatches:
 _DETECTED = 400
 
 
-JOB = LocalJob(load_descriptor_config, DescriptorTask, _batches, "descriptor")
+JOB = SmallJob(load_descriptor_config, DescriptorTask, _batches, "descriptor")

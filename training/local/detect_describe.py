@@ -30,10 +30,10 @@ from geomatch.nets.shapes import D2Shape, R2D2Shape
 
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
+from ..optimizers import SmallOptimizerConfig
+from ..small import SmallJob, SmallTask
 from ..streams import Batch
 from .dense import LOSSES, Views
-from .job import LocalJob, LocalTask
-from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 from .views import CopyConfig, copied
@@ -84,7 +84,7 @@ class DetectDescribeConfig:
     copies: CopyConfig = field(default_factory=CopyConfig)
     data: CropConfig = field(default_factory=CropConfig)
     net: DenseNetConfig = field(default_factory=DenseNetConfig)
-    optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
+    optimizer: SmallOptimizerConfig = field(default_factory=SmallOptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     validation: DenseValidationConfig = field(default_factory=DenseValidationConfig)
 
@@ -114,7 +114,7 @@ def with_copies(sample: Sample, rng: np.random.Generator, *, copies: CopyConfig 
     return example
 
 
-class DetectDescribeTask(LocalTask[DetectDescribeConfig]):
+class DetectDescribeTask(SmallTask[DetectDescribeConfig]):
     """The loss of a batch, and the right matches on held-out crops."""
 
     def __init__(self, config: DetectDescribeConfig, total_steps: int) -> None:
@@ -165,7 +165,7 @@ class DetectDescribeTask(LocalTask[DetectDescribeConfig]):
 def train_detect_describe(
     config: DetectDescribeConfig, output: Path, progress: Step = lambda stage, done, total: None
 ) -> Path:
-    """Train as a configuration says; as ``LocalJob.train``."""
+    """Train as a configuration says; as ``SmallJob.train``."""
     return JOB.train(config, output, progress)
 
 
@@ -174,4 +174,4 @@ def _batches(config: DetectDescribeConfig, seeds: tuple[int, ...]) -> CropBatche
     return CropBatches(config.data, partial(with_copies, copies=copies), *seeds)
 
 
-JOB = LocalJob(load_detect_describe_config, DetectDescribeTask, _batches, "detect-describe", half=True)
+JOB = SmallJob(load_detect_describe_config, DetectDescribeTask, _batches, "detect-describe", half=True)

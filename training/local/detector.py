@@ -30,9 +30,9 @@ from geomatch.nets.shapes import KeypointShape
 
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
+from ..optimizers import SmallOptimizerConfig
+from ..small import SmallJob, SmallTask
 from ..streams import Batch
-from .job import LocalJob, LocalTask
-from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 
@@ -86,7 +86,7 @@ class DetectorConfig:
     peaky: float = 0.5
     data: CropConfig = field(default_factory=lambda: CropConfig(side_px=240, projective=0.1))
     net: DetectorNetConfig = field(default_factory=DetectorNetConfig)
-    optimizer: LocalOptimizerConfig = field(default_factory=lambda: LocalOptimizerConfig("adam", 1e-3, 0.0))
+    optimizer: SmallOptimizerConfig = field(default_factory=lambda: SmallOptimizerConfig("adam", 1e-3, 0.0))
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     validation: DetectorValidationConfig = field(default_factory=DetectorValidationConfig)
 
@@ -168,7 +168,7 @@ def _standardised(score: Tensor, share: Tensor) -> Tensor:
     return (score - mean) / (variance + FLAT**2).sqrt()
 
 
-class DetectorTask(LocalTask[DetectorConfig]):
+class DetectorTask(SmallTask[DetectorConfig]):
     """The loss of a batch, and the repeatability on held-out crops."""
 
     net: KeypointNet
@@ -209,7 +209,7 @@ class DetectorTask(LocalTask[DetectorConfig]):
 
 
 def train_detector(config: DetectorConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
-    """Train as a configuration says; as ``LocalJob.train``."""
+    """Train as a configuration says; as ``SmallJob.train``."""
     return JOB.train(config, output, progress)
 
 
@@ -220,4 +220,4 @@ def _batches(config: DetectorConfig, seeds: tuple[int, ...]) -> CropBatches:
 AGREEMENTS = {"huber": huber_loss, "contrast": contrast_loss}
 
 
-JOB = LocalJob(load_detector_config, DetectorTask, _batches, "detector")
+JOB = SmallJob(load_detector_config, DetectorTask, _batches, "detector")

@@ -25,6 +25,8 @@ from geomatch.nets.shapes import VggShape
 from geomatch.nets.vgg import PatchVgg
 
 from ..config import TrainerConfig
+from ..optimizers import SmallOptimizerConfig
+from ..small import SmallJob, SmallTask
 from ..streams import Batch, Stream
 from .descriptor import (
     DescriptorConfig,
@@ -33,8 +35,6 @@ from .descriptor import (
     found_themselves,
     held_out_patches,
 )
-from .job import LocalJob, LocalTask
-from .optimizers import LocalOptimizerConfig
 from .sources import CropConfig, CropSource
 from .streams import Example
 
@@ -71,7 +71,7 @@ class VggConfig:
     brightness: float = 0.3
     data: CropConfig = field(default_factory=CropConfig)
     net: VggNetConfig = field(default_factory=VggNetConfig)
-    optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
+    optimizer: SmallOptimizerConfig = field(default_factory=SmallOptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     validation: DescriptorValidationConfig = field(default_factory=DescriptorValidationConfig)
 
@@ -125,7 +125,7 @@ def _shown(place: Sample, rng: np.random.Generator, config: VggConfig) -> NDArra
     return np.asarray(np.clip(patch * brighter, 0, 1), np.float32)
 
 
-class VggTask(LocalTask[VggConfig]):
+class VggTask(SmallTask[VggConfig]):
     """Cross-entropy of places, and how many held-out places find themselves by fc6 and fc7."""
 
     net: PatchVgg
@@ -154,7 +154,7 @@ class VggTask(LocalTask[VggConfig]):
 
 
 def train_vgg(config: VggConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
-    """Train as a configuration says; as ``LocalJob.train``."""
+    """Train as a configuration says; as ``SmallJob.train``."""
     return JOB.train(config, output, progress, {"side_px": PATCH_PX, "equalised": False})
 
 
@@ -165,4 +165,4 @@ def _batches(config: VggConfig, seeds: tuple[int, ...]) -> PatchClasses:
 _PLACES = 11  # seed of the places
 
 
-JOB = LocalJob(load_vgg_config, VggTask, _batches, "vgg", half=True)
+JOB = SmallJob(load_vgg_config, VggTask, _batches, "vgg", half=True)

@@ -24,8 +24,8 @@ from geomatch.nets.shapes import RerankerShape
 from geomatch.reranking.features import Nodes, graph_of
 
 from ..config import TrainerConfig
-from ..local.job import LocalJob, LocalTask
-from ..local.optimizers import LocalOptimizerConfig
+from ..optimizers import SmallOptimizerConfig
+from ..small import SmallJob, SmallTask
 from ..streams import Stream
 from .cache import Example, RetrievalConfig, changed, retrieved
 from .losses import cross_entropy, margin_ranking
@@ -113,7 +113,7 @@ class RerankerConfig:
     data: RerankerDataConfig = field(default_factory=RerankerDataConfig)
     net: RerankerNetConfig = field(default_factory=RerankerNetConfig)
     loss: RerankerLossConfig = field(default_factory=RerankerLossConfig)
-    optimizer: LocalOptimizerConfig = field(default_factory=LocalOptimizerConfig)
+    optimizer: SmallOptimizerConfig = field(default_factory=SmallOptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     validation: RerankerValidationConfig = field(default_factory=RerankerValidationConfig)
 
@@ -162,7 +162,7 @@ class Graphs(Stream):
             yield GraphBatch.from_data_list([graph(one, shape) for one in drawn])
 
 
-class RerankerTask(LocalTask[RerankerConfig]):
+class RerankerTask(SmallTask[RerankerConfig]):
     """The loss of a batch of graphs, and minus that of the ones that are held out."""
 
     net: RerankerNet
@@ -213,7 +213,7 @@ def _by_graph(batch: GraphBatch, nodes: Tensor) -> Iterator[tuple[Data, Tensor]]
 
 
 def train_reranker(config: RerankerConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:
-    """Train as a configuration says; as ``LocalJob.train``. What is retrieved first is kept in the cache."""
+    """Train as a configuration says; as ``SmallJob.train``. What is retrieved first is kept in the cache."""
     examples_of(config, [*config.data.retrievals, *config.validation.retrievals], config.seed, progress)
     return JOB.train(config, output, progress, {"candidates": config.data.candidates})
 
@@ -222,4 +222,4 @@ def _batches(config: RerankerConfig, seeds: tuple[int, ...]) -> Graphs:
     return Graphs(config, *seeds)
 
 
-JOB = LocalJob(load_reranker_config, RerankerTask, _batches, "reranker", half=True)
+JOB = SmallJob(load_reranker_config, RerankerTask, _batches, "reranker", half=True)

@@ -1,4 +1,4 @@
-"""What the jobs of local networks share: the optimizer, validation after epochs, and weights at the end."""
+"""What the jobs of small networks share: the optimizer, validation after epochs, and weights at the end."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from geomatch.console import Step
 from geomatch.files import published
 from geomatch.weights import SUFFIX, save_weights
 
-from ..config import TrainerConfig
-from ..jobs import SCORE, Job, load_checkpoint, run_job
-from ..streams import Stream, StreamData
-from .optimizers import LocalOptimizerConfig, make_optimizer
+from .config import TrainerConfig
+from .jobs import SCORE, Job, load_checkpoint, run_job
+from .optimizers import SmallOptimizerConfig, make_optimizer
+from .streams import Stream, StreamData
 
 
 class Validation(Protocol):
@@ -35,12 +35,12 @@ class Steps(Protocol):
     workers: int
 
 
-class LocalConfig(Protocol):
-    """What the configurations of all local networks have."""
+class SmallConfig(Protocol):
+    """What the configurations of all of them have."""
 
     name: str
     seed: int
-    optimizer: LocalOptimizerConfig
+    optimizer: SmallOptimizerConfig
     trainer: TrainerConfig
 
     @property
@@ -50,10 +50,10 @@ class LocalConfig(Protocol):
     def validation(self) -> Validation: ...  # noqa: D102
 
 
-C = TypeVar("C", bound=LocalConfig)
+C = TypeVar("C", bound=SmallConfig)
 
 
-class LocalTask(pl.LightningModule, Generic[C]):
+class SmallTask(pl.LightningModule, Generic[C]):
     """The loss of a batch, and a score on what is held out."""
 
     net: nn.Module
@@ -84,7 +84,7 @@ class LocalTask(pl.LightningModule, Generic[C]):
 
 
 @dataclass(frozen=True)
-class LocalJob(Generic[C]):
+class SmallJob(Generic[C]):
     """A kind of run.
 
     Attributes:
@@ -96,7 +96,7 @@ class LocalJob(Generic[C]):
     """
 
     load: Callable[[Path], C]
-    task: Callable[[C, int], LocalTask[C]]
+    task: Callable[[C, int], SmallTask[C]]
     batches: Callable[[C, tuple[int, ...]], Stream]
     file: str
     half: bool = False

@@ -1,4 +1,4 @@
-"""The optimisers of local networks: AdamW with a cosine, or the plain ones that papers name."""
+"""The optimisers of small networks: AdamW with a cosine, or the plain ones that papers name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 
 @dataclass
-class LocalOptimizerConfig:
+class SmallOptimizerConfig:
     """What moves the weights.
 
     Attributes:
@@ -33,7 +33,7 @@ class LocalOptimizerConfig:
     cosine: bool = True
 
 
-def make_optimizer(config: LocalOptimizerConfig, parameters: Iterable[nn.Parameter], total_steps: int) -> Any:
+def make_optimizer(config: SmallOptimizerConfig, parameters: Iterable[nn.Parameter], total_steps: int) -> Any:
     """What lightning asks of ``configure_optimizers``."""
     trained = list(parameters)
     optimizer: torch.optim.Optimizer
