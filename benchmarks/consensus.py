@@ -46,6 +46,7 @@ VALIDATION_SHARE = 0.3  # as in configs/encoder
 PATCH_PX = 256
 LENGTHS = (1, 2, 3, 5, 7, 10)
 SEED = 2026
+FAR_PX = 50.0  # map and scene lie less apart than this
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def row(name: str, made: Sequence[Prediction]) -> dict[str, Any]:
         "AUROC if it knew which places are right": _oracle(made),
         "located": scores["located"],
         "wrong": scores["located_wrong"],
+        "of these by 50 px": sum(one.status == "located" and one.error_px > FAR_PX for one in seen),
         "located of right": scores["located_right"] / max(scores["locatable"], 1),
         "off the map located": scores["absent_status"]["located"],
         "ECE": scores["calibration_error"],

@@ -17,15 +17,13 @@ import common
 import numpy as np
 from common import BENCH, LA_VAL, area_file, finish, show
 
-from geomatch.geo import ground_jacobian, ground_resolution_m, linear_to_map, pixel_between
-from geomatch.images import SarRadiometry
+from geomatch.geo import ground_resolution_m
+from geomatch.hidden import hidden_windows
 from geomatch.index.build import build_index
 from geomatch.locator import Locator
 from geomatch.matching.fit import NoFit
-from geomatch.raster import open_raster
 from geomatch.registration import register_located
-from geomatch.sampling import WindowOptions, window_cuts
-from geomatch.strips import RawStrip
+from geomatch.sampling import WindowOptions
 
 COLUMNS = ("windows", "located", "answer, px", "fit, px", "no fit", "in the ellipse", "points", "CPU of both")
 
@@ -36,31 +34,26 @@ def measured(locator: Locator, sar: Path, options: WindowOptions) -> dict[str, A
     located = unfitted = 0
     grid, pixels = locator.index.grid, locator.pixels
     assert pixels is not None, "the map is there"
-    with open_raster(sar, need_grid=True) as raster:
-        assert raster.grid is not None, "opened with need_grid"
-        radiometry, ground = SarRadiometry.detect(raster), ground_jacobian(grid)
-        for cut in window_cuts(raster, raster.grid, locator.index, options, on_map=True):
-            patch = cut.read(raster, radiometry)
-            window = raster.grid.window(cut.col, cut.row, cut.width, cut.height)
-            truth = pixel_between(window, grid, window.center_px)
-            raw = RawStrip.of(patch, linear_to_map(window, grid), radiometry.relative_to(patch), ground=ground)
-            began = time.process_time()
-            trace = locator.find(raw)
-            answered = time.process_time()
-            if trace.location.status != "located" or trace.found_px is None:
-                continue
-            located += 1
-            found = register_located(trace, grid, pixels)
-            ended = time.process_time()
-            if isinstance(found.fit, NoFit) or found.ellipse is None:
-                unfitted += 1
-                continue
-            middle = found.fit.at(window.center_px[None])[0]
-            error = float(np.linalg.norm(middle - truth))
-            within = error * ground_resolution_m(grid, truth) <= found.ellipse.semi_major_m
-            off = float(np.linalg.norm(np.subtract(trace.found_px, truth)))
-            rows.append((off, error, within, len(found.gcps), answered - began, ended - answered))
-            models.append(found.fit.model)
+    for window in hidden_windows(locator.index, sar, options):
+        assert window.truth is not None, "on the map"
+        truth = window.truth.center_px
+        began = time.process_time()
+        trace = locator.find(window.raw)
+        answered = time.process_time()
+        if trace.location.status != "located" or trace.found_px is None:
+            continue
+        located += 1
+        found = register_located(trace, grid, pixels)
+        ended = time.process_time()
+        if isinstance(found.fit, NoFit) or found.ellipse is None:
+            unfitted += 1
+            continue
+        middle = found.fit.at(np.array([trace.strip.file_size]) / 2)[0]
+        error = float(np.linalg.norm(middle - truth))
+        within = error * ground_resolution_m(grid, truth) <= found.ellipse.semi_major_m
+        off = float(np.linalg.norm(np.subtract(trace.found_px, truth)))
+        rows.append((off, error, within, len(found.gcps), answered - began, ended - answered))
+        models.append(found.fit.model)
     off, error, within, points, answering, fitting = np.array(rows, float).T
     return {
         "windows": options.windows,
