@@ -405,7 +405,7 @@ def test_report_folder_holds_all(files: Path, town_index: Path, tmp_path: Path) 
         files, town_index, "--windows", 3, "-o", tmp_path / "report", "-q", "--absent", files / "elsewhere.tif"
     )
     names = {file.name for file in (tmp_path / "report").iterdir()}
-    pictures = {"error.png", "recall.png", "reliability.png", "absent.png"}
+    pictures = {"error.png", "recall.png", "reliability.png", "risk.png", "absent.png"}
     assert names == {"predictions.jsonl", "scores.json", "report.html"} | pictures
     assert json.loads((tmp_path / "report" / "scores.json").read_text()) == scores
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
