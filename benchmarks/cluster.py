@@ -1,0 +1,97 @@
+"""Does a second worker halve the time of a build, and is the index the same when one is killed on the way?
+
+    python benchmarks/cluster.py [--size 8192] [-o FILE]
+
+A map of --size px made by repeating the validation block of Los Angeles is indexed by one worker, by two, and by two of
+which one is killed when a quarter of the features are there; each time the files are compared with those of a build in
+one process. Wall seconds, with the start of the workers; run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import common
+from common import BENCH, LA_VAL, Bar, finish, read_area, show, write_map
+from distributed import Client, LocalCluster
+
+from geomatch.files import sha256_of
+from geomatch.index.build import build_index
+from geomatch.index.plan import BLOCK_PX, BuildOptions
+from geomatch.manifest import MANIFEST
+
+FOLDER = BENCH / "cluster"
+OPTIONS = BuildOptions()
+
+
+def content(index: Path) -> dict[str, str]:
+    """sha256 of every file but the manifest, which names paths."""
+    return {file.name: sha256_of(file) for file in sorted(index.iterdir()) if file.name != MANIFEST}
+
+
+def by_workers(optical: Path, workers: int, *, kill_after: int | None = None) -> tuple[float, dict[str, str]]:
+    """Wall seconds of a build, and what it made; a worker is killed when so many shards of features are there."""
+    target = FOLDER / f"by{workers}.gmi"
+    for folder in (target, target.with_name(f"{target.name}.shards")):
+        shutil.rmtree(folder, ignore_errors=True)
+    start = time.perf_counter()
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        if kill_after is not None:
+            victim = next(iter(client.run(os.getpid).values()))
+            blow = (victim, target.with_name(f"{target.name}.shards"), kill_after)
+            threading.Thread(target=_kill_later, args=blow, daemon=True).start()
+        build_index(optical, target, OPTIONS, scheduler=cluster.scheduler_address)
+    return time.perf_counter() - start, content(target)
+
+
+def _kill_later(victim: int, shards: Path, count: int) -> None:
+    while len(list(shards.glob("*/features-*.npz"))) < count:
+        time.sleep(0.05)
+    os.kill(victim, signal.SIGKILL)
+
+
+def main() -> None:
+    arguments = common.parser(__doc__, windows=0)
+    arguments.add_argument("--size", type=int, default=8192, help="side of the map, pixels")
+    given = arguments.parse_args()
+    data = common.data_or_skip(given.data)
+    common.one_thread()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    pixels, place = read_area(data, LA_VAL)
+    repeat = (-(-given.size // LA_VAL.width), -(-given.size // LA_VAL.height))
+    optical = FOLDER / "map.tif"
+    write_map(optical, pixels, repeat, place)
+    alone = FOLDER / "alone.gmi"
+    start = time.perf_counter()
+    build_index(optical, alone, OPTIONS, overwrite=True)
+    here = time.perf_counter() - start
+    expected = content(alone)
+    blocks = (LA_VAL.width * repeat[0] // BLOCK_PX) * (LA_VAL.height * repeat[1] // BLOCK_PX)
+    runs = {
+        "one worker": by_workers(optical, 1),
+        "two workers": by_workers(optical, 2),
+        "two, one killed": by_workers(optical, 2, kill_after=max(1, blocks // 4)),
+    }
+    rows = [("this process", f"{here:.1f}", "–")]
+    rows += [(name, f"{seconds:.1f}", str(made == expected)) for name, (seconds, made) in runs.items()]
+    show(
+        f"{LA_VAL.width} × {LA_VAL.height} px, {repeat[0]} × {repeat[1]} times",
+        ("build by", "wall s", "the same files"),
+        rows,
+    )
+    gain = runs["one worker"][0] / runs["two workers"][0]
+    same = float(all(made == expected for _, made in runs.values()))
+    bars = [Bar("two workers against one", gain, 1.7), Bar("the same files", same, 1.0)]
+    finish(given.output, {"here": here} | {name: seconds for name, (seconds, _) in runs.items()}, bars)
+
+
+if __name__ == "__main__":
+    main()
