@@ -43,7 +43,7 @@ TYPICAL_CELLS = 625  # of a window of 200 px
 MAX_EXTENT = 3.0  # either way; smaller and larger strips were not in the fit
 
 LOCATED_FROM = 0.5
-AMBIGUOUS_FROM = 0.03  # one chance in thirty; benchmarks/calibrate.py prints what that keeps and lets through
+AMBIGUOUS_FROM = 0.015  # one chance in seventy; benchmarks/calibrate.py prints what that keeps and lets through
 PIXEL_RADIUS_PX = 6.4
 CELL_RADIUS_CELLS = 0.9
 
