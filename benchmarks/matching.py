@@ -1,0 +1,104 @@
+"""Every local matching method on the same pairs: the tables of docs/matching.md.
+
+    python benchmarks/matching.py [--most 400] [--windows 50] [--others 20] [--into docs/matching.md] [-o FILE]
+
+Runs ``geomatch evaluate matching`` on validation pairs, --most of them for the methods that register most and --windows
+for the others, and on --others pairs of OMBRIA's validation locations and of simulated cities. Predictions stay in
+bench/matching and bench/matching-others and are not made again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import common
+from common import BENCH, Bar, cell, finish, show
+
+from geomatch.matching.compare import Comparison, compare
+from geomatch.matching.methods import METHODS
+
+BEST = ("area", "hardnet")
+COLUMNS = ("pairs", "method", "n", "within 10 px", "interval", "within 5 px", "NC", "NCM", "CMR", "MS", "RMS_all",
+           "RMS_LOO", "N_red", "CPU s")  # fmt: skip
+DETECTED = ("pairs", "detector", "n", "repeated within 2 px", "interval", "keypoints", "coverage")
+
+
+def asked(pairs: tuple[str, ...], methods: tuple[str, ...], count: int, data: Path, detectors: str) -> dict[str, Any]:
+    """Scores of some methods on some pairs."""
+    folder = BENCH / ("matching" if pairs == ("validation",) else "matching-others")
+    wanted = Comparison(pairs, methods=",".join(methods), detectors=detectors, count=count)
+    return compare(wanted, data, folder, lambda *_: None)
+
+
+def row(told: dict[str, Any]) -> list[str]:
+    """Of a method on a set of pairs."""
+    values = [told["count"], told["registered"]["10"], told["registered_ci"]["10"], told["registered"]["5"]]
+    values += [told[name] for name in ("matches", "correct", "precision", "score", "rms_all", "rms_loo", "n_red")]
+    return [told["pairs"], told["method"], *map(cell, values), cell(told["cpu_s"])]
+
+
+def main() -> None:
+    arguments = common.parser(__doc__, windows=50)
+    arguments.add_argument("--most", type=int, default=400, help="validation pairs for the best methods")
+    arguments.add_argument("--others", type=int, default=20, help="pairs of each other set")
+    arguments.add_argument("--into", type=Path, help="document that gets the tables")
+    given = arguments.parse_args()
+    data = common.data_or_skip(given.data)
+    common.one_thread()
+    BENCH.mkdir(exist_ok=True)
+    rest = tuple(name for name in METHODS if name not in BEST)
+    parts = [
+        asked(("validation",), BEST, given.most, data, "none"),
+        asked(("validation",), rest, given.windows, data, "all"),
+        asked(("ombria", "simulated"), (*BEST, *rest), given.others, data, "all"),
+    ]
+    told = [one for part in parts for one in part["methods"]]
+    told.sort(key=lambda one: (_order(one["pairs"]), one["pairs"], -one["registered"]["10"]))
+    rows = [row(one) for one in told]
+    detected = [
+        [one["pairs"], one["detector"], *map(cell, (one["count"], one["repeatability"], one["repeatability_ci"])),
+         cell(one["keypoints"]), cell(one["coverage"])]
+        for part in parts for one in part["detectors"]
+    ]  # fmt: skip
+    show("Methods", COLUMNS, rows)
+    show("Detectors", DETECTED, detected)
+    if given.into is not None:
+        _write(given.into, "evaluation", COLUMNS, rows)
+        _write(given.into, "repeatability", DETECTED, detected)
+    finish(given.output, parts, _bars(told, parts[1]["detectors"]))
+
+
+def _order(pairs: str) -> int:
+    """Warped validation pairs first, which the bars are of."""
+    return ["validation, warped", "validation, aligned"].index(pairs) if pairs.startswith("validation") else 2
+
+
+def _write(file: Path, name: str, columns: tuple[str, ...], rows: list[list[str]]) -> None:
+    """A table whose first column does not tell rows apart: all of it is replaced."""
+    before, _, rest = file.read_text().partition(f"<!-- {name} -->")
+    lines = ["| " + " | ".join(one) + " |" for one in (columns, ["---"] * len(columns), *rows)]
+    after = rest.partition(f"<!-- end of {name} -->")[2]
+    file.write_text(f"{before}<!-- {name} -->\n" + "\n".join(lines) + f"\n<!-- end of {name} -->{after}")
+
+
+def _bars(told: list[dict[str, Any]], detected: list[dict[str, Any]]) -> list[Bar]:
+    warped = {one["method"]: one for one in told if one["pairs"] == "validation, warped"}
+    found = {one["detector"]: one["repeatability"] for one in detected if one["pairs"] == "validation, warped"}
+    best_other = max(one["registered"]["10"] for name, one in warped.items() if name != "area")
+    by_hand = max(share for name, share in found.items() if name != "learned")
+    ltformer, sift = warped["ltformer"]["correct"], warped["sift"]["correct"]
+    return [
+        Bar("registered by area", warped["area"]["registered"]["10"], 0.80),
+        Bar("area over the best other", warped["area"]["registered"]["10"] - best_other, 0.0),
+        Bar(
+            "LTFormer's correct matches over SIFT's",
+            warped["ltformer"]["correct"] / max(warped["sift"]["correct"], 1e-9),
+            5.0,
+        ),
+        Bar("learned detector over the best made by hand", found["learned"] - by_hand, 0.1),
+    ]
+
+
+if __name__ == "__main__":
+    main()
