@@ -91,11 +91,7 @@ def _bars(told: list[dict[str, Any]], detected: list[dict[str, Any]]) -> list[Ba
     return [
         Bar("registered by area", warped["area"]["registered"]["10"], 0.80),
         Bar("area over the best other", warped["area"]["registered"]["10"] - best_other, 0.0),
-        Bar(
-            "LTFormer's correct matches over SIFT's",
-            warped["ltformer"]["correct"] / max(warped["sift"]["correct"], 1e-9),
-            5.0,
-        ),
+        Bar("LTFormer's correct matches over SIFT's", ltformer / max(sift, 1e-9), 5.0),
         Bar("learned detector over the best made by hand", found["learned"] - by_hand, 0.1),
     ]
 
