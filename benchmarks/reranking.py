@@ -31,7 +31,7 @@ CONFIG = ROOT / "configs/reranker/graph.yaml"
 ALONE = "net.peaks=false"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "features": (ALONE, "net.positions=none", "net.agreement=false"),
-    "none": (ALONE, "net.positions=none"),
+    "unplaced": (ALONE, "net.positions=none"),
     "edges": (ALONE, "net.positions=edges"),
     "embedding": (ALONE, "net.positions=embedding"),
     "offsets": (ALONE,),
@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 SHOWN = {
     "features": "graph, vectors alone: neighbours in vector, no positions, no agreement",
-    "none": "graph, vectors alone: no positions",
+    "unplaced": "graph, vectors alone: no positions",
     "edges": "graph, vectors alone: edges between near ones",
     "embedding": "graph, vectors alone: offset from the centroid at the nodes",
     "offsets": "graph, vectors alone: offsets at the edges",

@@ -97,6 +97,8 @@ def compare(
     if options.shape_px != (size, size):
         hint = f"say --size {size}, or build an index with --tile {options.size_px}"
         raise UsageError(f"windows of {options.shown} px are not of the size of the index's tiles", hint=hint)
+    if len({one.name for one in rerankers}) != len(rerankers):
+        raise ValueError("two re-rankers of one name cannot be told apart")
     if output is not None:
         check_output(output)
     made = list(_predict(index, sar, options, rerankers, on_map=True, progress=progress))
