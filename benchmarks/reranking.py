@@ -28,15 +28,16 @@ from geomatch.training.reranker.task import load_reranker_config, train_reranker
 
 FOLDER = BENCH / "rr"
 CONFIG = ROOT / "configs/reranker/graph.yaml"
-ALONE = "net.peaks=false"
+UNRANKED = "loss.ranking=0"
+ALONE = ("net.peaks=false", UNRANKED)
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "features": (ALONE, "net.positions=none", "net.agreement=false"),
-    "unplaced": (ALONE, "net.positions=none"),
-    "edges": (ALONE, "net.positions=edges"),
-    "embedding": (ALONE, "net.positions=embedding"),
-    "offsets": (ALONE,),
-    "peaks": (),
-    "ranking": ("loss.ranking=0.5",),
+    "features": (*ALONE, "net.positions=none", "net.agreement=false"),
+    "unplaced": (*ALONE, "net.positions=none"),
+    "edges": (*ALONE, "net.positions=edges"),
+    "embedding": (*ALONE, "net.positions=embedding"),
+    "offsets": ALONE,
+    "peaks": (UNRANKED,),
+    "ranking": (),
     "onlyranking": ("loss.ranking=1.0", "loss.cross_entropy=0.1"),
 }
 SHOWN = {

@@ -133,7 +133,7 @@ NAMED: dict[str, Named] = {
         network="r2d2",
     ),
     "graph1": Named(
-        sha256="2bb23463564d0962cb66efb8568d2632ab7059d78473a6b7843fd0e9023426d4",
+        sha256="ac003b93dac1f5a9659d9b70c36f84ccf846772ff358aeb7d593f940415ddd43",
         radiometry="none: vectors, positions and correlations of retrieved tiles (geomatch.reranking)",
         trained_on="what la3 retrieves on Los Angeles east and simulated cities; configs/reranker/graph.yaml",
         measured="docs/reranking.md",
