@@ -90,7 +90,8 @@ def test_geojson_holds_the_answers_in_order(tmp_path: Path) -> None:
     assert features == json.loads(json.dumps(feature_collection(ANSWERS)))["features"]
     assert [feature["properties"]["file"] for feature in features] == ["b.tif", "a.tif", "across.tif", "a.tif"]
     first = features[0]
-    assert first["properties"]["evidence"]["candidates"] == [{"center": [500_500.0, 1000.0], "score": 0.5, "probability": 0.0}]
+    candidate = {"center": [500_500.0, 1000.0], "score": 0.5, "probability": 0.0}
+    assert first["properties"]["evidence"]["candidates"] == [candidate]
     west, south, east, north = shape(first["geometry"]).bounds
     # UTM 1995 on WGS 84: scale 0.9996 on the central meridian; a degree is 111,319.49 m along the equator and
     # 110,574.3 m across it.
