@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from geomatch import defaults, learned, structure, tiles
 from geomatch.backends import load_runner
 from geomatch.images import OpticalStretch
-from geomatch.index.build import _Job, _silent
+from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
 from geomatch.nets.shapes import MODALITIES, EncoderShape, Modality
 from geomatch.raster import open_raster
@@ -179,7 +179,7 @@ def encode_windows(contenders: dict[str, Contender], images: dict[Modality, list
 def encode_map(contenders: dict[str, Contender], data: Path, area: Area) -> None:
     """Every contender encodes the blocks of the area's index."""
     with open_raster(common.area_file(data, area, common.BENCH / "gallery"), need_grid=True) as raster:
-        job = _Job.plan(raster, BuildOptions(encoder=common.STRUCTURAL), _silent)
+        job = BuildJob.plan(raster, BuildOptions(encoder=common.STRUCTURAL))
         todo = list(blocks(job.window))
         for contender in contenders.values():  # the first one does not count
             replace(job, encoder=contender.encoder).encode(todo[-1])
