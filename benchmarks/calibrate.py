@@ -101,7 +101,7 @@ def main() -> None:
             weights = _fit(*_table(fit))
             print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {getattr(model, name)}")
             results[name] = weights.tolist()
-            results[f"{name} on the check"] = _report(name, check, weights)
+            results[f"{name} on the check"] = _report(name, check, weights, model.ambiguous_from)
             results[f"{name}, radius in px"] = _radii(fit, check)
     finish(options.output, results)
 
@@ -187,7 +187,9 @@ def _sharpness(queries: Sequence[Query]) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 4.0), method="bounded").x))
 
 
-def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> list[dict[str, object]]:
+def _report(
+    name: str, check: Sequence[Query], weights: NDArray[np.float64], ambiguous_from: float
+) -> list[dict[str, object]]:
     rows = []
     for size in (*dict.fromkeys(query.size for query in check), None):
         part = [query for query in check if size in (None, query.size)]
@@ -196,7 +198,7 @@ def _report(name: str, check: Sequence[Query], weights: NDArray[np.float64]) -> 
         signs, right = _table(part)
         sure = 1 / (1 + np.exp(-signs @ weights))
         on_map = np.array([query.prediction.on_map for query in part])
-        located, placed = sure >= confidence.LOCATED_FROM, sure >= confidence.AMBIGUOUS_FROM
+        located, placed = sure >= confidence.LOCATED_FROM, sure >= ambiguous_from
         rows.append(
             {
                 "window px": size or "all",

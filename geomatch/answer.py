@@ -114,8 +114,9 @@ class Answers:
     def placed(self, windows: Sequence[Window], judged: Judged, sway: Sway | None = None) -> Location:
         """The answer at the best place, if its signs are good enough; and along it, if the strip sways there."""
         sought = not self._strip.tolerance.known
-        confidence = probability(judged.signs, model_of(self._index.encoder.name), sought=sought)
-        status = status_of(confidence)
+        model = model_of(self._index.encoder.name)
+        confidence = probability(judged.signs, model, sought=sought)
+        status = status_of(confidence, model)
         name = crs_name(self._index.grid.crs)
         evidence = self._evidence(windows, judged, confidence)
         if status not in ("located", "ambiguous"):

@@ -20,22 +20,27 @@ class Model:
         pixels: bias, prominence, margin, extent, pixels' peak, lead.
         sought: the same, for a strip whose heading or scale was found with its place: the best of many attitudes at a
             wrong place looks better than one.
+        ambiguous_from: confidence from which a place is told at all; benchmarks/calibrate.py prints what that keeps and
+            lets through.
     """
 
     features: tuple[float, ...]
     pixels: tuple[float, ...]
     sought: tuple[float, ...]
+    ambiguous_from: float
 
 
 STRUCTURAL = Model(
     features=(-6.28, 1.05, 0.0542, 0.0),
     pixels=(-8.21, 0.694, -0.787, 0.0, 0.404, 2.63),
     sought=(-8.19, 0.572, 0.322, 0.0, 0.258, 3.13),
+    ambiguous_from=0.03,
 )
 LEARNED = Model(
     features=(-6.28, 1.1, 1.97, 0.0),
     pixels=(-8.57, 0.847, 0.465, -0.751, 0.432, 1.37),
     sought=(-7.26, 0.791, 0.968, 0.0, 0.17, 2.47),
+    ambiguous_from=0.015,
 )
 
 MAX_PROMINENCE = 20.0
@@ -43,7 +48,6 @@ TYPICAL_CELLS = 625  # of a window of 200 px
 MAX_EXTENT = 3.0  # either way; smaller and larger strips were not in the fit
 
 LOCATED_FROM = 0.5
-AMBIGUOUS_FROM = 0.015  # one chance in seventy; benchmarks/calibrate.py prints what that keeps and lets through
 PIXEL_RADIUS_PX = 6.4
 CELL_RADIUS_CELLS = 0.9
 
@@ -104,11 +108,11 @@ def probability(signs: Signs, model: Model, *, sought: bool = False) -> float:
     return 1 / (1 + math.exp(-max(-40.0, min(40.0, logit))))
 
 
-def status_of(confidence: float) -> Status:
-    """The status that a confidence stands for."""
+def status_of(confidence: float, model: Model) -> Status:
+    """The status that a confidence of a model stands for."""
     if confidence >= LOCATED_FROM:
         return "located"
-    return "ambiguous" if confidence >= AMBIGUOUS_FROM else "absent"
+    return "ambiguous" if confidence >= model.ambiguous_from else "absent"
 
 
 def error_radius_px(accuracy: Accuracy, cell_px: int) -> float:

@@ -48,14 +48,15 @@ def test_every_encoder_has_a_model() -> None:
     assert model_of("la3") == model_of("/somewhere/own.safetensors:alone") == LEARNED
 
 
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_status_rises_with_confidence(one: float, two: float) -> None:
+@given(st.floats(0, 1), st.floats(0, 1), models)
+def test_status_rises_with_confidence(one: float, two: float, model: Model) -> None:
     low, high = sorted((one, two))
-    assert ORDER.index(status_of(low)) <= ORDER.index(status_of(high))
+    assert ORDER.index(status_of(low, model)) <= ORDER.index(status_of(high, model))
 
 
 def test_certainty_is_located_and_its_opposite_absent() -> None:
-    assert [status_of(value) for value in (0.0, 1.0)] == ["absent", "located"]
+    for model in (STRUCTURAL, LEARNED):
+        assert [status_of(value, model) for value in (0.0, 1.0)] == ["absent", "located"]
 
 
 def test_radius_of_a_cell_grows_with_it_and_that_of_pixels_does_not() -> None:
