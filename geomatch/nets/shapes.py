@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Modality = Literal["optical", "sar"]
+Positions = Literal["offsets", "edges", "embedding", "none"]
 MODALITIES: tuple[Modality, Modality] = ("optical", "sar")
 
 
@@ -184,7 +185,7 @@ class RerankerShape:
     heads: int = 4
     near: int = 10
     alike: int = 5
-    positions: Literal["offsets", "edges", "embedding", "none"] = "offsets"
+    positions: Positions = "offsets"
     agreement: bool = True
     peaks: bool = False
 

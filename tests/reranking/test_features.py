@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 from retrieved import candidates
 
-from geomatch.nets.shapes import RerankerShape
+from geomatch.nets.shapes import Positions, RerankerShape
 from geomatch.reranking.features import EDGE_VALUES, FALL, Nodes, graph_of, node_values
-
-Positions = Literal["offsets", "edges", "embedding", "none"]
 
 
 def near(apart: list[list[float]], count: int) -> set[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from torch_geometric.data import Data
 from geomatch.config import read_config
 from geomatch.console import Step
 from geomatch.nets.reranker import RerankerNet
-from geomatch.nets.shapes import RerankerShape
+from geomatch.nets.shapes import Positions, RerankerShape
 from geomatch.reranking.features import Nodes, graph_of
 
-from ..config import TrainerConfig
+from ..config import TrainerConfig, one_of
 from ..optimizers import SmallOptimizerConfig
 from ..small import SmallJob, SmallTask
 from ..streams import Stream
@@ -120,12 +120,14 @@ class RerankerConfig:
 
 def load_reranker_config(file: Path, overrides: Sequence[str] = ()) -> RerankerConfig:
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``."""
-    return read_config(file, RerankerConfig, overrides, examples="configs/reranker")
+    config = read_config(file, RerankerConfig, overrides, examples="configs/reranker")
+    one_of(config.net.positions, get_args(Positions), "net.positions")
+    return config
 
 
 def shape_of(net: RerankerNetConfig) -> RerankerShape:
     """The network's."""
-    return RerankerShape(**asdict(net))  # positions are checked by the shape
+    return RerankerShape(**asdict(net))
 
 
 def examples_of(

@@ -139,6 +139,12 @@ def test_shipped_configuration_runs_a_step(shipped: Path, folder: Path, tmp_path
     assert np.isfinite(made.present)
 
 
+def test_unknown_positions_are_named_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="unknown positions 'absolute'") as caught:
+        load_reranker_config(CONFIGS / "graph.yaml", ["net.positions=absolute"])
+    assert "embedding" in str(caught.value)
+
+
 def test_gallery_of_a_batch_is_its_crops_tiles() -> None:
     fields = torch.rand(2, 3, 30, 30)
     gallery = gallery_of(fields, 200)
