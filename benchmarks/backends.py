@@ -182,11 +182,11 @@ def encode_map(contenders: dict[str, Contender], data: Path, area: Area) -> None
         job = BuildJob.plan(raster, BuildOptions(encoder=common.STRUCTURAL))
         todo = list(blocks(job.window))
         for contender in contenders.values():  # the first one does not count
-            replace(job, encoder=contender.encoder).encode(todo[-1])
+            replace(job, encoder=contender.encoder).encode(job.read(todo[-1]))
         for number, block in enumerate(todo):
-            job.encode(block)  # decodes it
+            seen = job.read(block)
             for _, contender in in_turn(contenders, number):
-                contender.timed(replace(job, encoder=contender.encoder).encode, block)
+                contender.timed(replace(job, encoder=contender.encoder).encode, seen)
     for contender in contenders.values():
         contender.take_clock("map")
 

@@ -1,24 +1,36 @@
-"""Building an index: megapixels per CPU second and peak memory.
+"""Building an index: megapixels per CPU second and peak memory, beside a ResNet-50 that embeds tile files.
 
-Each build runs in a process of its own, on one thread: on the validation block of Los Angeles, and on a large map made
-of mirrored copies of it, written as a tiled JPEG GeoTIFF. CPU seconds are given with and without the start of the
-interpreter and the imports.
+Each build runs in a process of its own, on one thread, at strides of 25 and 200 px: on the validation block of Los
+Angeles, and on a large map made of mirrored copies of it, written as a tiled JPEG GeoTIFF; 13 copies across and 10 down
+make 40,000 x 40,000 px. CPU seconds are given with and without the start of the interpreter and the imports. The plain
+loop embeds TILES tiles that have been cut to PNG beforehand; what all tiles would take follows from their number.
 
-    python benchmarks/build.py [--copies 4] [-o FILE]
+    python benchmarks/build.py [--encoder structural] [--copies 4 4] [-o FILE]
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import common
+import cv2
+import numpy as np
 from common import LA_VAL, Bar, Worker
+from numpy.typing import NDArray
+from plain import Loop
 
-LEAST_MPX_PER_CPU_S = 3.0
-MOST_RSS_MB = 1000.0
+from geomatch.tiles import TILE_PX, TileGrid
+
+STRIDES_PX = (25, 200)
+TILES = 128
+LEAST_MPX_PER_CPU_S = {common.STRUCTURAL: 8.0, "": 5.0}
+LEAST_TIMES_THE_LOOP = 20.0
+MOST_TIMES_SPARSE = 1.5
+MOST_RSS_MB = 1500.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Build:
     """What one build took."""
 
     megapixels: float
+    stride_px: int
     tiles: int
     vectors: str
     bytes_per_px: float
@@ -53,28 +66,47 @@ class Builder:
     def __init__(self, encoder: str) -> None:
         self._encoder = encoder
 
-    def __call__(self, map_file: Path, index: Path) -> tuple[int, str, float, float]:
+    def __call__(self, map_file: Path, index: Path, stride_px: int) -> tuple[int, str, float, float]:
         """Tiles, kind of vectors, CPU seconds of the build alone and of the process so far."""
         from geomatch.index.build import BuildOptions, build_index
 
-        done = common.timed(build_index, map_file, index, BuildOptions(encoder=self._encoder))
+        done = common.timed(build_index, map_file, index, BuildOptions(encoder=self._encoder, stride_px=stride_px))
         tiles = done.value.manifest.tiles
         return tiles.count, tiles.vectors, done.cpu_s, time.process_time()
 
 
-def measure(map_file: Path, megapixels: float, folder: Path, encoder: str) -> Build:
-    index = folder / f"{map_file.stem}.gmi"
+def measure(map_file: Path, megapixels: float, encoder: str, stride_px: int) -> Build:
+    index = map_file.with_name(f"{map_file.stem}-{stride_px}.gmi")
     worker = Worker(Builder, encoder)
-    asked = worker.ask(map_file, index)
+    asked = worker.ask(map_file, index, stride_px)
     _, peak = worker.close()
     tiles, vectors, cpu, whole = asked.value
     size = sum(file.stat().st_size for file in index.iterdir())
-    return Build(megapixels, tiles, vectors, size / megapixels / 1e6, cpu, whole, asked.wall_s, peak)
+    return Build(megapixels, stride_px, tiles, vectors, size / megapixels / 1e6, cpu, whole, asked.wall_s, peak)
+
+
+def loop_s_per_tile(pixels: NDArray[np.uint8], folder: Path) -> float:
+    """CPU seconds that the plain loop takes for a tile."""
+    folder.mkdir()
+    for number, picture in zip(range(TILES), _tiles(pixels), strict=False):
+        cv2.imwrite(str(folder / f"{number:04d}.png"), picture)
+    worker = Worker(Loop)
+    asked = worker.ask(folder)
+    worker.close()
+    return float(asked.cpu_s) / int(asked.value)
+
+
+def _tiles(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    picture = np.moveaxis(pixels[:3], 0, -1)
+    for row in range(0, picture.shape[0] - TILE_PX, TILE_PX):
+        for col in range(0, picture.shape[1] - TILE_PX, TILE_PX):
+            yield np.ascontiguousarray(picture[row : row + TILE_PX, col : col + TILE_PX])
 
 
 def row_of(build: Build) -> list[str]:
     return [
         f"{build.megapixels:.1f} Mpx",
+        f"{build.stride_px} px",
         f"{build.tiles}",
         build.vectors,
         f"{build.bytes_per_px:.2f}",
@@ -89,7 +121,7 @@ def row_of(build: Build) -> list[str]:
 
 def main() -> None:
     parser = common.parser(__doc__, windows=0)
-    parser.add_argument("--copies", type=int, default=4, help="of the block, across and down: 4 make 201 Mpx")
+    parser.add_argument("--copies", type=int, nargs=2, default=(4, 4), help="of the block, across and down")
     parser.add_argument("--encoder", default=common.STRUCTURAL, help="default structural")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
@@ -98,16 +130,36 @@ def main() -> None:
         folder = Path(name)
         pixels, place = common.read_area(data, LA_VAL)
         builds = []
-        for copies in (1, given.copies):
-            map_file = folder / f"map-{copies}.tif"
-            common.write_map(map_file, pixels, (copies, copies), place)
-            builds.append(measure(map_file, LA_VAL.megapixels * copies**2, folder, given.encoder))
-    columns = ["map", "tiles", "vectors", "bytes/px", "CPU s", "Mpx/CPU s", "with imports", "Mpx/CPU s", "wall s",
-               "peak MB"]  # fmt: skip
-    common.show("Building an index, one thread", columns, [row_of(build) for build in builds])
-    bars = [Bar(f"{b.megapixels:.0f} Mpx: Mpx per CPU second", b.whole_speed, LEAST_MPX_PER_CPU_S) for b in builds]
-    bars += [Bar(f"{b.megapixels:.0f} Mpx: peak MB", b.peak_rss_mb, MOST_RSS_MB, at_least=False) for b in builds]
-    common.finish(given.output, [asdict(build) for build in builds], bars)
+        for across, down in ((1, 1), given.copies):
+            map_file = folder / f"map-{across}-{down}.tif"
+            common.write_map(map_file, pixels, (across, down), place)
+            megapixels = LA_VAL.megapixels * across * down
+            builds += [measure(map_file, megapixels, given.encoder, stride_px) for stride_px in STRIDES_PX]
+        per_tile = loop_s_per_tile(pixels, folder / "tiles")
+    columns = ["map", "stride", "tiles", "vectors", "bytes/px", "CPU s", "Mpx/CPU s", "with imports", "Mpx/CPU s",
+               "wall s", "peak MB"]  # fmt: skip
+    common.show(f"Building an index, {given.encoder}, one thread", columns, [row_of(build) for build in builds])
+    height, width = pixels.shape[1:]
+    loops = {stride: per_tile * len(TileGrid(width, height, TILE_PX, stride)) for stride in STRIDES_PX}
+    rows = [[f"{stride} px", f"{cpu:.0f}", f"{cpu / build.cpu_s:.1f}"]
+            for (stride, cpu), build in zip(loops.items(), builds, strict=False)]  # fmt: skip
+    common.show("A ResNet-50 over tile files", ("stride", "CPU s for the block", "times the build"), rows)
+    told = {"builds": [asdict(build) for build in builds], "loop_s_per_tile": per_tile}
+    common.finish(given.output, told, _bars(builds, loops, given.encoder))
+
+
+def _bars(builds: list[Build], loops: dict[int, float], encoder: str) -> list[Bar]:
+    dense, sparse, large, large_sparse = builds
+    least = LEAST_MPX_PER_CPU_S.get(encoder, LEAST_MPX_PER_CPU_S[""])
+    return [
+        Bar("large map: Mpx per CPU second", large.speed, least),
+        Bar("the loop's CPU seconds over the build's, stride 25", loops[25] / dense.cpu_s, LEAST_TIMES_THE_LOOP),
+        Bar("the same, stride 200", loops[200] / sparse.cpu_s, LEAST_TIMES_THE_LOOP),
+        Bar(
+            "large map: stride 25 over stride 200", large.cpu_s / large_sparse.cpu_s, MOST_TIMES_SPARSE, at_least=False
+        ),
+        Bar("large map: peak MB", large.peak_rss_mb, MOST_RSS_MB, at_least=False),
+    ]
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from geomatch.training.local.descriptor import load_descriptor_config, train_des
 from geomatch.training.local.detect_describe import load_detect_describe_config, train_detect_describe
 from geomatch.training.local.detector import load_detector_config, train_detector
 from geomatch.training.local.triplets import LOSSES
+from geomatch.weights import SUFFIX
 
 FOLDER = BENCH / "local"
 KEYPOINTS, DETECTED = 300, 1024
@@ -140,13 +141,14 @@ def repeated(file: Path, pairs: Pairs) -> Measured:
     return {"repeatability at 2 px": float(np.mean(shares)), "cells of 16 px": float(np.mean(covered))}
 
 
-SHORT = ("data.batch=8", "trainer.max_epochs=15", "validation.every_epochs=5", "validation.crops=20")
+PATCHES = ("trainer.max_epochs=30", "validation.every_epochs=10")  # 600 steps
+DENSE = ("trainer.max_epochs=40", "validation.every_epochs=20")  # 1000
 LAMBDAS = (0.0, 0.2, 0.4, 0.8, 1.2)
 TABLES = {
     "losses": Table(
         "LTFormer by loss (Table III of Zhang et al.)",
         "descriptor/ltformer.yaml",
-        SHORT,
+        PATCHES,
         {name: (f"loss={name}",) for name in LOSSES},
         load_descriptor_config,
         train_descriptor,
@@ -155,7 +157,7 @@ TABLES = {
     "losses of hardnet": Table(
         "The same losses on HardNet's trunk, which learns faster",
         "descriptor/hardnet.yaml",
-        ("data.batch=16", "trainer.max_epochs=10", "validation.every_epochs=5", "validation.crops=20"),
+        ("data.batch=16", "trainer.max_epochs=20", "validation.every_epochs=10"),
         {name: (f"loss={name}",) for name in LOSSES},
         load_descriptor_config,
         train_descriptor,
@@ -164,7 +166,7 @@ TABLES = {
     "dimensions": Table(
         "LTFormer by dimensions (Table IV)",
         "descriptor/ltformer.yaml",
-        SHORT,
+        PATCHES,
         {str(size): (f"net.shape.vector={size}",) for size in (64, 128, 256)},
         load_descriptor_config,
         train_descriptor,
@@ -173,7 +175,7 @@ TABLES = {
     "patches": Table(
         "LTFormer by what a patch shows (Table II)",
         "descriptor/ltformer.yaml",
-        SHORT,
+        PATCHES,
         {f"{size} px": (f"net.side_px={size}",) for size in (64, 128, 192)},
         load_descriptor_config,
         train_descriptor,
@@ -195,7 +197,7 @@ TABLES = {
     "d2": Table(
         "D2-Net by the weight of self-supervision (Tables I-III and Figure 3 of Mei et al.)",
         "detect-describe/d2.yaml",
-        (),
+        DENSE,
         {f"{value:g}": (f"self_supervision={value}",) for value in LAMBDAS},
         load_detect_describe_config,
         train_detect_describe,
@@ -205,7 +207,7 @@ TABLES = {
     "r2d2": Table(
         "R2D2 by the weight of self-supervision",
         "detect-describe/r2d2.yaml",
-        (),
+        DENSE,
         {f"{value:g}": (f"self_supervision={value}",) for value in LAMBDAS},
         load_detect_describe_config,
         train_detect_describe,
@@ -215,9 +217,9 @@ TABLES = {
     "detector": Table(
         "Parts of the detector (Tables 1 and 2 of Li et al.)",
         "detector/keypoints.yaml",
-        ("trainer.max_epochs=4",),
+        ("trainer.max_epochs=10", "validation.every_epochs=5"),
         {
-            "as shipped, 200 steps": (),
+            "as shipped": (),
             "shared stems": ("net.own_stems=false",),
             "full resolution alone": ("net.weights=[1.0,0.0,0.0]",),
             "quarter resolution alone": ("net.weights=[0.0,0.0,1.0]",),
@@ -242,8 +244,9 @@ def measured(name: str, row: str, pairs: Pairs, count: int) -> Measured:
     folder = FOLDER / hashlib.sha256(repr(config).encode()).hexdigest()[:10]
     done = folder / f"measured-{count}.json"
     if not done.is_file():
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        done.write_text(json.dumps(table.measure(table.train(config, folder), pairs)))
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = next(folder.glob(f"*{SUFFIX}"), None) or table.train(config, folder)
+        done.write_text(json.dumps(table.measure(trained, pairs)))
     found: Measured = json.loads(done.read_text())
     print(f"{name}, {row}: {found}", flush=True)
     return found

@@ -20,6 +20,7 @@ from geomatch.raster import Patch, Raster
 
 FIT_SIZE_PX = 1024
 COLOR_BANDS = 3
+_LOOKED_UP = (np.dtype(np.uint8), np.dtype(np.uint16))  # kinds of so few values that a table of all is quicker
 
 # 99th percentile over median. One-look speckle alone gives 6.6 in power and 2.6 in amplitude; where the brightest
 # hundredth is 13 to 16 dB above the middle, as in a city, it is 20 to 40 in power and 4.5 to 6.3 in amplitude.
@@ -94,7 +95,8 @@ class OpticalStretch:
         Args:
             patch: read with ``bands`` of this stretch.
         """
-        return np.asarray(np.where(patch.valid, self._stretched(patch), 0), dtype=np.float32)
+        planes = np.asarray(self._stretched(patch), dtype=np.float32)
+        return planes if patch.valid.all() else planes * patch.valid
 
     def rgb(self, patch: Patch) -> NDArray[np.uint8]:
         """The stretched bands as a picture: [H x W x 3]; grey unless there are three bands, invalid pixels black."""
@@ -124,11 +126,21 @@ class OpticalStretch:
         return cls(bands, low, high)
 
     def _stretched(self, patch: Patch) -> NDArray[Any]:
+        """The bands in [0, 1], whatever the invalid pixels of them come to."""
         _check_bands(patch, self.bands)
-        dtype = np.result_type(patch.data.dtype, np.float32)
+        kind = patch.data.dtype
+        if kind not in _LOOKED_UP or patch.valid.size < np.iinfo(kind).max:
+            low = np.array(self.low, dtype=np.result_type(kind, np.float32))[:, None, None]
+            return self._unit(np.where(patch.valid, patch.data, low))
+        every = np.arange(np.iinfo(kind).max + 1, dtype=kind)
+        tables = self._unit(np.broadcast_to(every, (len(self.bands), 1, len(every))))
+        return np.stack([_looked_up(table[0], band) for table, band in zip(tables, patch.data, strict=True)])
+
+    def _unit(self, data: NDArray[Any]) -> NDArray[Any]:
+        """Values [B x H x W] in [0, 1]."""
+        dtype = np.result_type(data.dtype, np.float32)
         low = np.array(self.low, dtype=dtype)[:, None, None]
         span = np.array(self.high, dtype=dtype)[:, None, None] - low
-        data = np.where(patch.valid, patch.data, low)
         unit = np.clip((data - low) / np.where(span > 0, span, 1), 0, 1)
         return np.asarray(np.where(span > 0, unit, dtype.type(0.5)))
 
@@ -308,6 +320,11 @@ def _valid_values(raster: Raster, bands: tuple[int, ...]) -> NDArray[Any]:
 def _check_bands(patch: Patch, bands: tuple[int, ...]) -> None:
     if len(patch.data) != len(bands):
         raise UsageError(f"a patch of {len(patch.data)} bands where bands {list(bands)} are needed")
+
+
+def _looked_up(table: NDArray[np.float32], band: NDArray[Any]) -> NDArray[np.float32]:
+    """The table's value for each of a band's; OpenCV, eight times as fast, has it for bytes alone."""
+    return np.asarray(cv2.LUT(band, table) if band.dtype == np.uint8 else table.take(band), np.float32)
 
 
 def _as_float(data: NDArray[Any]) -> NDArray[Any]:

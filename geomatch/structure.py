@@ -32,6 +32,7 @@ MIN_VALID = 0.5  # share of a cell's gradients that must be known
 MEND_PX = 2  # holes are mended where at least half of the pixels this near are known
 
 _GRADIENT_REACH_PX = 5  # radius of the smoothing and Sobel kernels together
+_STRIP_ROWS = 32
 _TINY = 1e-6  # keeps constant images at zero instead of dividing zero by zero
 
 
@@ -108,10 +109,13 @@ def _harmonics(image: NDArray[np.float32]) -> NDArray[np.float32]:
     gx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
     gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
     out = np.empty((CHANNELS, *image.shape), np.float32)
-    np.sqrt(gx * gx + gy * gy, out=out[0])  # OpenCV's magnitude varies in the last bit with where arrays lie in memory
-    per = 1 / np.maximum(out[0], np.float32(1e-12))
-    np.multiply(gx * gx - gy * gy, per, out=out[1])
-    np.multiply(np.float32(2) * gx * gy, per, out=out[2])
+    for top in range(0, len(image), _STRIP_ROWS):  # a few rows at a time, which stay in the cache
+        strip = slice(top, top + _STRIP_ROWS)
+        x, y, magnitude = gx[strip], gy[strip], out[0, strip]
+        np.sqrt(x * x + y * y, out=magnitude)  # OpenCV's varies in the last bit with where arrays lie in memory
+        per = 1 / np.maximum(magnitude, np.float32(1e-12))
+        np.multiply(x * x - y * y, per, out=out[1, strip])
+        np.multiply(np.float32(2) * x * y, per, out=out[2, strip])
     return out
 
 

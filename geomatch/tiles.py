@@ -116,14 +116,20 @@ def tile_vectors(
         return pooled.reshape(len(row_starts), pools, len(col_starts), pools).transpose(0, 2, 1, 3)
 
     share = pool(dense.valid.astype(np.float32))
-    counts = (share >= MIN_POOL_VALID)[:, :, None]
-    pooled = np.stack([pool(plane) for plane in dense.values], axis=2) / np.maximum(share, _TINY)[:, :, None]
-    pooled *= counts
-    mean = pooled.sum(axis=(3, 4), keepdims=True) / np.maximum(counts.sum(axis=(3, 4), keepdims=True), 1)
-    vectors = ((pooled - mean) * counts).reshape(len(row_starts), len(col_starts), channels * pools * pools)
-    length = np.linalg.norm(vectors, axis=2, keepdims=True)
+    counts = np.asarray(share >= MIN_POOL_VALID, np.float32)[:, :, None]
+    pooled = np.empty((len(row_starts), len(col_starts), channels, pools, pools), np.float32)
+    for channel, plane in enumerate(dense.values):
+        pooled[:, :, channel] = pool(plane)
+    weight = counts / np.maximum(share, _TINY)[:, :, None]
+    known = np.maximum(counts.sum(axis=(3, 4), keepdims=True), 1)
+    pooled *= weight
+    pooled -= pooled.sum(axis=(3, 4), keepdims=True) / known
+    if not counts.all():
+        pooled *= counts
+    vectors = pooled.reshape(len(row_starts), len(col_starts), channels * pools * pools)
+    length = np.sqrt(np.einsum("rkd,rkd->rk", vectors, vectors))[..., None]
     vectors /= np.maximum(length, _TINY)
-    return TileVectors(vectors.astype(np.float32), share.mean(axis=(2, 3), dtype=np.float32))
+    return TileVectors(vectors, share.mean(axis=(2, 3), dtype=np.float32))
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, check_even
 from geomatch.images import OpticalStretch
-from geomatch.raster import Raster
+from geomatch.raster import Patch, Raster
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid
 
@@ -93,21 +93,27 @@ class BuildJob:
         cell = self.encoder.cell_px
         return -(-self.window.height // cell), -(-self.window.width // cell)
 
-    def encode(self, block: Window) -> Encoded:
-        """Features of a block of the window, computed with a margin so that they do not depend on the blocking."""
-        halo, cell = self.encoder.halo_px, self.encoder.cell_px
+    def read(self, block: Window) -> tuple[Window, Patch]:
+        """A block of the window, and its pixels with a margin, so that its features do not depend on the blocking."""
+        halo = self.encoder.halo_px
         left, top = min(halo, block.col0), min(halo, block.row0)
         right = min(halo, self.window.width - block.col0 - block.width)
         bottom = min(halo, self.window.height - block.row0 - block.height)
-        patch = self.raster.read(
+        return block, self.raster.read(
             self.window.col0 + block.col0 - left,
             self.window.row0 + block.row0 - top,
             block.width + left + right,
             block.height + top + bottom,
             bands=self.stretch.bands,
         )
+
+    def encode(self, seen: tuple[Window, Patch]) -> Encoded:
+        """Features of a block that was read."""
+        block, patch = seen
+        halo, cell = self.encoder.halo_px, self.encoder.cell_px
+        left, top = min(halo, block.col0) // cell, min(halo, block.row0) // cell
         dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical")
-        dense = dense.crop(left // cell, top // cell, -(-block.width // cell), -(-block.height // cell))
+        dense = dense.crop(left, top, -(-block.width // cell), -(-block.height // cell))
         values = np.where(dense.valid, np.rint(dense.values * 127), NO_FEATURE).astype(np.int8)
         return Encoded(values, float(np.square(dense.values).sum(dtype=np.float64)), int(dense.valid.sum()))
 

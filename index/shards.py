@@ -29,7 +29,7 @@ from geomatch.vectors import read_part
 
 from .job import BuildJob, Encoded, reader_of
 from .plan import BuildOptions, blocks
-from .vectors import TilePart, Tiles, kept_of, tile_blocks, tile_parts
+from .vectors import TilePart, Tiles, kept_of, tile_block, tile_parts
 
 PARTS = 16  # of ``tile_parts`` that a shard of vectors holds
 TRAINED = "trained.faiss"
@@ -99,7 +99,7 @@ def make_features(recipe: Recipe, number: int) -> int:
         recipe.check()
         job = _job(recipe)
         with one_thread():
-            made = job.encode(list(blocks(job.window))[number])
+            made = job.encode(job.read(list(blocks(job.window))[number]))
         with published(file) as part, part.open("wb") as out:
             np.savez(out, values=made.values, energy=made.energy, known=made.known)
     return number
@@ -119,9 +119,9 @@ def make_vectors(recipe: Recipe, features: str, number: int) -> int:
         index = read_part(Path(recipe.folder) / TRAINED)
         parts = shard_of(tile_parts(job.tiles, job.encoder.channels), number)
         with one_thread(), open_raster(features) as raster:
-            given = (job.tiles, job.cells, job.encoder.cell_px, job.encoder.channels)
-            made = tile_blocks(reader_of(raster), *given, parts=parts)
-            found = [kept_of(block, index, job.options.min_valid) for block in made]
+            given = (job.tiles, job.cells, job.encoder.cell_px)
+            read, least = reader_of(raster), job.options.min_valid
+            found = [kept_of(tile_block(read, part, *given), index, least) for part in parts]
         with published(file) as part, part.open("wb") as out:
             columns: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in found]) for name in _COLUMNS}
             counts = np.array([[one.done, len(one.cols)] for one in found])

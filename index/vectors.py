@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,35 +96,32 @@ def tile_parts(tiles: TileGrid, channels: int) -> list[TilePart]:
     return made
 
 
-def tile_blocks(
-    read: ReadCells,
-    tiles: TileGrid,
-    cells: tuple[int, int],
-    cell_px: int,
-    channels: int,
-    *,
-    parts: Sequence[TilePart] | None = None,
-) -> Iterator[TileBlock]:
-    """Vectors of tiles, part by part.
+def tile_block(read: ReadCells, part: TilePart, tiles: TileGrid, cells: tuple[int, int], cell_px: int) -> TileBlock:
+    """Vectors of the tiles of a part.
 
     Args:
         read: gives features.
+        part: of ``tile_parts``.
         tiles: the grid.
         cells: rows and columns of features that there are.
         cell_px: side of a cell.
-        channels: features per cell.
-        parts: of ``tile_parts``, default all.
     """
-    size = tiles.size_px
-    for part in tile_parts(tiles, channels) if parts is None else parts:
-        (top, bottom), (left, right) = (
-            (int(starts[0]) // cell_px, min(limit, -(-(int(starts[-1]) + size) // cell_px) + 1))
-            for starts, limit in zip((part.row_starts, part.col_starts), cells, strict=True)
-        )
-        dense = read(left, top, right - left, bottom - top)
-        at = (part.col_starts - left * cell_px, part.row_starts - top * cell_px)
-        found = tile_vectors(dense, *at, size, cell_px)
-        yield TileBlock(part.done, len(tiles), part.col_starts, part.row_starts, found)
+    (top, bottom), (left, right) = (
+        (int(starts[0]) // cell_px, min(limit, -(-(int(starts[-1]) + tiles.size_px) // cell_px) + 1))
+        for starts, limit in zip((part.row_starts, part.col_starts), cells, strict=True)
+    )
+    dense = read(left, top, right - left, bottom - top)
+    at = (part.col_starts - left * cell_px, part.row_starts - top * cell_px)
+    found = tile_vectors(dense, *at, tiles.size_px, cell_px)
+    return TileBlock(part.done, len(tiles), part.col_starts, part.row_starts, found)
+
+
+def tile_blocks(
+    read: ReadCells, tiles: TileGrid, cells: tuple[int, int], cell_px: int, channels: int
+) -> Iterator[TileBlock]:
+    """Vectors of all tiles, part by part; arguments as of ``tile_block`` and ``tile_parts``."""
+    for part in tile_parts(tiles, channels):
+        yield tile_block(read, part, tiles, cells, cell_px)
 
 
 def _pieces(values: NDArray[np.int32], length: int) -> Iterator[NDArray[np.int32]]:

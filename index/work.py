@@ -13,10 +13,11 @@ from geomatch.extras import needs_extra
 from geomatch.files import writing
 from geomatch.raster import open_raster
 
+from .ahead import ahead
 from .job import BuildJob, Encoded, reader_of
 from .plan import blocks
 from .shards import PARTS, TRAINED, Recipe, make_features, make_vectors, read_features, read_vectors
-from .vectors import Tiles, kept_of, tile_blocks, tile_parts
+from .vectors import TilePart, Tiles, kept_of, tile_block, tile_parts
 
 if TYPE_CHECKING:
     import faiss
@@ -42,22 +43,26 @@ class Work(Protocol):
 
 
 class Here:
-    """In this process."""
+    """In this process: the map is read, encoded and written at the same time, a block each."""
 
     def __init__(self, job: BuildJob) -> None:
         self._job = job
 
     def features(self) -> Iterator[Encoded]:
         """As ``Work``."""
-        return map(self._job.encode, blocks(self._job.window))
+        return ahead(self._job.encode, ahead(self._job.read, blocks(self._job.window)))
 
     def vectors(self, features: Path, index: faiss.Index) -> Iterator[Tiles]:
         """As ``Work``."""
         job = self._job
         with open_raster(features) as raster:
-            given = (job.tiles, job.cells, job.encoder.cell_px, job.encoder.channels)
-            for block in tile_blocks(reader_of(raster), *given):
-                yield kept_of(block, index, job.options.min_valid)
+            given = (job.tiles, job.cells, job.encoder.cell_px)
+            read = reader_of(raster)
+
+            def make(part: TilePart) -> Tiles:
+                return kept_of(tile_block(read, part, *given), index, job.options.min_valid)
+
+            yield from ahead(make, tile_parts(job.tiles, job.encoder.channels))
 
 
 class Shared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def test_grey_is_the_mean_of_stretched_bands(dtype: str, tmp_path: Path) -> None
         expected += np.clip((band - low) / (high - low), 0, 1) / 3
     np.testing.assert_allclose(stretch.grey(patch), np.where(mask, expected, 0), atol=1e-6)
     assert stretch.grey(patch).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_values_that_are_looked_up_are_those_that_are_computed(dtype: str, tmp_path: Path) -> None:
+    data = np.random.default_rng(2).integers(0, np.iinfo(dtype).max, (3, 260, 270)).astype(dtype)
+    data[1] = 7  # a band without contrast
+    mask = np.ones((260, 270), bool)
+    mask[:, 40:90] = False
+    stretch, patch = fit(write_tiff(tmp_path / "a.tif", data, mask=mask))
+    as_floats = replace(patch, data=patch.data.astype(np.float32))
+    np.testing.assert_array_equal(stretch.bands_of(patch), stretch.bands_of(as_floats))
 
 
 def test_rgb_keeps_the_band_order_and_blacks_out_nodata(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class SmallConfig(Protocol):
 
 
 C = TypeVar("C", bound=SmallConfig)
+N = TypeVar("N", bound=nn.Module)
 
 
 class SmallTask(pl.LightningModule, Generic[C]):
@@ -81,6 +83,11 @@ class SmallTask(pl.LightningModule, Generic[C]):
         ends = epochs == self._config.trainer.max_epochs or self.trainer.should_stop
         if v.scene and (ends or not epochs % v.every_epochs):
             self.log(SCORE, self.validated())
+
+
+def at_rest(net: N) -> N:
+    """A copy of a network that is being trained, as matching uses it: in evaluation mode, on the processor."""
+    return copy.deepcopy(net).cpu().eval()
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ class Views:
     def in_second(self, points: Tensor) -> Tensor:
         """Pixels [N x 2] of the first where they lie in the second: [B x N x 2]."""
         ones = torch.ones_like(points[:, :1])
-        moved = torch.einsum("bij,nj->bni", torch.linalg.inv(self.to_first), torch.cat([points, ones], dim=1))
-        return moved[..., :2] / moved[..., 2:]
+        # A sum, no matrix product: mixed precision would round pixels to bfloat16, half a pixel of a hundred.
+        to_second = torch.linalg.inv(self.to_first.float())
+        moved = (to_second[:, None] * torch.cat([points, ones], dim=1)[:, None]).sum(dim=-1)
+        there: Tensor = moved[..., :2] / moved[..., 2:]
+        return there
 
     def seen(self, points: Tensor, there: Tensor) -> Tensor:
         """[B x N] which points [N x 2] are known and lie in the second view at ``there`` [B x N x 2]."""
@@ -59,9 +62,10 @@ def read(values: Tensor, points: Tensor, size_px: tuple[int, int]) -> Tensor:
 
     ``size_px``: width and height that the grid spans.
     """
-    scale = torch.tensor([2 / size_px[0], 2 / size_px[1]], device=points.device, dtype=points.dtype)
-    grid = (points * scale - 1)[:, None].to(values.dtype)
-    return functional.grid_sample(values, grid, padding_mode="border", align_corners=False)[:, :, 0].transpose(1, 2)
+    scale = torch.tensor([2 / size_px[0], 2 / size_px[1]], device=points.device)
+    grid = (points.float() * scale - 1)[:, None]
+    found = functional.grid_sample(values.float(), grid, padding_mode="border", align_corners=False)
+    return found[:, :, 0].transpose(1, 2)
 
 
 def lattice(features: Features, every: int = 1) -> Tensor:

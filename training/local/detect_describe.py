@@ -31,7 +31,7 @@ from geomatch.nets.shapes import D2Shape, R2D2Shape
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
 from ..optimizers import SmallOptimizerConfig
-from ..small import SmallJob, SmallTask
+from ..small import SmallJob, SmallTask, at_rest
 from ..streams import Batch
 from .dense import LOSSES, Views
 from .sources import CropConfig, held_out
@@ -155,10 +155,8 @@ class DetectDescribeTask(SmallTask[DetectDescribeConfig]):
         if self._held_out is None:
             scene = scene_named(self._config.data.scenes, v.scene)
             self._held_out = held_out(self._config.data, scene, v.crops, VALIDATION_SEED)
-        self.net.eval()
-        matcher = Keypointed(DetectDescribe(self.net), Rule(), most=v.keypoints)
+        matcher = Keypointed(DetectDescribe(at_rest(self.net)), Rule(), most=v.keypoints)
         right = [int(correct(matcher(one.sar, one.optical), one.to_optical).sum()) for one in self._held_out]
-        self.net.train()
         return float(np.mean(right))
 
 

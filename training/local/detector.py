@@ -31,7 +31,7 @@ from geomatch.nets.shapes import KeypointShape
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
 from ..optimizers import SmallOptimizerConfig
-from ..small import SmallJob, SmallTask
+from ..small import SmallJob, SmallTask, at_rest
 from ..streams import Batch
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
@@ -123,11 +123,12 @@ def warped_back(score: Tensor, to_optical: Tensor) -> tuple[Tensor, Tensor]:
         torch.arange(width, device=score.device) + 0.5, torch.arange(height, device=score.device) + 0.5, indexing="xy"
     )
     points = torch.stack([x, y, torch.ones_like(x)], dim=-1)
-    moved = torch.einsum("bij,hwj->bhwi", torch.linalg.inv(to_optical.float()), points)
+    # A sum, no matrix product: mixed precision would round pixels to bfloat16, half a pixel of a hundred.
+    moved = (torch.linalg.inv(to_optical.float())[:, None, None] * points[..., None, :]).sum(dim=-1)
     at = moved[..., :2] / moved[..., 2:]
     grid = torch.stack([2 * at[..., 0] / width - 1, 2 * at[..., 1] / height - 1], dim=-1)
     inside = (grid.abs() < 1).all(dim=-1)[:, None]
-    return functional.grid_sample(score, grid.to(score.dtype), padding_mode="border", align_corners=False), inside
+    return functional.grid_sample(score.float(), grid, padding_mode="border", align_corners=False), inside
 
 
 def contrast_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
@@ -198,13 +199,11 @@ class DetectorTask(SmallTask[DetectorConfig]):
         if self._held_out is None:
             scene = scene_named(self._config.data.scenes, v.scene)
             self._held_out = held_out(self._config.data, scene, v.crops, VALIDATION_SEED)
-        self.net.eval()
-        detect = KeypointDetector(self.net)
+        detect = KeypointDetector(at_rest(self.net))
         shares = []
         for one in self._held_out:
             ours, theirs = detect(one.sar, v.keypoints), detect(one.optical, v.keypoints)
             shares.append(repeatability(ours.xy_px, theirs.xy_px, one.to_optical, one.sar.size_px))
-        self.net.train()
         return float(np.mean(shares))
 
 

@@ -51,6 +51,18 @@ def test_points_lie_where_the_transform_says() -> None:
     assert seen.seen(points, seen.in_second(points)).tolist() == [[False, True], [True, True]]
 
 
+def test_mixed_precision_does_not_round_places() -> None:
+    points = torch.tensor([[1000.25, 727.75]])
+    half = views((0.125, 0.5))
+    read_at = torch.tensor([[[600.25, 3.5]]]).expand(2, -1, -1)
+    ramp = (torch.arange(1024) + 0.5).expand(2, 1, 8, -1)
+    with torch.autocast("cpu", torch.bfloat16):
+        there = half.in_second(points)
+        found = read(ramp.bfloat16(), read_at, (1024, 8))
+    torch.testing.assert_close(there, torch.tensor([[[1000.125, 727.25]]]).expand(2, -1, -1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.flatten(), torch.full((2,), 600.25), atol=2.0, rtol=0)  # as bfloat16 steps
+
+
 def test_values_are_read_at_the_middles_of_cells() -> None:
     features = grid(0)
     at = lattice(features)
