@@ -133,6 +133,19 @@ def test_overview_takes_the_nearest_pixels(profile: dict[str, Any], tmp_path: Pa
     np.testing.assert_array_equal(whole.data[0], data)
 
 
+@pytest.mark.parametrize("profile", [{}, {"tiled": True, "blockxsize": 256, "blockysize": 256}])
+def test_overview_decodes_no_more_than_it_is_told(profile: dict[str, Any], tmp_path: Path) -> None:
+    data = np.random.default_rng(0).integers(1, 255, (1, 2000, 3000)).astype("uint8")
+    with open_raster(write_tiff(tmp_path / "a.tif", data, **profile)) as raster:
+        whole, some = raster.overview(600), raster.overview(600, most_px=2_000_000)
+        np.testing.assert_array_equal(raster.overview(600, most_px=6_000_000).data, whole.data)
+    assert 0.25 < some.valid.mean() < 0.42
+    np.testing.assert_array_equal(some.data[:, some.valid], whole.data[:, some.valid])
+    rows, cols = np.nonzero(some.valid)
+    assert np.ptp(rows) > 300
+    assert np.ptp(cols) > 450
+
+
 def test_internal_overviews_are_used_and_external_ones_are_not(tmp_path: Path, gdal: Gdal) -> None:
     mask = np.ones((64, 96), bool)
     mask[:, 48:] = False
