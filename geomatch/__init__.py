@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from geomatch.errors import GeomatchError
     from geomatch.location import Evidence, Location
     from geomatch.locator import Locator
+    from geomatch.near import Near
     from geomatch.strips import StripOptions
     from geomatch.tile_index import TileIndex
 
-__all__ = ["Evidence", "GeomatchError", "Location", "Locator", "StripOptions", "TileIndex", "build_index"]
+__all__ = ["Evidence", "GeomatchError", "Location", "Locator", "Near", "StripOptions", "TileIndex", "build_index"]
 
 _HOMES = {
     "Evidence": "geomatch.location",
     "GeomatchError": "geomatch.errors",
     "Location": "geomatch.location",
     "Locator": "geomatch.locator",
+    "Near": "geomatch.near",
     "StripOptions": "geomatch.strips",
     "TileIndex": "geomatch.tile_index",
 }
@@ -102,6 +104,7 @@ def build_index(
         min_valid=min_valid,
         working_gsd_m=working_gsd_m,
         overwrite=overwrite,
+        scheduler=scheduler,
         **watched,
     )
     return index

@@ -115,7 +115,7 @@ class Answers:
         """The answer at the best place, if its signs are good enough; and along it, if the strip sways there."""
         sought = not self._strip.tolerance.known
         model = model_of(self._index.encoder.name)
-        confidence = probability(judged.signs, model, sought=sought)
+        confidence = min(probability(judged.signs, model, sought=sought), float(shares(judged.stand)[0]))
         status = status_of(confidence, model)
         name = crs_name(self._index.grid.crs)
         evidence = self._evidence(windows, judged, confidence)
@@ -181,7 +181,7 @@ class Answers:
         shown = judged.places.best(SHOWN_CANDIDATES)
         candidates = []
         among = shares(judged.stand)
-        present = min(1.0, confidence / float(among[0]))  # that one of the places is right
+        present = confidence / float(among[0])  # that one of the places is right
         probabilities = present * among
         for corner, score, probability_there in zip(shown.corners_px, shown.scores, probabilities, strict=False):
             grid = self._grid(corner)

@@ -34,6 +34,7 @@ from geomatch.matching.cli import matching, register
 if TYPE_CHECKING:
     from geomatch.location import Location
     from geomatch.locator import Locator
+    from geomatch.near import Near
     from geomatch.pictures import Pictures
     from geomatch.sampling import WindowOptions
     from geomatch.strips import StripOptions
@@ -143,6 +144,13 @@ def locate(
             " them; a folder for .points of several strips."
         ),
     ] = None,
+    near: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LON,LAT,RADIUS",
+            help="Look for the strips' middles within so many metres of a place, and nowhere else.",
+        ),
+    ] = None,
     exhaustive: ExhaustiveFlag = False,
     backend: BackendOption = defaults.BACKEND,
     verbose: Verbose = 0,
@@ -154,6 +162,7 @@ def locate(
     taken as north up at the map's resolution unless --gsd and --heading say otherwise. With a tolerance, headings and
     scales within it are tried; with --heading unknown all headings are, which takes longer.
     """
+    from geomatch.near import Near
     from geomatch.outputs import check_locations_path, feature_collection, write_locations
     from geomatch.pictures import Pictures
     from geomatch.strips import StripOptions
@@ -164,7 +173,7 @@ def locate(
     options = StripOptions(gsd, heading_deg, kind.value, bands, heading_tolerance, gsd_tolerance, mirrored)
     if output is not None:
         check_locations_path(output)
-    locator = _open(index, map_path, exhaustive, backend)
+    locator = _open(index, map_path, exhaustive, backend, None if near is None else Near.parse(near))
     pictures = Pictures(locator, options, strips, overlay=overlay, warp=warp, gcps=gcps)
     answers: list[tuple[str, Location]] = []
     failures: list[GeomatchError] = []
@@ -201,11 +210,11 @@ def _heading(text: str) -> float | Literal["unknown"]:
         raise UsageError(f"{text!r} is no heading", where="--heading", hint=hint) from None
 
 
-def _open(index: Path, map_path: Path | None, exhaustive: bool, backend: str) -> Locator:
+def _open(index: Path, map_path: Path | None, exhaustive: bool, backend: str, near: Near | None = None) -> Locator:
     """The locator of an index; says when there is no map beside it."""
     from geomatch.locator import Locator
 
-    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive, backend=backend)
+    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive, near=near, backend=backend)
     if locator.pixels is None:
         log.warning(
             "%s: its map is gone or has changed, answers stand at the accuracy of a cell; say where it is with --map",

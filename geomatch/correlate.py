@@ -72,7 +72,13 @@ class Field:
 
     def whole(self) -> Dense:
         """All features as float32."""
-        return Dense(self.values * self.valid.astype(np.float32) * QUANTUM, self.valid)
+        return self.part(np.zeros(2, np.int64), np.array(self.valid.shape[::-1]))
+
+    def part(self, first: NDArray[np.int64], beyond: NDArray[np.int64]) -> Dense:
+        """Features as float32, from one column and row [2] to before another."""
+        (col0, row0), (col1, row1) = first.tolist(), beyond.tolist()
+        valid = self.valid[row0:row1, col0:col1]
+        return Dense(self.values[:, row0:row1, col0:col1] * valid.astype(np.float32) * QUANTUM, valid)
 
     def patches(
         self, cols: NDArray[np.int64], rows: NDArray[np.int64], width: int, height: int

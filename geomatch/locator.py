@@ -20,6 +20,7 @@ from geomatch.fusion import DISTINCT_CELLS, NOWHERE, Poses
 from geomatch.gdal import set_block_cache
 from geomatch.hypotheses import Hypothesis
 from geomatch.location import Location
+from geomatch.near import Near
 from geomatch.posterior import standings
 from geomatch.query import Query
 from geomatch.refine import CHANCE_PEAK, CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
@@ -32,6 +33,8 @@ from geomatch.tile_index import TileIndex
 
 RETRIEVED_TILES = 600
 CONTENDERS = 32
+LEVEL = 0.95  # of the best place's score: a place that has it is looked at even if another is certain, as of a map that
+# shows a place twice
 BLOCK_CACHE = 256 << 20  # bytes of the map's decoded blocks; a block of a JPEG GeoTIFF costs as much as a correlation
 
 
@@ -100,6 +103,7 @@ class Locator:
         *,
         map_path: str | os.PathLike[str] | None = None,
         exhaustive: bool = False,
+        near: Near | None = None,
         backend: str = defaults.BACKEND,
     ) -> Locator:
         """Open an index, and the map that it was built from where that is still there.
@@ -108,24 +112,30 @@ class Locator:
             index: the directory.
             map_path: where the map is now, if it was moved; then it must be there.
             exhaustive: correlate with the whole map.
+            near: where the middles of all strips lie; no place outside is looked at.
             backend: what runs the network of the index's encoder.
 
         Raises:
             IndexFormatError: the index cannot be used.
             InputError: ``map_path`` is not the index's map.
+            UsageError: ``near`` does not touch the map.
         """
         set_block_cache(BLOCK_CACHE)
         opened = TileIndex.open(index, backend)
+        notes = []
+        if near is not None:
+            opened = opened.near(near)
+            notes.append(f"no place farther than {near} was looked at")
         source = opened.manifest.source
         try:
             raster = opened.open_map(map_path)
         except InputError as error:
             if map_path is not None:
                 raise
-            note = f"{error.what} ({error.where}); the answer stands at the accuracy of a cell"
-            return cls(opened, None, notes=(note,), exhaustive=exhaustive)
+            notes.append(f"{error.what} ({error.where}); the answer stands at the accuracy of a cell")
+            return cls(opened, None, notes=tuple(notes), exhaustive=exhaustive)
         pixels = MapPixels(raster, (source.col0, source.row0), opened.manifest.stretch)
-        return cls(opened, pixels, exhaustive=exhaustive)
+        return cls(opened, pixels, notes=tuple(notes), exhaustive=exhaustive)
 
     def locate(self, strip: str | os.PathLike[str], options: StripOptions | None = None) -> Location:
         """Find where a SAR strip was taken.
@@ -208,9 +218,10 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> tuple[Poses, NDArray[
         return found, found.scores, None
     contested = int((found.scores * CONTESTED >= found.scores[0]).sum())
     looks: list[Refined] = []
-    for corner in found.corners_px[: min(CONTENDERS, contested)]:
+    level = int((found.scores >= LEVEL * found.scores[0]).sum())
+    for number, corner in enumerate(found.corners_px[: min(CONTENDERS, contested)]):
         looks.append(refiner.at(corner))
-        if looks[-1].certain:
+        if looks[-1].certain and number + 1 >= level:
             break
     peaks = np.full(len(found), CHANCE_PEAK / np.sqrt(refiner.cells))
     peaks[: len(looks)] = [look.peak for look in looks]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from geomatch import fusion
 from geomatch.correlate import template
-from geomatch.fusion import Poses, Window
+from geomatch.fusion import NOWHERE, Poses, Window
 from geomatch.strips import Strip
 from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
@@ -86,7 +86,10 @@ class Query:
     def retrieve(self, tiles: int) -> Poses:
         """Poses that the tiles nearest to its windows' vectors speak for, best first; so many tiles of all windows."""
         count = max(tiles // MIN_SHARE, tiles // len(self.windows))
-        hits = self.index.search(self.vectors, count)
+        reach_px = float(np.hypot(*self.strip.middle_px)) + self.index.manifest.tiles.size_px
+        hits = self.index.search(self.vectors, count, reach_px)
+        if not hits.tiles.size:
+            return NOWHERE
         offsets_px = np.array([window.cell for window in self.windows]) * self.index.encoder.cell_px
         return fusion.vote(hits, offsets_px, self.index.manifest.tiles.stride_px)
 
@@ -99,10 +102,26 @@ class Query:
         return self._verified(Poses((center_px - self.strip.middle_px)[None], np.ones(1)), _NEARBY_PX).best(1)
 
     def scan(self) -> Poses:
-        """Poses by correlation with the whole map."""
-        field = self.index.features
-        return fusion.scan(self.windows, field.whole(), field.rms, cell_px=self.index.encoder.cell_px)
+        """Poses by correlation with the whole map, or with as much of it as the index's circle lets the strip cover."""
+        field, cell = self.index.features, self.index.encoder.cell_px
+        limit = np.array(field.valid.shape[::-1])
+        first, beyond = np.zeros(2, np.int64), limit
+        if self.index.disc is not None:
+            reach = self.index.disc.radius_px + self.strip.middle_px
+            first, beyond = (
+                np.clip(np.floor(edge / cell).astype(np.int64) + more, 0, limit)
+                for edge, more in ((self.index.disc.center_px - reach, -1), (self.index.disc.center_px + reach, 2))
+            )
+        found = fusion.scan(self.windows, field.part(first, beyond), field.rms, cell_px=cell)
+        return self._allowed(Poses(found.corners_px + first * cell, found.scores))
 
     def _verified(self, poses: Poses, bin_px: int) -> Poses:
         cell = self.index.encoder.cell_px
-        return fusion.verify(poses, self.windows, self.index.features, bin_px=bin_px, cell_px=cell)
+        return self._allowed(fusion.verify(poses, self.windows, self.index.features, bin_px=bin_px, cell_px=cell))
+
+    def _allowed(self, poses: Poses) -> Poses:
+        """Those at which the strip's middle lies in the index's circle."""
+        if self.index.disc is None:
+            return poses
+        inside = self.index.disc.holds(poses.corners_px + self.strip.middle_px)
+        return Poses(poses.corners_px[inside], poses.scores[inside])

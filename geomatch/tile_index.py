@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from geomatch.errors import GeomatchError, IndexFormatError, InputError
 from geomatch.files import sha256_of
 from geomatch.geo import Grid
 from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest
+from geomatch.near import Disc, Near
 from geomatch.raster import Raster, open_raster
 from geomatch.vectors import Vectors, read_part
 
@@ -57,7 +59,10 @@ class TileIndex:
         path: the directory.
         manifest: what it says about itself.
         encoder: what made its features, and must make a query's.
+        disc: the circle that the middles of strips lie in, pixels of the map; None where they may lie anywhere.
     """
+
+    disc: Disc | None = None
 
     def __init__(self, path: Path, manifest: Manifest, encoder: Encoder) -> None:
         self.path = path
@@ -119,14 +124,32 @@ class TileIndex:
         corner: NDArray[np.int32] = self._corners[tile]
         return corner
 
-    def search(self, vectors: NDArray[np.float32], k: int) -> Hits:
+    def near(self, near: Near) -> TileIndex:
+        """This index for strips that lie within a circle.
+
+        Raises:
+            UsageError: the circle does not touch the map.
+        """
+        made = copy(self)
+        made.disc = near.on(self.grid)
+        return made
+
+    def search(self, vectors: NDArray[np.float32], k: int, reach_px: float = 0.0) -> Hits:
         """The ``k`` tiles nearest to each vector.
 
         Args:
             vectors: [Q x D] pooled features as ``geomatch.tiles`` makes them.
             k: how many.
+            reach_px: how far outside the circle, where there is one, the middles of tiles may lie.
         """
-        scores, ids = self.vectors.search(vectors, min(k, len(self)))
+        among = None
+        if self.disc is not None:
+            middles = self._corners + self.manifest.tiles.size_px / 2
+            among = np.nonzero(self.disc.holds(middles, reach_px))[0]
+            if not len(among):
+                nothing = (len(vectors), 0)
+                return Hits(np.empty(nothing, np.float32), np.empty((*nothing, 2), np.int32), np.empty(nothing, int))
+        scores, ids = self.vectors.search(vectors, min(k, len(self)), among)
         return Hits(scores, self._corners[ids], ids)
 
     @cached_property

@@ -15,6 +15,7 @@ from geomatch.threads import one_thread
 if TYPE_CHECKING:
     import faiss
 
+DECODED = 1 << 14  # vectors at a time
 RERANKED = 4  # coded vectors looked at again per tile asked for; benchmarks/search.py
 
 
@@ -33,9 +34,20 @@ class Vectors:
         """Number of vectors."""
         return int(self._first[-1])
 
-    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and numbers of the ``k`` nearest, best first: [Q x D] -> [Q x k], [Q x k]; -inf and 0 beyond them."""
+    def search(
+        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and numbers of the ``k`` nearest, best first: [Q x D] -> [Q x k], [Q x k]; -inf and 0 beyond them.
+
+        Args:
+            queries: [Q x D].
+            k: how many.
+            among: [N] numbers of those that are looked at, one at least; default all. They are decoded and compared
+                one by one, since FAISS's fast-scan codes cannot be searched in part, so that only they cost time.
+        """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if among is not None:
+            return self._among(queries, min(k, len(among)), among)
         with one_thread():
             found = [part.search(queries, min(k, part.ntotal)) for part in self._parts]
         scores = np.concatenate([np.where(ids >= 0, scores, -np.inf) for scores, ids in found], axis=1)
@@ -45,6 +57,21 @@ class Vectors:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         scores, ids = (np.take_along_axis(values, best, axis=1) for values in (scores, ids))
         return scores.astype(np.float32), np.where(np.isfinite(scores), ids, 0)
+
+    def _among(
+        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        import faiss
+
+        asked = self.searched(queries)
+        heap = faiss.ResultHeap(len(asked), k, keep_max=True)
+        with one_thread():
+            for first in range(0, len(among), DECODED):
+                part = among[first : first + DECODED]
+                scores, at = faiss.knn(asked, self.stored(part), min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
+                heap.add_result(scores, part[at])
+            heap.finalize()
+        return heap.D, heap.I
 
     def searched(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors [Q x P] as they are compared, after the transforms of the search: [Q x D]."""

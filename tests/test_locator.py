@@ -20,6 +20,7 @@ from towns import (
     Town,
     corners,
     moved,
+    off_px,
     optical,
     pixel_centres,
     radar_at,
@@ -30,7 +31,6 @@ from towns import (
 from geomatch.errors import IndexFormatError, InputError
 from geomatch.index.build import build_index
 from geomatch.index.plan import BuildOptions
-from geomatch.location import Location
 from geomatch.locator import Locator
 from geomatch.refine import Refined, Refiner
 from geomatch.strips import StripOptions
@@ -59,15 +59,6 @@ GEOREFERENCES = {
     "feet": ("EPSG:2229", Affine(1.5, 0, 6_480_000, 0, -1.5, 1_840_000)),
     "columns for rows": (UTM33, PLACE @ Affine(0, 1, 0, 1, 0, 0)),
 }
-
-
-def off_px(location: Location, town: Town, truth: Affine, size: tuple[int, int]) -> float:
-    """Largest error of the strip's corners and centre, pixels of the map."""
-    assert location.transform is not None
-    points = np.vstack([corners(*size), [np.array(size) / 2]])
-    found = moved(Affine(*location.transform), points)
-    error = moved(~town.transform, found) - moved(~town.transform, moved(truth, points))
-    return float(np.hypot(*error.T).max())
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from drawing import write_tiff
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from geomatch.location import Location
 from geomatch.simulation import make_city, render_optical
 
 UTM33 = "EPSG:32633"
@@ -96,3 +97,12 @@ def write_town(path: Path, bands: NDArray[np.uint8], transform: Affine = PLACE, 
     """Write a map of these bands."""
     options: dict[str, Any] = {"photometric": "RGB", "tiled": True, "blockxsize": 256, "blockysize": 256} | more
     return Town(bands, write_tiff(path, bands, transform=transform, crs=crs, **options), transform, crs)
+
+
+def off_px(location: Location, town: Town, truth: Affine, size: tuple[int, int]) -> float:
+    """Largest error of the strip's corners and centre, pixels of the map."""
+    assert location.transform is not None
+    points = np.vstack([corners(*size), [np.array(size) / 2]])
+    found = moved(Affine(*location.transform), points)
+    error = moved(~town.transform, found) - moved(~town.transform, moved(truth, points))
+    return float(np.hypot(*error.T).max())

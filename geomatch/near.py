@@ -1,0 +1,84 @@
+"""Where a strip is known to be, roughly: a circle on the ground, outside of which no place is looked at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geomatch.errors import InputError, UsageError
+from geomatch.geo import CRS84, Grid, ground_resolution_m, transform_points
+
+HINT = "say --near LON,LAT,RADIUS in degrees and metres, like 11.57,48.14,2000"
+_CRUMB_M = 1e-3  # below it a circle is a point
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A circle on a map's pixel grid.
+
+    Attributes:
+        center_px: [2] column and row.
+        radius_px: in pixels, whose sides are taken to be equal on the ground.
+    """
+
+    center_px: NDArray[np.float64]
+    radius_px: float
+
+    def holds(self, points_px: ArrayLike, reach_px: float = 0.0) -> NDArray[np.bool_]:
+        """Which points [N x 2] lie in it, or no farther than ``reach_px`` outside: [N]."""
+        away = np.linalg.norm(np.asarray(points_px, np.float64) - self.center_px, axis=-1)
+        return np.asarray(away <= self.radius_px + reach_px)
+
+
+@dataclass(frozen=True)
+class Near:
+    """A circle on the ground.
+
+    Attributes:
+        lon, lat: of its centre, degrees, WGS 84.
+        radius_m: metres.
+
+    Raises:
+        UsageError: no such place, or no radius.
+    """
+
+    lon: float
+    lat: float
+    radius_m: float
+
+    def __post_init__(self) -> None:
+        if not (abs(self.lon) <= 180 and abs(self.lat) <= 90):
+            raise UsageError(f"{self.lon:g}, {self.lat:g} is no longitude and latitude", where="--near", hint=HINT)
+        if not _CRUMB_M <= self.radius_m < math.inf:
+            raise UsageError(f"{self.radius_m:g} m is no radius", where="--near", hint=HINT)
+
+    @classmethod
+    def parse(cls, text: str) -> Near:
+        """Of "LON,LAT,RADIUS"; raises UsageError where it is none."""
+        try:
+            lon, lat, radius_m = (float(part) for part in text.split(","))
+        except ValueError:
+            raise UsageError(f"{text!r} is no circle", where="--near", hint=HINT) from None
+        return cls(lon, lat, radius_m)
+
+    def on(self, grid: Grid) -> Disc:
+        """The circle on a map.
+
+        Raises:
+            UsageError: it does not touch the map.
+        """
+        try:
+            center = grid.to_pixel(transform_points([self.lon, self.lat], CRS84, grid.crs))
+            disc = Disc(center, self.radius_m / ground_resolution_m(grid, center))
+        except InputError:  # outside of what the map's projection can show
+            disc = Disc(np.full(2, np.inf), 0.0)
+        if not disc.holds(np.clip(disc.center_px, 0, 2 * grid.center_px)):
+            what = f"within {self.radius_m:g} m of {self.lon:g}, {self.lat:g} there is nothing of the map"
+            raise UsageError(what, where="--near", hint="geomatch index info prints the longitudes and latitudes of it")
+        return disc
+
+    def __str__(self) -> str:
+        return f"{self.radius_m:g} m of {self.lon:g}, {self.lat:g}"

@@ -1,0 +1,142 @@
+"""A circle on the ground against geodesics, and a map that shows one place twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from affine import Affine
+from programs import geomatch
+from pyproj import Geod, Transformer
+from towns import UTM33, Town, off_px, optical, view, write_town
+
+from geomatch.errors import UsageError
+from geomatch.geo import Grid, as_crs
+from geomatch.index.build import build_index
+from geomatch.locator import Locator
+from geomatch.near import Near
+from geomatch.strips import StripOptions
+from geomatch.vectors import Vectors
+
+SIDE = 768
+SIZE = (240, 260)
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Town, Path]:
+    """A map of a town and of the same town again, east of it; and its index."""
+    bands = optical(SIDE)
+    town = write_town(tmp_path_factory.mktemp("twins") / "twins.tif", np.concatenate([bands, bands], axis=2))
+    index = town.path.with_suffix(".gmi")
+    build_index(town.path, index)
+    return town, index
+
+
+def around(index: Path, x: float, y: float, radius_m: float) -> Near:
+    grid = Locator.open(index).index.grid
+    return Near(*lonlat(grid, x, y), radius_m)
+
+
+def lonlat(grid: Grid, x: float, y: float) -> tuple[float, float]:
+    """Of a pixel, by PROJ alone."""
+    return Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True).transform(*(grid.transform @ (x, y)))
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (UTM33, Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000)),
+        ("EPSG:3395", Affine(10, 0, 1_200_000, 0, -10, 6_100_000)),
+        ("EPSG:4326", Affine(1e-5, 0, 11.5, 0, -1e-5, 0.2)),
+    ],
+)
+def test_circle_is_one_on_the_ground(crs: str, transform: Affine) -> None:
+    grid = Grid(as_crs(crs), transform, 4000, 3000)
+    lon, lat = lonlat(grid, 2100.0, 1700.0)
+    metres = 300 * np.sqrt(abs(transform.determinant)) if crs != "EPSG:4326" else 300.0
+    to_map = Transformer.from_crs("OGC:CRS84", crs, always_xy=True)
+    disc = Near(lon, lat, metres).on(grid)
+    for bearing in range(0, 360, 30):
+        for share, inside in ((0.97, True), (1.03, False)):
+            there = Geod(ellps="WGS84").fwd(lon, lat, bearing, metres * share)[:2]
+            x, y = ~transform @ to_map.transform(*there)
+            assert disc.holds([[x, y]])[0] == inside
+
+
+@pytest.mark.parametrize(
+    "text", ["", "11,48", "a,b,c", "11,48,0", "11,48,-5", "11,48,nan", "200,48,5", "11,91,5", "1,2,3,4"]
+)
+def test_what_is_no_circle_is_told(text: str) -> None:
+    with pytest.raises(UsageError, match=r"no circle|no radius|no longitude"):
+        Near.parse(text)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "PCA16,L2norm,SQ8", "PCA16,L2norm,PQ8x4fs,Refine(SQ8)", "PQ8x4fs"])
+def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geomatch.vectors.DECODED", 50)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(700, 32)).astype(np.float32)
+    index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(rows)
+    second = faiss.deserialize_index(faiss.serialize_index(index))
+    index.add(rows[:400])
+    second.add(rows[400:])
+    vectors = Vectors([index, second])
+    among = np.sort(rng.choice(700, 230, replace=False))
+    queries = rng.normal(size=(3, 32)).astype(np.float32)
+    scores, ids = vectors.search(queries, 20, among)
+    every = vectors.searched(queries) @ vectors.stored(among).T
+    order = np.argsort(-every, axis=1)[:, :20]
+    np.testing.assert_allclose(scores, np.take_along_axis(every, order, axis=1), rtol=1e-4, atol=1e-5)
+    assert (ids == among[order]).mean() > 0.95  # codes of few bits tie
+    assert vectors.search(queries, 20, among[:7])[1].shape == (3, 7)
+
+
+@pytest.mark.parametrize("exhaustive", [False, True])
+@pytest.mark.parametrize("size", [SIZE, (120, 130)])
+@pytest.mark.parametrize("copy", [0, 1])
+def test_twin_that_is_near_is_the_answer(
+    copy: int, size: tuple[int, int], exhaustive: bool, twins: tuple[Town, Path], tmp_path: Path
+) -> None:
+    town, index = twins
+    x, y = 380 + SIDE * copy, 400
+    truth = town.write_strip(tmp_path / "s.tif", view((x, y), 0, 1, *size), size)
+    either = Locator.open(index).locate(tmp_path / "s.tif")
+    assert either.status != "located"
+    assert either.confidence == pytest.approx(0.5, abs=0.01)
+    assert either.evidence.likely_places == 2
+    near = around(index, x + 90, y - 50, 80.0)  # of half a metre a pixel
+    found = Locator.open(index, near=near, exhaustive=exhaustive).locate(tmp_path / "s.tif")
+    assert off_px(found, town, truth, size) < 1
+    assert found.status == "located" or size != SIZE
+    assert any("no place farther than 80 m" in note for note in found.evidence.notes)
+
+
+def test_strip_that_lies_elsewhere_is_not_put_into_the_circle(twins: tuple[Town, Path], tmp_path: Path) -> None:
+    town, index = twins
+    town.write_strip(tmp_path / "s.tif", view((380, 400), 0, 1, *SIZE), SIZE)
+    for away in (160.0, 110.0):
+        found = Locator.open(index, near=around(index, 380 + 2 * away, 400, 100.0)).locate(tmp_path / "s.tif")
+        assert found.status != "located"
+
+
+def test_heading_is_found_within_a_circle(twins: tuple[Town, Path], tmp_path: Path) -> None:
+    town, index = twins
+    truth = town.write_strip(tmp_path / "s.tif", view((1150, 390), 35, 1, *SIZE), SIZE, located=False)
+    options = StripOptions(heading_deg="unknown", mirrored="no")
+    found = Locator.open(index, near=around(index, 1120, 400, 60.0)).locate(tmp_path / "s.tif", options)
+    assert off_px(found, town, truth, SIZE) < 2
+
+
+def test_circle_off_the_map_is_refused_and_one_that_touches_it_is_not(twins: tuple[Town, Path], tmp_path: Path) -> None:
+    town, index = twins
+    town.write_strip(tmp_path / "s.tif", view((380, 400), 0, 1, *SIZE), SIZE)
+    asked = ["locate", str(tmp_path / "s.tif"), "--index", str(index), "--near"]
+    away = geomatch(*asked, "0,0,1000")
+    assert away.exit_code == 2
+    assert "nothing of the map" in away.stderr
+    assert geomatch(*asked, "12,north,5").exit_code == 2
+    near = around(index, -20.0, 400.0, 15.0)
+    assert geomatch(*asked, f"{near.lon},{near.lat},{near.radius_m}").exit_code == 0
