@@ -9,11 +9,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, ParamSpec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 
 from geomatch.errors import GeomatchError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from geomatch.locator import Locator
+    from geomatch.near import Near
 
 INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
 
@@ -34,6 +39,10 @@ GsdTolerance = Annotated[
 BACKENDS = "What runs the network: auto, torch, onnxruntime or openvino."
 BackendOption = Annotated[str, typer.Option("--backend", help=BACKENDS)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; no progress.")]
+MapOption = Annotated[Path | None, typer.Option("--map", help="The index's orthomosaic, if it was moved.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same city or the same windows.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+ExhaustiveFlag = Annotated[bool, typer.Option("--exhaustive", help="Correlate with the whole map; slower.")]
 
 
 def friendly(command: Callable[P, None]) -> Callable[P, None]:
@@ -123,3 +132,18 @@ def box(text: str | None, option: str = "--bbox") -> tuple[float, float, float, 
         hint = "give left,bottom,right,top in units of the map's CRS"
         raise UsageError(f"{text!r} is no bounding box", where=option, hint=hint)
     return left, bottom, right, top
+
+
+def open_locator(
+    index: Path, map_path: Path | None, exhaustive: bool, backend: str, near: Near | None = None
+) -> Locator:
+    """The locator of an index; says when there is no map beside it."""
+    from geomatch.locator import Locator
+
+    locator = Locator.open(index, map_path=map_path, exhaustive=exhaustive, near=near, backend=backend)
+    if locator.pixels is None:
+        log.warning(
+            "%s: its map is gone or has changed, answers stand at the accuracy of a cell; say where it is with --map",
+            index,
+        )
+    return locator
