@@ -33,13 +33,14 @@ from scipy.optimize import minimize, minimize_scalar
 
 from geomatch import confidence
 from geomatch.attitude import ANY_TURN_DEG, Tolerance
-from geomatch.evaluation import Prediction, predict, read_predictions, write_predictions
+from geomatch.evaluation import Prediction, predict
 from geomatch.files import published
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.metrics import auroc, calibration_error
 from geomatch.posterior import SHARPNESS, shares
 from geomatch.raster import open_raster
+from geomatch.rows import read_rows, write_rows
 from geomatch.sampling import WindowOptions
 from geomatch.simulation import simulate_city
 
@@ -146,8 +147,8 @@ def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) 
             made = [*predict(locator, scene.sar, cut), *predict(locator, scene.elsewhere, cut, on_map=False)]
             CALIBRATION.mkdir(parents=True, exist_ok=True)
             with published(kept) as part:
-                write_predictions(made, part)
-        found += [Query(scene.name, cut.shown, made) for made in read_predictions(kept)]
+                write_rows(made, part)
+        found += [Query(scene.name, cut.shown, made) for made in read_rows(kept, Prediction)]
     return [query for query in found if query.prediction.signs is not None]
 
 

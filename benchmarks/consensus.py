@@ -31,13 +31,14 @@ from rasterio.merge import merge
 
 from geomatch import defaults
 from geomatch.encoder import ALONE
-from geomatch.evaluation import Prediction, predict, read_predictions, score, write_predictions
+from geomatch.evaluation import Prediction, predict, score
 from geomatch.files import published
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.metrics import auroc, wilson
 from geomatch.posterior import LEVEL, shares
 from geomatch.raster import open_raster
+from geomatch.rows import read_rows, write_rows
 from geomatch.sampling import WindowOptions
 from geomatch.splits import locations_of
 
@@ -171,8 +172,8 @@ def predictions(name: str, case: Case, data: Path, windows: int) -> list[Predict
             made += predict(locator, of.elsewhere, options, on_map=False)
         file.parent.mkdir(parents=True, exist_ok=True)
         with published(file) as part:
-            write_predictions(made, part)
-    return read_predictions(file)
+            write_rows(made, part)
+    return read_rows(file, Prediction)
 
 
 def row(name: str, made: Sequence[Prediction]) -> dict[str, Any]:

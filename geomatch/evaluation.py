@@ -5,11 +5,10 @@ Predictions come first and go to a file, one JSON object per line; scores are co
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.answer import Judged
-from geomatch.errors import InputError
 from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
 from geomatch.geo import ground_resolution_m
@@ -27,6 +25,7 @@ from geomatch.location import Status
 from geomatch.locator import Locator, Trace
 from geomatch.metrics import OVERLAP, auroc, calibration_error, first_hit, recall_at, wilson
 from geomatch.outputs import output_file
+from geomatch.rows import read_rows, write_rows
 from geomatch.sampling import WindowOptions
 from geomatch.strips import Strip
 from geomatch.texture import is_textured
@@ -157,8 +156,8 @@ def evaluate(
     with writing(output):
         output.mkdir(exist_ok=True)
     with output_file(output / PREDICTIONS) as file:
-        write_predictions(made, file)
-    predictions = read_predictions(output / PREDICTIONS)
+        write_rows(made, file)
+    predictions = read_rows(output / PREDICTIONS, Prediction)
     scores = score(predictions)
     write_summary(output, predictions, scores, f"{Path(sar).name} on {locator.index.path.name}")
     return scores
@@ -170,23 +169,6 @@ def check_output(folder: Path) -> None:
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     check_target(folder, directory=True)
-
-
-def write_predictions(predictions: Sequence[Prediction], file: Path) -> None:
-    """One JSON object per line."""
-    file.write_text("".join(json.dumps(asdict(prediction)) + "\n" for prediction in predictions))
-
-
-def read_predictions(file: Path) -> list[Prediction]:
-    """What ``write_predictions`` wrote.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        return [Prediction(**json.loads(line)) for line in file.read_text().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"no predictions ({error})", where=file, hint="run geomatch evaluate again") from error
 
 
 def score(predictions: Sequence[Prediction]) -> dict[str, Any]:

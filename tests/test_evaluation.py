@@ -17,11 +17,12 @@ from towns import PLACE, UTM33, Town, moved, optical, pixel_centres, radar_at, v
 from geomatch import evaluation
 from geomatch.attitude import KNOWN, Tolerance
 from geomatch.errors import InputError, OutputError
-from geomatch.evaluation import Prediction, evaluate, predict, read_predictions, score, write_predictions
+from geomatch.evaluation import Prediction, evaluate, predict, score
 from geomatch.index.build import build_index
 from geomatch.index.plan import BuildOptions
 from geomatch.locator import Locator
 from geomatch.raster import open_raster
+from geomatch.rows import read_rows, write_rows
 from geomatch.sampling import WindowOptions, window_cuts
 
 FOUND = Prediction(
@@ -218,10 +219,10 @@ def test_nothing_measured_is_null_and_never_nan() -> None:
 
 def test_predictions_come_back_from_their_file(tmp_path: Path) -> None:
     made = some_predictions(7)
-    write_predictions(made, tmp_path / "p.jsonl")
+    write_rows(made, tmp_path / "p.jsonl")
     lines = (tmp_path / "p.jsonl").read_text().splitlines()
     assert [json.loads(line)["confidence"] for line in lines] == [p.confidence for p in made]
-    assert score(read_predictions(tmp_path / "p.jsonl")) == score(made)
+    assert score(read_rows(tmp_path / "p.jsonl", Prediction)) == score(made)
 
 
 @pytest.mark.parametrize("content", [None, "nonsense\n", '{"on_map": true}\n', "[1, 2]\n", b"\xff\n"])
@@ -230,7 +231,7 @@ def test_damaged_predictions_are_told(content: str | bytes | None, tmp_path: Pat
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=r"p\.jsonl: no predictions.*Run geomatch evaluate again"):
-        read_predictions(file)
+        read_rows(file, Prediction)
 
 
 def test_scores_come_from_the_file_and_from_nothing_else(
@@ -238,7 +239,7 @@ def test_scores_come_from_the_file_and_from_nothing_else(
 ) -> None:
     town.write_strip(tmp_path / "scene.tif", Affine.identity(), (768, 768), drift=(0, 0))
     replaced = some_predictions(3)
-    monkeypatch.setattr(evaluation, "write_predictions", lambda made, file: write_predictions(replaced, file))
+    monkeypatch.setattr(evaluation, "write_rows", lambda made, file: write_rows(replaced, file))
     told: list[tuple[str, int, int]] = []
     scores = evaluate(
         locator,
@@ -308,11 +309,11 @@ def test_heading_error_is_scored_only_where_headings_were_asked() -> None:
 
 
 def test_predictions_of_before_headings_are_still_read(tmp_path: Path) -> None:
-    write_predictions([FOUND], tmp_path / "p.jsonl")
+    write_rows([FOUND], tmp_path / "p.jsonl")
     old = json.loads((tmp_path / "p.jsonl").read_text())
     del old["heading_error_deg"], old["scale_error_percent"]
     (tmp_path / "p.jsonl").write_text(json.dumps(old) + "\n")
-    assert read_predictions(tmp_path / "p.jsonl")[0].heading_error_deg is None
+    assert read_rows(tmp_path / "p.jsonl", Prediction)[0].heading_error_deg is None
 
 
 def test_rough_attitudes_are_found_and_scored(locator: Locator, town: Town, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 from geomatch.console import Step
 from geomatch.errors import InputError, UsageError
 from geomatch.files import check_target, published, writing
-from geomatch.matching.evaluation import Prediction, predict, read_predictions, repeated, score
+from geomatch.matching.evaluation import Prediction, predict, prediction_of, repeated, score
 from geomatch.matching.matches import Matcher
 from geomatch.matching.methods import METHODS, detectors, method
 from geomatch.matching.samples import ALIGNED, SOURCES, WARPED, Sample, samples
 from geomatch.pairs import PairSource, ScenePairs
 from geomatch.report import Cell, ReportTable
+from geomatch.rows import line_of, read_rows
 
 PREDICTIONS, SCORES, ASKED = "predictions.jsonl", "scores.json", "asked.json"
 WARPS = {"aligned": ALIGNED, "warped": WARPED}
@@ -87,7 +88,7 @@ def _predictions(
 ) -> list[Prediction]:
     """Of all methods on all sets; each appended to the folder's file as soon as it is made."""
     file = None if folder is None else folder / PREDICTIONS
-    made = read_predictions(file) if file is not None and file.is_file() else []
+    made = read_rows(file, prediction_of) if file is not None and file.is_file() else []
     there = {(one.method, one.pairs, one.number) for one in made}
     for pairs, chosen in sets.items():
         for name, matcher in matchers.items():
@@ -96,7 +97,7 @@ def _predictions(
                     made.append(predict(name, matcher, pairs, number, sample))
                     if file is not None:
                         with writing(file), file.open("a") as out:
-                            out.write(json.dumps(asdict(made[-1])) + "\n")
+                            out.write(line_of(made[-1]))
                 progress(f"{name}, {pairs}", number + 1, len(chosen))
     return [one for one in made if one.method in matchers and one.pairs in sets and one.number < len(sets[one.pairs])]
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.console import Step
-from geomatch.errors import InputError
 from geomatch.matching.fit import NoFit, fit
 from geomatch.matching.keypoints import Detector
 from geomatch.matching.matches import Matcher
@@ -77,23 +74,10 @@ def predict(name: str, matcher: Matcher, pairs: str, number: int, sample: Sample
     )
 
 
-def read_predictions(file: Path) -> list[Prediction]:
-    """Predictions that were written as lines of JSON.
-
-    Raises:
-        InputError: the file holds none.
-    """
-    made = []
-    try:
-        for line in file.read_text().splitlines():
-            given: dict[str, Any] = json.loads(line)
-            for key in ("found", "off_px", "rms_px"):
-                given[key] = None if given[key] is None else tuple(given[key])
-            made.append(Prediction(**given))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        hint = "run the evaluation again"
-        raise InputError(f"holds no predictions of matching ({error})", where=file, hint=hint) from error
-    return made
+def prediction_of(**given: Any) -> Prediction:
+    """One that was kept as JSON, which knows no tuples."""
+    kept = {key: None if given[key] is None else tuple(given[key]) for key in ("found", "off_px", "rms_px")}
+    return Prediction(**(given | kept))
 
 
 def score(made: Sequence[Prediction]) -> list[dict[str, Any]]:

@@ -6,14 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.errors import InputError, UsageError
+from geomatch.errors import UsageError
 from geomatch.evaluation import check_output
 from geomatch.files import writing
 from geomatch.hidden import hidden_windows
@@ -23,6 +23,7 @@ from geomatch.query import Query
 from geomatch.report import ReportTable, write_report
 from geomatch.reranking.candidates import Candidates, retrieve_candidates
 from geomatch.reranking.rerankers import BASELINES, Reranker, find_reranker
+from geomatch.rows import read_rows, write_rows
 from geomatch.sampling import WindowOptions
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
@@ -109,8 +110,8 @@ def compare(
     with writing(output):
         output.mkdir(exist_ok=True)
     with output_file(output / PREDICTIONS) as file:
-        file.write_text("".join(json.dumps(asdict(one)) + "\n" for one in made))
-    scores = score(read_predictions(output / PREDICTIONS))
+        write_rows(made, file)
+    scores = score(read_rows(output / PREDICTIONS, Prediction))
     with output_file(output / SCORES) as file:
         file.write_text(json.dumps(scores, indent=1, allow_nan=False) + "\n")
     intro = "Tiles that windows of a SAR scene retrieve, put into another order. Computed from reranked.jsonl."
@@ -165,18 +166,6 @@ def margin(found: Candidates) -> float:
         return 0.0
     apart = (np.abs(found.corners_px - found.corners_px[0]) >= found.size_px).any(axis=1)
     return float(found.scores[0] - (found.scores[apart].max() if apart.any() else 0.0))
-
-
-def read_predictions(file: Path) -> list[Prediction]:
-    """What ``compare`` wrote.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        return [Prediction(**json.loads(line)) for line in file.read_text().splitlines()]
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"no predictions ({error})", where=file, hint="run geomatch evaluate again") from error
 
 
 def score(made: Sequence[Prediction]) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from towns import PLACE, UTM33, Town, pixel_centres, radar_at, write_town
 from geomatch.errors import UsageError
 from geomatch.index.build import build_index
 from geomatch.index.plan import BuildOptions
-from geomatch.reranking.evaluation import Prediction, compare, read_predictions, rerankers_named, score
+from geomatch.reranking.evaluation import Prediction, compare, rerankers_named, score
 from geomatch.reranking.rerankers import BASELINES
+from geomatch.rows import read_rows
 from geomatch.sampling import WindowOptions
 from geomatch.tile_index import TileIndex
 
@@ -66,7 +67,7 @@ def test_command_writes_predictions_scores_and_a_report(town_index: Path, scene:
     assert [row["reranker"] for row in scores["rerankers"]] == ["none", "correlation", "smoothing"]
     assert scores["rerankers"][0]["recall"]["1"] == 1.0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"reranked.jsonl", "reranked.json", "reranked.html"}
-    again = score(read_predictions(tmp_path / "out" / "reranked.jsonl"))
+    again = score(read_rows(tmp_path / "out" / "reranked.jsonl", Prediction))
     assert json.loads(json.dumps(again)) == scores
 
 
