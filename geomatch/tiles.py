@@ -122,9 +122,11 @@ def tile_vectors(
         pooled[:, :, channel] = pool(plane)
     weight = counts / np.maximum(share, _TINY)[:, :, None]
     known = np.maximum(counts.sum(axis=(3, 4), keepdims=True), 1)
-    pooled *= weight
+    partial = bool(np.abs(weight - 1).max() > _TINY)
+    if partial:
+        pooled *= weight
     pooled -= pooled.sum(axis=(3, 4), keepdims=True) / known
-    if not counts.all():
+    if partial:
         pooled *= counts
     vectors = pooled.reshape(len(row_starts), len(col_starts), channels * pools * pools)
     length = np.sqrt(np.einsum("rkd,rkd->rk", vectors, vectors))[..., None]

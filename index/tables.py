@@ -63,6 +63,8 @@ class TileTable:
         rings = self._grid.to_map(corners[:, None] + square)
         centers = self._grid.to_map(corners + self._size / 2)
         count = len(cols)
+        ends = np.arange(0, 5 * count + 1, 5), np.arange(count + 1)
+        polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, rings.reshape(-1, 2), ends)
         columns = {
             "id": np.arange(self._count, self._count + count),
             "source": np.zeros(count, np.int32),
@@ -71,7 +73,7 @@ class TileTable:
             "x": centers[:, 0],
             "y": centers[:, 1],
             "valid_fraction": valid_fraction,
-            "geometry": shapely.to_wkb(shapely.polygons(rings)),
+            "geometry": shapely.to_wkb(polygons),
         }
         self._writer.write_table(pa.table(columns, schema=self._writer.schema))
         self._count += count
