@@ -18,7 +18,7 @@ from common import BENCH, Bar, cell, finish, show
 from geomatch.matching.compare import Comparison, compare
 from geomatch.matching.methods import METHODS
 
-BEST = ("area", "hardnet")
+BEST = ("area", "hardnet", "d2", "r2d2")
 COLUMNS = ("pairs", "method", "n", "within 10 px", "interval", "within 5 px", "NC", "NCM", "CMR", "MS", "RMS_all",
            "RMS_LOO", "N_red", "CPU s")  # fmt: skip
 DETECTED = ("pairs", "detector", "n", "repeated within 2 px", "interval", "keypoints", "coverage")
