@@ -167,7 +167,7 @@ TABLES = {
         "LTFormer by dimensions (Table IV)",
         "descriptor/ltformer.yaml",
         PATCHES,
-        {str(size): (f"net.shape.vector={size}",) for size in (64, 128, 256)},
+        {"64": ("net.shape.vector=64",), "128": (), "256": ("net.shape.vector=256",)},
         load_descriptor_config,
         train_descriptor,
         ltformer,
