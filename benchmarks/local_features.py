@@ -109,10 +109,6 @@ def ltformer(file: Path, pairs: Pairs) -> Measured:
     return described(DETECTORS["akaze"], PatchDescriptor.load(str(file), LTFormerShape), pairs)
 
 
-def hardnet(file: Path, pairs: Pairs) -> Measured:
-    return described(DETECTORS["akaze"], PatchDescriptor.load(str(file), HardNetShape), pairs)
-
-
 def detectors(row: str, pairs: Pairs) -> Measured:
     name, _, detector = row.partition(", ")
     kinds: dict[str, Any] = {"ltformer1": LTFormerShape, "hardnet1": HardNetShape}
@@ -153,15 +149,6 @@ TABLES = {
         load_descriptor_config,
         train_descriptor,
         ltformer,
-    ),
-    "losses of hardnet": Table(
-        "The same losses on HardNet's trunk, which learns faster",
-        "descriptor/hardnet.yaml",
-        ("data.batch=16", "trainer.max_epochs=20", "validation.every_epochs=10"),
-        {name: (f"loss={name}",) for name in LOSSES},
-        load_descriptor_config,
-        train_descriptor,
-        hardnet,
     ),
     "dimensions": Table(
         "LTFormer by dimensions (Table IV)",
