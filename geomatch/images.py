@@ -19,6 +19,7 @@ from geomatch.errors import IndexFormatError, InputError, UsageError
 from geomatch.raster import Patch, Raster
 
 FIT_SIZE_PX = 1024
+FIT_LEAST_PX = 10_000
 FIT_DECODED_PX = 1 << 24  # of a file without overviews: more would take a tenth of the time of a build
 COLOR_BANDS = 3
 _LOOKED_UP = (np.dtype(np.uint8), np.dtype(np.uint16))  # kinds of so few values that a table of all is quicker
@@ -312,7 +313,7 @@ def _sar_kind(values: NDArray[Any]) -> tuple[str, str]:
 def _valid_values(raster: Raster, bands: tuple[int, ...]) -> NDArray[Any]:
     """Values of the valid pixels of an overview: [B x N], N at least 1."""
     patch = raster.overview(FIT_SIZE_PX, bands=bands, most_px=FIT_DECODED_PX)
-    if not patch.valid.any():  # a map of little data that was missed
+    if patch.valid.sum() < FIT_LEAST_PX:  # a map of little data, of which the pieces may have missed most
         patch = raster.overview(FIT_SIZE_PX, bands=bands)
     if not patch.valid.any():
         raise InputError("no valid pixel", where=raster.path, hint="check the nodata value and the mask with gdalinfo")

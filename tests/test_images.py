@@ -55,6 +55,17 @@ def test_grey_is_the_mean_of_stretched_bands(dtype: str, tmp_path: Path) -> None
     assert stretch.grey(patch).dtype == np.float32
 
 
+def test_pieces_that_miss_most_of_the_data_do_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.zeros((1, 1500, 1500), np.uint8)
+    data[:, 1100:1180, 1100:1180] = np.random.default_rng(3).integers(50, 200, (80, 80))
+    path = write_tiff(tmp_path / "a.tif", data, nodata=0, tiled=True, blockxsize=256, blockysize=256)
+    whole, _ = fit(path)
+    monkeypatch.setattr("geomatch.images.FIT_DECODED_PX", 1500 * 1500 // 9)
+    with open_raster(path) as raster:
+        assert not raster.overview(1024, most_px=1500 * 1500 // 9).valid.any()
+    assert fit(path)[0] == whole
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_values_that_are_looked_up_are_those_that_are_computed(dtype: str, tmp_path: Path) -> None:
     data = np.random.default_rng(2).integers(0, np.iinfo(dtype).max, (3, 260, 270)).astype(dtype)
