@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from programs import Gdal
 from towns import Town, optical, write_town
 
 from geomatch.index.build import build_index
-
-Gdal = Callable[..., str]
 
 settings.register_profile("untimed", deadline=None)  # speed is measured in benchmarks, not here
 settings.load_profile("untimed")

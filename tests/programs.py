@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from geomatch.cli import app
 from geomatch.files import sha256_of
 from geomatch.index.cli import app as index_app
 
+Gdal = Callable[..., str]  # a tool of GDAL's by its words, gives what it printed
 SCHEMAS = Path(__file__).parent / "schemas"
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
-from conftest import Gdal
 from drawing import UTM11, ramp, write_tiff
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import Gdal
 from pyproj import Geod
 from shapely.geometry import MultiPolygon, Point, Polygon
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import Gdal
 from drawing import ramp, write_tiff
 from numpy.typing import NDArray
+from programs import Gdal
 from pyproj import CRS, Geod, Transformer
 from rasterio.control import GroundControlPoint
 from shapely.geometry import Point

@@ -14,10 +14,10 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from conftest import Gdal
 from disk import small_disk
 from drawing import NORTH_UP, UTM11, write_tiff
 from numpy.typing import NDArray
+from programs import Gdal
 from shapely.geometry import Polygon
 
 from geomatch import overlay

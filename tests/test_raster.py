@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import Gdal
 from drawing import NORTH_UP, UTM11, handmade_tiff, ramp, write_tiff
+from programs import Gdal
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from towns import PLACE, UTM33
