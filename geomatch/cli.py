@@ -20,6 +20,7 @@ from geomatch.console import (
     ExhaustiveFlag,
     GsdTolerance,
     HeadingTolerance,
+    IndexOption,
     JsonFlag,
     MapOption,
     Quiet,
@@ -61,9 +62,6 @@ class Kind(StrEnum):
     COMPLEX = "complex"
 
 
-IndexOption = Annotated[Path, typer.Option("--index", help="Index directory that `geomatch index build` wrote.")]
-
-
 def main() -> None:
     """Entry point of the ``geomatch`` program."""
     for plugin in sorted(entry_points(group="geomatch.commands"), key=lambda entry: entry.name):
@@ -100,7 +98,7 @@ def _root(
 @friendly
 def locate(
     strips: Annotated[list[Path], typer.Argument(help="SAR images (GeoTIFF).", show_default=False)],
-    index: IndexOption,
+    index: Annotated[str, IndexOption],
     gsd: Annotated[
         float | None, typer.Option(help="Metres per pixel of the strips; default their georeferencing, or the map's.")
     ] = None,

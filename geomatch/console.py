@@ -36,6 +36,12 @@ GsdTolerance = Annotated[
     float | None,
     typer.Option(metavar="PCT", help="How far the pixel size told may be off, either way: it is found then."),
 ]
+IndexOption = typer.Option(
+    "--index",
+    metavar="DIR|milvus://...",
+    help="Index directory that `geomatch index build` wrote, or where `geomatch index publish` put it.",
+    show_default=False,
+)
 BACKENDS = "What runs the network: auto, torch, onnxruntime or openvino."
 BackendOption = Annotated[str, typer.Option("--backend", help=BACKENDS)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; no progress.")]
@@ -135,7 +141,7 @@ def box(text: str | None, option: str = "--bbox") -> tuple[float, float, float, 
 
 
 def open_locator(
-    index: Path, map_path: Path | None, exhaustive: bool, backend: str, near: Near | None = None
+    index: str, map_path: Path | None, exhaustive: bool, backend: str, near: Near | None = None
 ) -> Locator:
     """The locator of an index; says when there is no map beside it."""
     from geomatch.locator import Locator

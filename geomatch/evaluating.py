@@ -15,6 +15,7 @@ from geomatch.console import (
     ExhaustiveFlag,
     GsdTolerance,
     HeadingTolerance,
+    IndexOption,
     JsonFlag,
     MapOption,
     Quiet,
@@ -44,10 +45,7 @@ evaluations.command("matching")(matching)
 @friendly
 def evaluate(
     context: typer.Context,
-    index: Annotated[
-        Path | None,
-        typer.Option("--index", help="Index directory that `geomatch index build` wrote.", show_default=False),
-    ] = None,
+    index: Annotated[str | None, IndexOption] = None,
     sar: Annotated[
         Path | None, typer.Option(help="A georeferenced SAR scene that shows the map.", show_default=False)
     ] = None,

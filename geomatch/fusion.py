@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.correlate import MIN_OVERLAP, NO_MATCH, Field, Template, around, over
+from geomatch.gallery import Hits
 from geomatch.structure import Dense
-from geomatch.tile_index import Hits
 
 MAX_POSES = 600  # correlated per strip, shared among its windows
 MIN_POSES = 100

@@ -109,7 +109,7 @@ class Locator:
         """Open an index, and the map that it was built from where that is still there.
 
         Args:
-            index: the directory.
+            index: the directory, or the address of a collection that it was published to, ``milvus://...``.
             map_path: where the map is now, if it was moved; then it must be there.
             exhaustive: correlate with the whole map.
             near: where the middles of all strips lie; no place outside is looked at.
@@ -118,7 +118,7 @@ class Locator:
         Raises:
             IndexFormatError: the index cannot be used.
             InputError: ``map_path`` is not the index's map.
-            UsageError: ``near`` does not touch the map.
+            UsageError: ``near`` does not touch the map, or an address is malformed or its client not installed.
         """
         set_block_cache(BLOCK_CACHE)
         opened = TileIndex.open(index, backend)

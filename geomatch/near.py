@@ -32,6 +32,14 @@ class Disc:
         away = np.linalg.norm(np.asarray(points_px, np.float64) - self.center_px, axis=-1)
         return np.asarray(away <= self.radius_px + reach_px)
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """The pixels around it: least and greatest column, least and greatest row, of those that an int32 can tell."""
+        kept = np.iinfo(np.int32)
+        edges = np.clip([self.center_px - self.radius_px, self.center_px + self.radius_px], kept.min, kept.max)
+        (left, top), (right, bottom) = np.ceil(edges[0]).astype(int), np.floor(edges[1]).astype(int)
+        return int(left), int(right), int(top), int(bottom)
+
 
 @dataclass(frozen=True)
 class Near:

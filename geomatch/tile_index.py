@@ -15,9 +15,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,28 +28,18 @@ from geomatch.correlate import Field
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import GeomatchError, IndexFormatError, InputError
 from geomatch.files import sha256_of
+from geomatch.gallery import Gallery, Hits
 from geomatch.geo import Grid
 from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest
 from geomatch.near import Disc, Near
 from geomatch.raster import Raster, open_raster
-from geomatch.vectors import Vectors, read_part
+from geomatch.stores import Address, is_address
+from geomatch.vectors import Vectors, read_part, read_transforms
+
+if TYPE_CHECKING:
+    from geomatch.milvus import Published
 
 _REBUILD = "build the index again with geomatch index build"
-
-
-@dataclass(frozen=True)
-class Hits:
-    """Nearest tiles of some vectors, best first.
-
-    Attributes:
-        scores: [Q x k] inner product with the query, -inf beyond the number of tiles.
-        corners_px: [Q x k x 2] int32 first column and row of each tile, pixels of the map.
-        tiles: [Q x k] numbers of the tiles.
-    """
-
-    scores: NDArray[np.float32]
-    corners_px: NDArray[np.int32]
-    tiles: NDArray[np.int64]
 
 
 class TileIndex:
@@ -64,23 +54,32 @@ class TileIndex:
 
     disc: Disc | None = None
 
-    def __init__(self, path: Path, manifest: Manifest, encoder: Encoder) -> None:
+    def __init__(self, path: Path, manifest: Manifest, encoder: Encoder, published: Published | None = None) -> None:
         self.path = path
         self.manifest = manifest
         self.encoder = encoder
+        self._published = published
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], backend: str = defaults.BACKEND) -> TileIndex:
         """Open an index, having looked at its manifest and at the sizes of its files.
 
         Args:
-            path: the directory.
+            path: the directory, or the address of a collection that its vectors were published to.
             backend: what runs the network of its encoder.
 
         Raises:
             IndexFormatError: missing, no index, of another format version, incomplete, or made by an encoder that is
-                not here.
+                not here; or a collection that is missing, incomplete, of another index, or not to be reached.
+            UsageError: the address is malformed, or its client is not installed.
         """
+        if is_address(path):
+            from geomatch.milvus import Published
+
+            published = Published.at(Address.parse(path))
+            index = cls.open(published.folder, backend)
+            published.check(index.manifest)
+            return cls(index.path, index.manifest, index.encoder, published)
         folder = Path(path)
         manifest = Manifest.read(folder)
         for name, entry in manifest.files.items():
@@ -108,7 +107,7 @@ class TileIndex:
         ]
         if faults:
             return faults
-        counts = {TILES: len(self._corners), VECTORS: len(self.vectors)}
+        counts = {TILES: len(self.corners), VECTORS: len(self.vectors)}
         faults += [
             f"{name}: {count} tiles, the manifest says {len(self)}"
             for name, count in counts.items()
@@ -121,7 +120,7 @@ class TileIndex:
 
     def corner(self, tile: int) -> NDArray[np.int32]:
         """First column and row of a tile by its id, pixels of the map."""
-        corner: NDArray[np.int32] = self._corners[tile]
+        corner: NDArray[np.int32] = self.corners[tile]
         return corner
 
     def near(self, near: Near) -> TileIndex:
@@ -142,15 +141,10 @@ class TileIndex:
             k: how many.
             reach_px: how far outside the circle, where there is one, the middles of tiles may lie.
         """
-        among = None
+        within = None
         if self.disc is not None:
-            middles = self._corners + self.manifest.tiles.size_px / 2
-            among = np.nonzero(self.disc.holds(middles, reach_px))[0]
-            if not len(among):
-                nothing = (len(vectors), 0)
-                return Hits(np.empty(nothing, np.float32), np.empty((*nothing, 2), np.int32), np.empty(nothing, int))
-        scores, ids = self.vectors.search(vectors, min(k, len(self)), among)
-        return Hits(scores, self._corners[ids], ids)
+            within = Disc(self.disc.center_px - self.manifest.tiles.size_px / 2, self.disc.radius_px + reach_px)
+        return self.vectors.search(vectors, min(k, len(self)), within)
 
     @cached_property
     def features(self) -> Field:
@@ -191,19 +185,23 @@ class TileIndex:
         return open_raster(self.find_map(override), need_grid=True).at_scale(self.manifest.source.scale)
 
     @cached_property
-    def _corners(self) -> NDArray[np.int32]:
+    def corners(self) -> NDArray[np.int32]:
+        """[N x 2] first column and row of each tile, pixels of the map."""
         with _reading(self.path / TILES) as file:
             table = pq.read_table(file, columns=["col", "row"])
         return np.stack([table["col"].to_numpy(), table["row"].to_numpy()], axis=1).astype(np.int32)
 
     @cached_property
-    def vectors(self) -> Vectors:
-        """The tiles' vectors, in the order of their numbers."""
+    def vectors(self) -> Gallery:
+        """The tiles' vectors by their numbers."""
+        if self._published is not None:
+            with _reading(self.path / VECTORS) as file:
+                return self._published.vectors(read_transforms(file))
         parts = []
         for name in self.manifest.vector_parts:
             with _reading(self.path / name) as file:
                 parts.append(read_part(file))
-        return Vectors(parts)
+        return Vectors(parts, self.corners)
 
 
 def _encoder_of(manifest: Manifest, folder: Path, backend: str) -> Encoder:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geomatch.gallery import Gallery, Hits
+from geomatch.near import Disc
 from geomatch.threads import one_thread
 
 if TYPE_CHECKING:
@@ -19,35 +20,38 @@ DECODED = 1 << 14  # vectors at a time
 RERANKED = 4  # coded vectors looked at again per tile asked for; benchmarks/search.py
 
 
-class Vectors:
+class Vectors(Gallery):
     """Vectors in the order of the tiles, through all parts.
 
     Args:
         parts: FAISS indexes of inner product, fitted alike.
+        corners_px: [N x 2] int32 first column and row of each tile, pixels of the map.
     """
 
-    def __init__(self, parts: Sequence[faiss.Index]) -> None:
-        self._parts = parts
+    def __init__(self, parts: Sequence[faiss.Index], corners_px: NDArray[np.int32]) -> None:
+        super().__init__(parts[0])
+        self._parts, self._corners = parts, corners_px
         self._first = np.cumsum([0, *(part.ntotal for part in parts)])
 
     def __len__(self) -> int:
         """Number of vectors."""
         return int(self._first[-1])
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and numbers of the ``k`` nearest, best first: [Q x D] -> [Q x k], [Q x k]; -inf and 0 beyond them.
+    def search(self, queries: NDArray[np.float32], k: int, within: Disc | None = None) -> Hits:
+        """As ``Gallery.search``; -inf and tile 0 beyond those that were found.
 
-        Args:
-            queries: [Q x D].
-            k: how many.
-            among: [N] numbers of those that are looked at, one at least; default all. They are decoded and compared
-                one by one, since FAISS's fast-scan codes cannot be searched in part, so that only they cost time.
+        Tiles within a circle are decoded and compared one by one, since FAISS's fast-scan codes cannot be searched in
+        part, so that only they cost time.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if among is not None:
-            return self._among(queries, min(k, len(among)), among)
+        if within is None:
+            scores, ids = self._all(queries, k)
+        else:
+            among = np.nonzero(within.holds(self._corners))[0]
+            scores, ids = self._among(queries, min(k, len(among)), among)
+        return Hits(scores, self._corners[ids], ids)
+
+    def _all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         with one_thread():
             found = [part.search(queries, min(k, part.ntotal)) for part in self._parts]
         scores = np.concatenate([np.where(ids >= 0, scores, -np.inf) for scores, ids in found], axis=1)
@@ -63,6 +67,8 @@ class Vectors:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         import faiss
 
+        if not k:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         asked = self.searched(queries)
         heap = faiss.ResultHeap(len(asked), k, keep_max=True)
         with one_thread():
@@ -73,10 +79,6 @@ class Vectors:
             heap.finalize()
         return heap.D, heap.I
 
-    def searched(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Vectors [Q x P] as they are compared, after the transforms of the search: [Q x D]."""
-        return searched(self._parts[0], queries)
-
     def stored(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors of tiles as they are compared, decoded: [N] -> [N x D]."""
         found = np.empty((len(ids), coded(self._parts[0]).d), np.float32)
@@ -85,39 +87,6 @@ class Vectors:
             chosen = part == number
             found[chosen] = _decoded(coded(self._parts[number]), ids[chosen] - self._first[number])
         return found
-
-    @cached_property
-    def axes(self) -> NDArray[np.float32] | None:
-        """[D x P] of the linear transform before the search without its offset; None where there is none."""
-        import faiss
-
-        for transform in _chain(self._parts[0]):
-            if isinstance(transform, faiss.LinearTransform):
-                return np.asarray(faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in))
-        return None
-
-    @cached_property
-    def back(self) -> NDArray[np.float32] | None:
-        """[D x P] that takes searched vectors to what they were made of, apart from what ``axes`` leave out."""
-        return None if self.axes is None else np.asarray(np.linalg.pinv(self.axes).T, np.float32)
-
-
-def _chain(index: faiss.Index) -> list[faiss.VectorTransform]:
-    """What is done to vectors before they are compared."""
-    import faiss
-
-    if not isinstance(index, faiss.IndexPreTransform):
-        return []
-    chain: Any = index.chain  # a vector of C++'s
-    return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
-
-
-def searched(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [N x P] as an index compares them, after its transforms: [N x D]."""
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    for transform in _chain(index):
-        vectors = transform.apply(vectors)
-    return vectors
 
 
 def coded(index: faiss.Index) -> faiss.Index:
@@ -145,3 +114,10 @@ def read_part(file: Path) -> faiss.Index:
     if isinstance(inner, faiss.IndexRefine):
         inner.k_factor = RERANKED
     return index
+
+
+def read_transforms(file: Path) -> faiss.Index:
+    """As ``read_part`` for the transforms alone: the codes are mapped, not read, but for those of fast scan."""
+    import faiss
+
+    return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)

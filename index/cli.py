@@ -1,4 +1,4 @@
-"""``geomatch index build | info | check``."""
+"""``geomatch index build | info | check | publish``."""
 
 from __future__ import annotations
 
@@ -150,3 +150,32 @@ def check(
     if faults:
         hint = "build it again with geomatch index build --overwrite"
         raise IndexFormatError("; ".join(faults), where=index, hint=hint)
+
+
+@app.command()
+@friendly
+def publish(
+    index: IndexArgument,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="milvus://HOST:PORT/NAME",
+            help="Collection to appear; milvus://FILE.db/NAME in a file of Milvus Lite.",
+            show_default=False,
+        ),
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a collection that is there.")] = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Copy the tiles' vectors to a Milvus collection, to be searched there: geomatch locate --index milvus://...
+
+    The rest of the index is read from its folder still. A server's token is taken from GEOMATCH_MILVUS_TOKEN.
+    """
+    from .publish import publish_index
+
+    set_verbosity(verbose, quiet)
+    with progress(quiet) as step:
+        made = publish_index(index, to, overwrite=overwrite, progress=step)
+    if not quiet:
+        typer.echo(str(made))

@@ -14,10 +14,11 @@ from scipy.linalg import eigh
 
 from geomatch.encoder import Encoder
 from geomatch.errors import InputError, UsageError
+from geomatch.gallery import searched
 from geomatch.manifest import part_names
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
-from geomatch.vectors import coded, searched
+from geomatch.vectors import coded
 
 from .plan import PCA_EPSILON, PCA_POWER, VectorPlan
 

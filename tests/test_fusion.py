@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from geomatch import fusion
 from geomatch.correlate import Field, template
 from geomatch.fusion import DISTINCT_CELLS, Poses, Summit, Window, distinct, scan, subpixel, verify, vote
+from geomatch.gallery import Hits
 from geomatch.structure import Dense
-from geomatch.tile_index import Hits
 
 CELL_PX = 8
 

@@ -16,7 +16,7 @@ from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.index.build import build_index
 from geomatch.locator import Locator
-from geomatch.near import Near
+from geomatch.near import Disc, Near
 from geomatch.strips import StripOptions
 from geomatch.vectors import Vectors
 
@@ -83,15 +83,30 @@ def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: p
     second = faiss.deserialize_index(faiss.serialize_index(index))
     index.add(rows[:400])
     second.add(rows[400:])
-    vectors = Vectors([index, second])
-    among = np.sort(rng.choice(700, 230, replace=False))
+    corners = rng.integers(0, 1000, (700, 2)).astype(np.int32)
+    vectors = Vectors([index, second], corners)
+    disc = Disc(np.array([420.5, 530.25]), 320.0)
+    among = np.nonzero(np.hypot(*(corners - disc.center_px).T) <= disc.radius_px)[0]
+    assert 100 < len(among) < 400
     queries = rng.normal(size=(3, 32)).astype(np.float32)
-    scores, ids = vectors.search(queries, 20, among)
+    hits = vectors.search(queries, 20, disc)
     every = vectors.searched(queries) @ vectors.stored(among).T
     order = np.argsort(-every, axis=1)[:, :20]
-    np.testing.assert_allclose(scores, np.take_along_axis(every, order, axis=1), rtol=1e-4, atol=1e-5)
-    assert (ids == among[order]).mean() > 0.95  # codes of few bits tie
-    assert vectors.search(queries, 20, among[:7])[1].shape == (3, 7)
+    np.testing.assert_allclose(hits.scores, np.take_along_axis(every, order, axis=1), rtol=1e-4, atol=1e-5)
+    assert (hits.tiles == among[order]).mean() > 0.95  # codes of few bits tie
+    assert (hits.corners_px == corners[hits.tiles]).all()
+    assert vectors.search(queries, 1000, disc).tiles.shape == (3, len(among))
+    assert vectors.search(queries, 20, Disc(np.array([-900.0, 0.0]), 5.0)).tiles.shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("center", "radius", "box"),
+    [((10.5, 20.0), 2.0, (9, 12, 18, 22)), ((0.4, 0.4), 0.1, (1, 0, 1, 0)), ((5, 5), 1e300, (-(2**31), 2**31 - 1) * 2)],
+)
+def test_box_holds_all_pixels_of_a_circle(
+    center: tuple[float, float], radius: float, box: tuple[int, int, int, int]
+) -> None:
+    assert Disc(np.array(center), radius).box == box
 
 
 @pytest.mark.parametrize("exhaustive", [False, True])

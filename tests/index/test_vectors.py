@@ -89,6 +89,7 @@ def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatc
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
     index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(gallery)
+    corners = np.arange(800, dtype=np.int32).reshape(400, 2)
     found = []
     for size in (1000, 150):
         monkeypatch.setattr(vectors, "PART_TILES", size)
@@ -100,9 +101,11 @@ def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatc
         assert files.close() == 400
         names = part_names(len(list(folder.iterdir())))
         assert {file.name for file in folder.iterdir()} == set(names)
-        stored = Vectors([read_part(folder / name) for name in names])
+        stored = Vectors([read_part(folder / name) for name in names], corners)
         assert len(stored) == 400
-        found.append(stored.search(gallery[::9], 5))
+        hits = stored.search(gallery[::9], 5)
+        assert (hits.corners_px == corners[hits.tiles]).all()
+        found.append((hits.scores, hits.tiles))
     assert len(list((tmp_path / "150").iterdir())) == 4  # of at most two additions of 60 each
     (scores, ids), (in_parts, ids_in_parts) = found
     if "Refine" in factory:  # it sees more of several parts: what it adds scores no less
