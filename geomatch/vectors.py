@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import faiss
 
 DECODED = 1 << 14  # vectors at a time
-RERANKED = 4  # coded vectors looked at again per tile asked for; benchmarks/search.py
 
 
 class Vectors:
@@ -137,11 +136,11 @@ def _decoded(index: faiss.Index, ids: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def read_part(file: Path) -> faiss.Index:
-    """The FAISS index in a file; raises RuntimeError where there is none."""
+    """The FAISS index in a file, mapped into memory: what is not looked at stays on disk.
+
+    Raises:
+        RuntimeError: there is none.
+    """
     import faiss
 
-    index = faiss.read_index(str(file))
-    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
-    if isinstance(inner, faiss.IndexRefine):
-        inner.k_factor = RERANKED
-    return index
+    return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)

@@ -35,7 +35,8 @@ from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 
 from .job import NO_FEATURE, BuildJob, reader_of
-from .plan import BLOCK_PX, BuildOptions, blocks, plan_vectors
+from .kinds import plan_vectors
+from .plan import BLOCK_PX, BuildOptions, blocks
 from .shards import Recipe
 from .tables import TileTable
 from .vectors import VectorFiles, fit_vectors, sample_vectors
@@ -171,7 +172,7 @@ class _Builder:
         with open_raster(folder / FEATURES) as features:
             sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
         wanted = options.vectors, options.components
-        plan = plan_vectors(len(job.tiles), sample.shape[1], job.encoder.channels, *wanted)
+        plan = plan_vectors(len(job.tiles), sample.shape[1], job.encoder.channels, *wanted, kinds=options.kinds)
         index = fit_vectors(plan, sample)
         del sample
         vectors = VectorFiles(folder, index)

@@ -19,7 +19,7 @@ from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 from geomatch.vectors import coded, searched
 
-from .plan import PCA_EPSILON, PCA_POWER, VectorPlan
+from .kinds import Kind, VectorPlan
 
 if TYPE_CHECKING:
     import faiss
@@ -28,7 +28,9 @@ ReadCells = Callable[[int, int, int, int], Dense]  # first column and row of cel
 
 SAMPLE_TILES, SAMPLE_VALUES = 20_000, 25_000_000  # at most; the second of vectors of thousands of components
 CHUNK_VALUES = 1 << 21  # vector components at a time
-PART_TILES = 1_000_000  # whose vectors are in memory, 64 MB of codes, before they are written as a file of their own
+PART_TILES = 500_000  # whose vectors are in memory, 272 MB at most, before they are written as a file of their own
+PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
+PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
 
 
 @dataclass(frozen=True)
@@ -174,13 +176,25 @@ def _index(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:
     """A FAISS index whose codes are not trained yet: PCA with half whitening, length one, then the coded vectors."""
     import faiss
 
-    coded = faiss.index_factory(plan.components or sample.shape[1], plan.coded, faiss.METRIC_INNER_PRODUCT)
+    coded = faiss.index_factory(plan.components or sample.shape[1], plan.kind.coded, faiss.METRIC_INNER_PRODUCT)
+    _set_search(coded, plan.kind)
     if not plan.components:
         return coded
     index = faiss.IndexPreTransform(coded)
     index.prepend_transform(faiss.NormalizationTransform(plan.components, 2.0))
     index.prepend_transform(_half_whitening(sample, plan.components))
     return index
+
+
+def _set_search(coded: faiss.Index, kind: Kind) -> None:
+    """How it is searched, which its file will tell."""
+    import faiss
+
+    if isinstance(coded, faiss.IndexRefine):
+        coded.k_factor = kind.reranked
+        coded = faiss.downcast_index(coded.base_index)
+    if isinstance(coded, faiss.IndexIVF):
+        coded.nprobe = max(1, round(kind.probes * coded.nlist))
 
 
 def _half_whitening(sample: NDArray[np.float32], components: int) -> faiss.LinearTransform:

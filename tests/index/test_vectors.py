@@ -11,7 +11,7 @@ import pytest
 from geomatch.encoder import StructuralEncoder
 from geomatch.errors import InputError, UsageError
 from geomatch.index import vectors
-from geomatch.index.plan import plan_vectors
+from geomatch.index.kinds import Kind, VectorPlan, plan_vectors
 from geomatch.index.vectors import ReadCells, VectorFiles, fit_vectors, sample_vectors, tile_blocks
 from geomatch.manifest import part_names
 from geomatch.structure import Dense
@@ -82,13 +82,22 @@ def test_blocks_are_as_large_as_their_vectors_allow(
     assert [(len(block.row_starts), len(block.col_starts)) for block in found] == shapes
 
 
-@pytest.mark.parametrize("factory", ["Flat", "SQ8", "PQ16x4fs,Refine(SQ8)", "L2norm,Flat"])
+FACTORIES = [
+    "Flat",
+    "SQ8",
+    "PQ16x4fs,Refine(SQ8)",
+    "PQ16x4fs,Refine(SQfp16)",
+    "IVF2,PQ16x4fs,Refine(SQfp16)",
+    "L2norm,Flat",
+]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
 def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     gallery = rng.normal(size=(400, 32)).astype(np.float32)
     gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
-    index.train(gallery)
+    index = fit_vectors(VectorPlan(0, Kind(factory, reranked=4, probes=1.0)), gallery)
     found = []
     for size in (1000, 150):
         monkeypatch.setattr(vectors, "PART_TILES", size)
@@ -111,6 +120,38 @@ def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatc
         np.testing.assert_allclose(in_parts, scores, atol=1e-6)
     assert (ids == ids_in_parts).mean() > 0.95
     assert ids_in_parts[:, 0].tolist() == list(range(0, 400, 9))
+
+
+@pytest.mark.parametrize("kind", ["PQ16x4fs,Refine(SQ8)", "IVF8,PQ16x4fs,Refine(SQfp16)", "IVF8,Flat"])
+def test_file_tells_how_it_is_searched(kind: str, tmp_path: Path) -> None:
+    sample = np.random.default_rng(0).normal(size=(1_000, 32)).astype(np.float32)
+    index = fit_vectors(VectorPlan(32, Kind(kind, reranked=7, probes=0.25)), sample)
+    faiss.write_index(index, str(tmp_path / "a.faiss"))
+    part = read_part(tmp_path / "a.faiss")
+    found = faiss.downcast_index(part.index)
+    if "Refine" in kind:
+        assert found.k_factor == 7
+        found = faiss.downcast_index(found.base_index)
+    if "IVF" in kind:
+        assert found.nprobe == 2
+
+
+@pytest.mark.parametrize("kind", ["SQ8", "Flat", "PQ16x4fs,Refine(SQfp16)", "IVF8,PQ16x4fs,Refine(SQfp16)"])
+def test_vectors_on_disk_find_what_brute_force_finds_where_all_are_looked_at(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(1_000, 32)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    index = fit_vectors(VectorPlan(0, Kind(kind, reranked=100, probes=1.0)), gallery)
+    files = VectorFiles(tmp_path, index)
+    files.add(gallery)
+    files.close()
+    stored = Vectors([read_part(tmp_path / "vectors.faiss")])
+    queries = rng.normal(size=(20, 32)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    scores, _ = stored.search(queries, 10)
+    plain = -np.sort(-queries @ gallery.T, axis=1)[:, :10]
+    np.testing.assert_allclose(scores, plain, atol=0.01)
+    np.testing.assert_allclose(stored.stored(np.array([3, 999])), gallery[[3, 999]], atol=0.01)
 
 
 def test_no_vector_is_a_file_too(tmp_path: Path) -> None:

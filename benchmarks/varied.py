@@ -1,0 +1,80 @@
+"""A map as large as one likes: the validation block as it is, and around it training fragments, each one varied.
+
+Every piece is a fragment turned by any angle, mirrored or not, enlarged or shrunk by up to a quarter, shifted, with a
+gamma and a brightness of its own, so that no two tiles are the same and all are of real ground.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import common
+import cv2
+import numpy as np
+import rasterio
+from common import LA_VAL
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geomatch.splits import Box, boxes_of
+
+SCENES = ("los_angeles_west", "los_angeles_east")
+
+PIECE_PX = 1024
+SCALES = (0.8, 1.25)
+GAMMAS = (0.7, 1.4)
+GAINS = (0.85, 1.15)
+
+
+def side_of(tiles: int, stride_px: int) -> int:
+    """Side, pixels, of the smallest map of whole pieces that has so many tiles."""
+    return PIECE_PX * int(np.ceil((np.sqrt(tiles) + 200 / stride_px) * stride_px / PIECE_PX))
+
+
+def varied_map(data: Path, file: Path, side_px: int, seed: int = 0) -> Path:
+    """Write a map of ``side_px`` x ``side_px`` whose first pixels are the validation block's, unless it is there."""
+    if file.is_file():
+        return file
+    block, _ = common.read_area(data, LA_VAL)
+    taken = (-(-LA_VAL.width // PIECE_PX), -(-LA_VAL.height // PIECE_PX))
+    pieces = _Pieces(data, seed)
+    size = {"width": side_px, "height": side_px, "count": 3, "dtype": "uint8", "bigtiff": "if_safer"}
+    part = file.with_suffix(".part.tif")
+    with rasterio.open(part, "w", driver="GTiff", **size, **common.JPEG, **common.whole_place()) as out:
+        out.write(block, window=Window(0, 0, LA_VAL.width, LA_VAL.height))
+        for row in range(side_px // PIECE_PX):
+            for col in range(side_px // PIECE_PX):
+                if col >= taken[0] or row >= taken[1]:
+                    out.write(pieces.next(), window=Window(col * PIECE_PX, row * PIECE_PX, PIECE_PX, PIECE_PX))
+    part.rename(file)
+    return file
+
+
+class _Pieces:
+    """Training fragments, one variation after the other."""
+
+    def __init__(self, data: Path, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self._fragments = [
+            _pixels(data, scene, box) for scene in SCENES for box in boxes_of(data / "split.csv", scene, "train")
+        ]
+
+    def next(self) -> NDArray[np.uint8]:
+        """[3 x PIECE_PX x PIECE_PX]."""
+        random, middle = self._random, PIECE_PX / 2
+        pixels = self._fragments[random.integers(len(self._fragments))]
+        scale = float(np.exp(random.uniform(*np.log(SCALES))))
+        turn = cv2.getRotationMatrix2D((middle, middle), random.uniform(0, 360), scale)
+        turn[:, 2] += random.uniform(-middle, middle, 2)
+        if random.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        table = 255 * random.uniform(*GAINS) * (np.arange(256) / 255) ** random.uniform(*GAMMAS)
+        seen = cv2.warpAffine(pixels, turn, (PIECE_PX, PIECE_PX), borderMode=cv2.BORDER_REFLECT)
+        return np.moveaxis(cv2.LUT(seen, np.clip(table, 0, 255).astype(np.uint8)), -1, 0)
+
+
+def _pixels(data: Path, scene: str, box: Box) -> NDArray[Any]:
+    """[H x W x 3] of a fragment."""
+    pixels, _ = common.read_area(data, common.Area(scene, box.col0, box.row0, box.width, box.height))
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
