@@ -2,7 +2,7 @@
 
 The map is the validation block of Los Angeles with training fragments around it, every one turned, scaled and lit in a
 way of its own (benchmarks/varied.py); tile vectors are those of the default encoder after geomatch's PCA, queries are
-SAR windows of the block, one at a time, for as many tiles as geomatch asks for, on one thread.
+SAR windows of the block, one at a time, for a hundred tiles, on one thread.
 
 First the structures in memory, by number of tiles, HNSW and the exact scan among them: CPU milliseconds per query, the
 share of the exact answer's tiles that are found (recall@100 as a share of all hundred), the share of queries whose
@@ -35,7 +35,6 @@ from varied import side_of, varied_map
 from geomatch.index import vectors as fitting
 from geomatch.index.build import build_index
 from geomatch.index.kinds import KINDS, Kind, VectorPlan, plan_vectors
-from geomatch.locator import RETRIEVED_TILES
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import STRIDE_PX
 
@@ -50,7 +49,8 @@ CONTENDERS = (
 SIZES = (50_000, 200_000, 1_000_000)
 WITHIN_PX = STRIDE_PX / 2 + 4
 WARM = 5
-TITLE = f"Search for {RETRIEVED_TILES} tiles, one thread (* as geomatch chooses)"
+ASKED = 100  # tiles
+TITLE = f"Search for {ASKED} tiles, one thread (* as geomatch chooses)"
 COLUMNS = ("tiles", "structure", "CPU ms", "of the exact", "nearest found", "true tile found", "fit + add, CPU s", "MB")
 
 Vectors = NDArray[np.float32]
@@ -128,8 +128,8 @@ def measure(tiles: Tiles, kind: Kind, queries: Tiles, exact: NDArray[np.int64] |
     made = common.timed(_fitted, tiles.vectors, kind)
     index = made.value
     for query in queries.vectors[:WARM]:
-        index.search(query[None], RETRIEVED_TILES)
-    answers = [common.timed(index.search, query[None], RETRIEVED_TILES) for query in queries.vectors]
+        index.search(query[None], ASKED)
+    answers = [common.timed(index.search, query[None], ASKED) for query in queries.vectors]
     ids = np.concatenate([answer.value[1] for answer in answers])
     cpu_ms = 1000 * float(np.mean([answer.cpu_s for answer in answers]))
     size = len(faiss.serialize_index(index)) / 1e6
@@ -188,16 +188,16 @@ class Searcher:
 
     def __call__(self, query: Vectors) -> NDArray[np.int64]:
         """Numbers of the tiles nearest to a vector as the encoder makes it."""
-        return self._index.search(query[None], RETRIEVED_TILES).tiles[0]
+        return self._index.search(query[None], ASKED).tiles[0]
 
 
 def exact_answer(index: TileIndex, queries: Vectors) -> NDArray[np.int64]:
     """What an exact scan of all vectors in full finds: [Q x k]; once for an index and as many queries."""
     file = index.path.with_suffix(f".exact-{len(queries)}.npy")
     if not file.is_file():
-        heap, first = faiss.ResultHeap(len(queries), RETRIEVED_TILES, keep_max=True), 0
+        heap, first = faiss.ResultHeap(len(queries), ASKED, keep_max=True), 0
         for vectors, _ in gallery.vectors_in_full(index):
-            count = min(RETRIEVED_TILES, len(vectors))
+            count = min(ASKED, len(vectors))
             scores, ids = faiss.knn(queries, vectors, count, metric=faiss.METRIC_INNER_PRODUCT)
             heap.add_result(scores, ids + first)
             first += len(vectors)

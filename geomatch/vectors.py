@@ -22,10 +22,11 @@ class Vectors:
     """Vectors in the order of the tiles, through all parts.
 
     Args:
-        parts: FAISS indexes of inner product, fitted alike.
+        parts: FAISS indexes of inner product, fitted alike, and read for this alone.
     """
 
     def __init__(self, parts: Sequence[faiss.Index]) -> None:
+        _share_reranking(parts)
         self._parts = parts
         self._first = np.cumsum([0, *(part.ntotal for part in parts)])
 
@@ -144,3 +145,13 @@ def read_part(file: Path) -> faiss.Index:
     import faiss
 
     return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+
+
+def _share_reranking(parts: Sequence[faiss.Index]) -> None:
+    """Let each of several parts look again at its share of the codes that their files tell for all of them."""
+    import faiss
+
+    for part in parts:
+        refined = coded(part)
+        if isinstance(refined, faiss.IndexRefine):
+            refined.k_factor = max(1.0, refined.k_factor / len(parts))

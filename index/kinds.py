@@ -20,7 +20,7 @@ class Kind:
     Attributes:
         coded: FAISS factory string for vectors after the PCA, like "Flat" or "PQ128x4fs,Refine(SQ8)".
         up_to: the most tiles that it is taken for; None for any number.
-        reranked: codes that are looked at again by ``Refine`` for every tile asked for, of each file of vectors.
+        reranked: codes that ``Refine`` looks at again in full for every tile asked for, in all files together.
         probes: share of the lists of an inverted file (``IVF``) that are looked into.
 
     Raises:
@@ -46,8 +46,8 @@ class Kind:
 KINDS = (
     Kind("SQ8", up_to=100_000),
     Kind("PQ128x4fs,Refine(SQ8)", up_to=1_000_000),
-    Kind("PQ64x4fs,Refine(SQfp16)", up_to=20_000_000),
-    Kind("IVF256,PQ64x4fs,Refine(SQfp16)"),
+    Kind("PQ64x4fs,Refine(SQfp16)", up_to=20_000_000, reranked=100),
+    Kind("IVF256,PQ64x4fs,Refine(SQfp16)", reranked=100),
 )
 
 
