@@ -35,7 +35,7 @@ class BuildOptions:
         tile_px: side of a tile.
         stride_px: from one tile to the next.
         encoder: as ``geomatch.encoder.load_encoder`` takes it.
-        backend: what runs its network.
+        backend: what runs its network, see ``geomatch.backends``; "auto" tries on a large map what is fastest.
         vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat".
         components: of the PCA before the search; None for as many as do best, 0 for no PCA.
         bbox: (left, bottom, right, top) of the part to index, or None for the whole map.
