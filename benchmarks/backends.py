@@ -106,7 +106,7 @@ class Contender:
         clocks: of windows by modality, and of blocks.
         tile_cosines, dense_cosines: of what was measured, to TRUTH.
         queries: features of the SAR windows.
-        recall: share of these whose tile is among the first k.
+        hits: which of these have their tile among the first k.
     """
 
     encoder: learned.JoinedEncoder
@@ -116,7 +116,7 @@ class Contender:
     tile_cosines: list[float] = field(default_factory=list)
     dense_cosines: list[float] = field(default_factory=list)
     queries: list[Dense] = field(default_factory=list)
-    recall: dict[int, float] = field(default_factory=dict)
+    hits: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, weights: Weights[EncoderShape], backend: str, exact: bool) -> Contender:
@@ -230,8 +230,8 @@ def recall_of(contenders: dict[str, Contender], data: Path, windows: int, seed: 
             options = BuildOptions(encoder=contender.encoder.name, backend="torch")  # neither is looked at
             index = build_index(map_file, Path(folder) / "block.gmi", options)
             hits = index.search(gallery.query_vectors(contender.queries), max(AT))
-        off = np.abs(hits.corners_px - truth[:, None]).max(axis=2) <= within_px
-        contender.recall = {k: float(off[:, :k].any(axis=1).mean()) for k in AT}
+        near = np.abs(hits.corners_px - truth[:, None]).max(axis=2) <= within_px
+        contender.hits = {k: near[:, :k].any(axis=1) for k in AT}
 
 
 def training_examples(data: Path) -> dict[Modality, list[NDArray[np.float32]]]:
@@ -285,7 +285,8 @@ def results_of(contender: Contender, windows: int) -> dict[str, Any]:
     encoding = {name: sum(ms for stage, ms in took.items() if stage != "stretching") for name, took in cpu_ms.items()}
     return {
         "start_cpu_s": contender.start_s,
-        "recall": contender.recall,
+        "recall": {k: float(hits.mean()) for k, hits in contender.hits.items()},
+        "recall_interval": {k: common.share(hits) for k, hits in contender.hits.items()},
         "tile_cosine": {"min": min(contender.tile_cosines), "mean": float(np.mean(contender.tile_cosines))},
         "dense_cosine": {"min": min(contender.dense_cosines), "mean": float(np.mean(contender.dense_cosines))},
         "cpu_ms": cpu_ms,
@@ -301,7 +302,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
         [
             name,
             *(f"{found[kind][of]:.6f}" for kind in cosines for of in ("min", "mean")),
-            *(f"{share:.3f}" for share in found["recall"].values()),
+            *found["recall_interval"].values(),
             f"{found['start_cpu_s']:.2f}",
         ]
         for name, found in results.items()

@@ -14,7 +14,9 @@ from programs import geomatch
 from towns import PLACE, UTM33, Town, optical
 
 from geomatch import backends
+from geomatch.files import sha256_of
 from geomatch.index import fastest
+from geomatch.index.build import build_index
 from geomatch.index.fastest import Trial, settled
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions
@@ -107,6 +109,18 @@ def test_workers_are_told_what_to_use(
     assert (first.options.backend, other.options.backend) == ("openvino", "torch")
     assert first == again  # a build that is repeated finds its shards
     assert other.folder != first.folder  # and none by another backend
+
+
+def test_workers_make_the_index_of_one_process(town: Town, weights_file: Path, tmp_path: Path) -> None:
+    options = BuildOptions(encoder=str(weights_file), stride_px=64)
+    for name, scheduler in (("one.gmi", None), ("two.gmi", "local:2")):
+        build_index(town.path, tmp_path / name, options, scheduler=scheduler)
+    one, two = (
+        {file.name: sha256_of(file) for file in (tmp_path / name).iterdir() if file.name != MANIFEST}
+        for name in ("one.gmi", "two.gmi")
+    )
+    assert one == two
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.gmi", "two.gmi"]
 
 
 @pytest.mark.parametrize(
