@@ -74,7 +74,8 @@ def build_index(
         tile_px: side of a tile.
         stride_px: from one tile to the next.
         encoder: what makes the features: "structural", the name of weights, or the path of a .safetensors file.
-        backend: what runs its network: "auto", "torch", "onnxruntime" or "openvino".
+        backend: what runs its network: "auto", "torch", "onnxruntime", "openvino", "onnxruntime-int8" or
+            "openvino-int8".
         vectors: "auto", or a FAISS factory string.
         components: of the PCA that vectors go through; None for as many as do best, 0 for no PCA.
         min_valid: tiles with a smaller share of valid pixels are left out.

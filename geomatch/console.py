@@ -36,7 +36,7 @@ GsdTolerance = Annotated[
     float | None,
     typer.Option(metavar="PCT", help="How far the pixel size told may be off, either way: it is found then."),
 ]
-BACKENDS = "What runs the network: auto, torch, onnxruntime or openvino."
+BACKENDS = "What runs the network: auto, torch, onnxruntime, openvino, onnxruntime-int8 or openvino-int8."
 BackendOption = Annotated[str, typer.Option("--backend", help=BACKENDS)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; no progress.")]
 MapOption = Annotated[Path | None, typer.Option("--map", help="The index's orthomosaic, if it was moved.")]

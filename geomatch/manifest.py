@@ -49,12 +49,14 @@ class EncoderRecord:
         sha256: its fingerprint.
         channels: features per cell.
         cell_px: side of a cell, pixels.
+        backend: that ran its network; None where it has none.
     """
 
     name: str
     sha256: str
     channels: int
     cell_px: int
+    backend: str | None = None
 
     def __post_init__(self) -> None:
         _check_counts(channels=self.channels, cell_px=self.cell_px)

@@ -34,6 +34,7 @@ from geomatch.raster import Limits, open_raster
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 
+from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
 from .kinds import plan_vectors
 from .plan import BLOCK_PX, BuildOptions, blocks
@@ -70,8 +71,9 @@ def build_index(
         overwrite: replace an index that is there; until the new one is complete the old one stays.
         limits: what the raster may ask for, default as the environment says.
         scheduler: address of a Dask scheduler whose workers see the orthomosaic and the output under the same paths, or
-            "local:N" for N processes here; None for this process alone. The index is the same byte for byte. What was
-            made stays in ``OUTPUT.shards`` until the index is complete, and a build that is repeated goes on with it.
+            "local:N" for N processes here; None for this process alone. By the same backend the index is the same byte
+            for byte. What was made stays in ``OUTPUT.shards`` until the index is complete, and a build that is repeated
+            goes on with it.
         progress: called with the stage, what is done and the total.
 
     Raises:
@@ -87,7 +89,7 @@ def build_index(
         if target.resolve() in raster.path.parents:
             hint = "choose another place, or move the orthomosaic out of it"
             raise OutputError(f"holds the orthomosaic {raster.path.name}", where=target, hint=hint)
-        job = BuildJob.plan(raster, options)
+        job = settled(BuildJob.plan(raster, options), alone=scheduler is None)
         recipe = Recipe.of(job, target)
         with (
             published(target, directory=True, overwrite=overwrite) as folder,
@@ -192,7 +194,7 @@ class _Builder:
         manifest = Manifest(
             geomatch_version=version("geomatch"),
             encoder=EncoderRecord(
-                job.encoder.name, job.encoder.fingerprint(), job.encoder.channels, job.encoder.cell_px
+                job.encoder.name, job.encoder.fingerprint(), job.encoder.channels, job.encoder.cell_px, backend_of(job)
             ),
             tiles=tiles,
             source=SourceRecord(

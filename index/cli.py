@@ -69,7 +69,7 @@ def build(
     from .build import build_index
     from .plan import read_options
 
-    set_verbosity(verbose, quiet)
+    set_verbosity(verbose + 1, quiet)  # what a query tells when asked, a build that takes minutes tells at once
     options = read_options(
         config,
         tile_px=tile,
@@ -118,7 +118,8 @@ def info(
         "lon, lat": f"{west:.6f},{south:.6f} to {east:.6f},{north:.6f}",
         "tiles": f"{len(opened)} of {manifest.tiles.size_px} px every {manifest.tiles.stride_px} px",
         "vectors": manifest.tiles.vectors,
-        "encoder": f"{manifest.encoder.name}, {manifest.encoder.channels} channels at 1/{manifest.encoder.cell_px}",
+        "encoder": f"{manifest.encoder.name}, {manifest.encoder.channels} channels at 1/{manifest.encoder.cell_px}"
+        + (f", by {manifest.encoder.backend}" if manifest.encoder.backend else ""),
         "size": f"{size / 1e6:.1f} MB",
         "built by": f"geomatch {manifest.geomatch_version}",
     }

@@ -30,7 +30,7 @@ class BuildOptions:
         tile_px: side of a tile.
         stride_px: from one tile to the next.
         encoder: as ``geomatch.encoder.load_encoder`` takes it.
-        backend: what runs its network.
+        backend: what runs its network, see ``geomatch.backends``; "auto" tries on a large map what is fastest.
         vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat".
         components: of the PCA before the search; None for as many as do best, 0 for no PCA.
         kinds: what "auto" chooses from by the number of tiles: the first that is for so many.
