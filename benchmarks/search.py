@@ -28,12 +28,11 @@ import common
 import faiss
 import gallery
 import numpy as np
-from common import BENCH, LA_VAL, Bar, SarWindows, Worker
+from common import LA_VAL, Bar, SarWindows, Worker
 from numpy.typing import NDArray
-from varied import side_of, varied_map
+from varied import indexed
 
 from geomatch.index import vectors as fitting
-from geomatch.index.build import build_index
 from geomatch.index.kinds import KINDS, Kind, VectorPlan, plan_vectors
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import STRIDE_PX
@@ -93,15 +92,6 @@ class Found:
 
 
 # ---- tiles
-
-
-def indexed(data: Path, tiles: int) -> TileIndex:
-    """The index of a varied map of so many tiles, as geomatch builds it."""
-    side = side_of(tiles, STRIDE_PX)
-    map_file, index = BENCH / f"varied-{side}.tif", BENCH / f"varied-{side}.gmi"
-    if not index.is_dir():
-        build_index(varied_map(data, map_file, side), index)
-    return TileIndex.open(index)
 
 
 def all_tiles(index: TileIndex) -> Tiles:
@@ -215,7 +205,7 @@ def forget(folder: Path) -> None:
 
 def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, Any], list[Bar]]:
     """Build an index of so many tiles, search it, and judge."""
-    index = indexed(data, tiles)
+    index, _ = indexed(data, tiles)
     corners = common.random_corners(LA_VAL, gallery.SIZE_PX, windows, seed)
     seen = gallery.query_features(SarWindows(data, LA_VAL), corners, encoder=index.encoder)
     queries = gallery.query_vectors(seen)
@@ -269,7 +259,7 @@ def main() -> None:
 
 
 def _in_memory(data: Path, sizes: Sequence[int], windows: int, seed: int, hnsw_up_to: int) -> Iterator[Found]:
-    index = indexed(data, max(sizes))
+    index, _ = indexed(data, max(sizes))
     tiles, queries = all_tiles(index), asked(data, index, windows, seed)
     for size in sorted({min(size, len(tiles.vectors)) for size in sizes}):
         yield from compare(Tiles(tiles.vectors[:size], tiles.corners[:size]), queries, hnsw_up_to)

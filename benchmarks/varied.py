@@ -1,11 +1,15 @@
 """A map as large as one likes: the validation block as it is, and around it training fragments, each one varied.
 
 Every piece is a fragment turned by any angle, mirrored or not, enlarged or shrunk by up to a quarter, shifted, with a
-gamma and a brightness of its own, so that no two tiles are the same and all are of real ground.
+gamma and a brightness of its own, so that no two tiles are the same and all are of real ground. Maps and their indexes
+stay in bench/, with what the build took, and are not made again.
 """
 
 from __future__ import annotations
 
+import json
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,14 @@ import common
 import cv2
 import numpy as np
 import rasterio
-from common import LA_VAL
+from common import BENCH, LA_VAL, Worker
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from geomatch.manifest import FEATURES, TILES
 from geomatch.splits import Box, boxes_of
+from geomatch.tile_index import TileIndex
+from geomatch.tiles import STRIDE_PX
 
 SCENES = ("los_angeles_west", "los_angeles_east")
 
@@ -25,6 +32,54 @@ PIECE_PX = 1024
 SCALES = (0.8, 1.25)
 GAMMAS = (0.7, 1.4)
 GAINS = (0.85, 1.15)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the build of an index took and gave, on one thread of a process of its own."""
+
+    megapixels: float
+    tiles: int
+    vectors: str
+    cpu_s: float
+    wall_s: float
+    peak_rss_mb: float
+    features_bytes: int
+    vectors_bytes: int
+    table_bytes: int
+
+
+def indexed(data: Path, tiles: int) -> tuple[TileIndex, Built]:
+    """The index of a varied map of so many tiles, as geomatch builds it when nothing is told; and what that took."""
+    side = side_of(tiles, STRIDE_PX)
+    index, record = BENCH / f"varied-{side}.gmi", BENCH / f"varied-{side}.json"
+    if not (index.is_dir() and record.is_file()):
+        map_file = varied_map(data, BENCH / f"varied-{side}.tif", side)
+        worker = Worker(_Builder)
+        asked = worker.ask(map_file, index)
+        _, peak = worker.close()
+        record.write_text(json.dumps(asdict(_built(index, side, asked.value, asked.wall_s, peak)), indent=1))
+    return TileIndex.open(index), Built(**json.loads(record.read_text()))
+
+
+class _Builder:
+    """Builds where it is asked to; made in the process that is measured."""
+
+    def __call__(self, map_file: Path, index: Path) -> float:
+        """CPU seconds, those of threads that read, encode and write beside each other included."""
+        from geomatch.index.build import build_index
+
+        began = time.process_time()
+        build_index(map_file, index, overwrite=True)
+        return time.process_time() - began
+
+
+def _built(folder: Path, side_px: int, cpu_s: float, wall_s: float, peak_rss_mb: float) -> Built:
+    index = TileIndex.open(folder)
+    sizes = {name: entry.size_bytes for name, entry in index.manifest.files.items()}
+    features, table = sizes.pop(FEATURES), sizes.pop(TILES)
+    taken = (cpu_s, wall_s, peak_rss_mb, features, sum(sizes.values()), table)
+    return Built(side_px**2 / 1e6, len(index), index.manifest.tiles.vectors, *taken)
 
 
 def side_of(tiles: int, stride_px: int) -> int:
