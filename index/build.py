@@ -30,7 +30,7 @@ from geomatch.manifest import (
     TileRecord,
     is_index_file,
 )
-from geomatch.raster import Limits, open_raster
+from geomatch.raster import Limits, fingerprint, open_raster
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 
@@ -188,7 +188,7 @@ class _Builder:
         """What the index in ``folder`` says about itself once it is at ``target``."""
         job = self._job
         self._progress("hashing", 0, 1)
-        source = job.raster.fingerprint()
+        source = fingerprint(job.raster.path)
         manifest = Manifest(
             geomatch_version=version("geomatch"),
             encoder=EncoderRecord(
