@@ -11,6 +11,7 @@ from geomatch.correlate import QUANTUM
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, check_even
+from geomatch.imagery import Imagery, Orthomosaic
 from geomatch.images import OpticalStretch
 from geomatch.raster import Patch, Raster
 from geomatch.structure import Dense
@@ -43,7 +44,7 @@ class BuildJob:
 
     Attributes:
         raster: the orthomosaic at the working scale.
-        scale: sides of its pixels in those of the file.
+        scale: sides of its pixels in those of the orthomosaic.
         window: part that is indexed.
         grid: where that lies.
         tiles: over it.
@@ -51,7 +52,7 @@ class BuildJob:
         options: of the build.
     """
 
-    raster: Raster
+    raster: Imagery
     scale: float
     window: Window
     grid: Grid
@@ -61,26 +62,26 @@ class BuildJob:
     options: BuildOptions
 
     @classmethod
-    def plan(cls, raster: Raster, options: BuildOptions) -> BuildJob:
+    def plan(cls, raster: Orthomosaic, options: BuildOptions) -> BuildJob:
         """What an opened orthomosaic and options come to; raises as ``build_index``."""
         assert raster.grid is not None, "opened with need_grid"
         try:
             check_even(raster.grid.window(*window_of(raster.grid, options).box))
         except InputError as error:
-            raise InputError(error.what, where=raster.path, hint=error.hint) from error
+            raise InputError(error.what, where=raster.name, hint=error.hint) from error
         scale, stretch = working_scale(raster.grid, options), OpticalStretch.fit(raster)
-        raster = raster.at_scale(scale)
-        assert raster.grid is not None, "resampled pixels lie somewhere too"
-        window = window_of(raster.grid, options)
+        scaled = raster.at_scale(scale)
+        assert scaled.grid is not None, "resampled pixels lie somewhere too"
+        window = window_of(scaled.grid, options)
         try:
             tiles = TileGrid(window.width, window.height, options.tile_px, options.stride_px)
         except UsageError as error:
-            raise UsageError(error.what, where=raster.path, hint=error.hint) from error
+            raise UsageError(error.what, where=raster.name, hint=error.hint) from error
         return cls(
-            raster=raster,
+            raster=scaled,
             scale=scale,
             window=window,
-            grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
+            grid=scaled.grid.window(window.col0, window.row0, window.width, window.height),
             tiles=tiles,
             encoder=load_encoder(options.encoder, options.backend),
             stretch=stretch,
@@ -107,13 +108,21 @@ class BuildJob:
             bands=self.stretch.bands,
         )
 
+    def sources(self, cols: NDArray[np.int32], rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Numbers of the rasters that hold the middles of tiles, by the tiles' first columns and rows: [N]."""
+        corners = np.stack([cols, rows], axis=1) + (self.window.col0, self.window.row0)
+        return self.raster.holders(corners, self.tiles.size_px)
+
     def encode(self, seen: tuple[Window, Patch]) -> Encoded:
         """Features of a block that was read."""
         block, patch = seen
         halo, cell = self.encoder.halo_px, self.encoder.cell_px
+        cells = -(-block.height // cell), -(-block.width // cell)
+        if not patch.valid.any():  # between the rasters of a mosaic, it may be most blocks
+            return Encoded(np.full((self.encoder.channels, *cells), NO_FEATURE, np.int8), 0.0, 0)
         left, top = min(halo, block.col0) // cell, min(halo, block.row0) // cell
         dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical")
-        dense = dense.crop(left, top, -(-block.width // cell), -(-block.height // cell))
+        dense = dense.crop(left, top, *reversed(cells))
         values = np.where(dense.valid, np.rint(dense.values * 127), NO_FEATURE).astype(np.int8)
         return Encoded(values, float(np.square(dense.values).sum(dtype=np.float64)), int(dense.valid.sum()))
 

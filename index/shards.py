@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from geomatch.errors import InputError, OutputError
 from geomatch.files import published
+from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.threads import one_thread
 from geomatch.vectors import read_part
@@ -36,46 +37,68 @@ TRAINED = "trained.faiss"
 
 
 @dataclass(frozen=True)
+class FileState:
+    """A raster of the orthomosaic as the build began.
+
+    Attributes:
+        path: absolute.
+        size_bytes, mtime_ns: what tells that it has changed.
+    """
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Of a file that is there."""
+        status = path.stat()
+        return cls(str(path), status.st_size, status.st_mtime_ns)
+
+    def check(self) -> None:
+        """Raise InputError where the file is not what it was."""
+        try:
+            now = FileState.of(Path(self.path))
+        except OSError as error:
+            what = "the orthomosaic has gone during the build"
+            raise InputError(what, where=self.path, hint="put it back and build again") from error
+        if now != self:
+            what = "the orthomosaic has changed during the build"
+            raise InputError(what, where=self.path, hint="build again when it is complete")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """All that a process needs to make a shard of a build.
 
     Attributes:
-        orthomosaic: file.
+        orthomosaic: its files.
         options: of the build.
-        size_bytes, mtime_ns: of the file as the build began.
         folder: of the shards.
     """
 
-    orthomosaic: str
+    orthomosaic: tuple[FileState, ...]
     options: BuildOptions
-    size_bytes: int
-    mtime_ns: int
     folder: str
 
     @classmethod
     def of(cls, job: BuildJob, target: Path) -> Recipe:
         """Of a job; its shards lie beside what it builds."""
-        status = job.raster.path.stat()
+        files = tuple(FileState.of(path) for path in job.raster.paths)
         key = {
-            "orthomosaic": [str(job.raster.path), status.st_size, status.st_mtime_ns],
+            "orthomosaic": [asdict(file) for file in files],
             "options": asdict(job.options),
             "encoder": job.encoder.fingerprint(),
             "version": version("geomatch"),
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = target.absolute().with_name(f"{target.name}.shards") / name
-        return cls(str(job.raster.path), job.options, status.st_size, status.st_mtime_ns, str(folder))
+        return cls(files, job.options, str(folder))
 
     def check(self) -> None:
         """Raise InputError where the orthomosaic is not what it was as the build began."""
-        try:
-            status = Path(self.orthomosaic).stat()
-        except OSError as error:
-            what = "the orthomosaic has gone during the build"
-            raise InputError(what, where=self.orthomosaic, hint="put it back and build again") from error
-        if (status.st_size, status.st_mtime_ns) != (self.size_bytes, self.mtime_ns):
-            what = "the orthomosaic has changed during the build"
-            raise InputError(what, where=self.orthomosaic, hint="build again when it is complete")
+        for file in self.orthomosaic:
+            file.check()
 
     def remove(self) -> None:
         """Remove the shards, and the folder of all builds' where nothing is left in it."""
@@ -148,7 +171,7 @@ _COLUMNS = ("searched", "cols", "rows", "valid_fraction")
 @lru_cache(maxsize=2)
 def _job(recipe: Recipe) -> BuildJob:
     """The job of a recipe, planned once in a process."""
-    return BuildJob.plan(open_raster(recipe.orthomosaic, need_grid=True), recipe.options)
+    return BuildJob.plan(open_orthomosaic([file.path for file in recipe.orthomosaic]), recipe.options)
 
 
 def _load(file: Path) -> dict[str, NDArray[Any]]:

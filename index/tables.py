@@ -31,8 +31,9 @@ _SCHEMA = pa.schema(
 class TileTable:
     """Writes tiles in the order of their vectors; a context manager.
 
-    Columns: id (row of the vectors), source (0, the only one), row and col (first pixel in the indexed window), x and
-    y (centre, in the map's CRS), valid_fraction, geometry (polygon as WKB, after the GeoParquet 1.1 specification).
+    Columns: id (row of the vectors), source (number of the raster that holds the centre), row and col (first pixel in
+    the indexed window), x and y (centre, in the map's CRS), valid_fraction, geometry (polygon as WKB, after the
+    GeoParquet 1.1 specification).
 
     Args:
         file: to write.
@@ -56,8 +57,14 @@ class TileTable:
     ) -> None:
         self._writer.close()
 
-    def add(self, cols: NDArray[np.int32], rows: NDArray[np.int32], valid_fraction: NDArray[np.float32]) -> None:
-        """Append tiles by the first pixel column and row of each: [N], [N], [N]."""
+    def add(
+        self,
+        cols: NDArray[np.int32],
+        rows: NDArray[np.int32],
+        valid_fraction: NDArray[np.float32],
+        sources: NDArray[np.int32],
+    ) -> None:
+        """Append tiles by the first pixel column and row of each: [N], [N], [N], [N]."""
         corners = np.stack([cols, rows], axis=1).astype(np.float64)
         square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * self._size
         rings = self._grid.to_map(corners[:, None] + square)
@@ -67,7 +74,7 @@ class TileTable:
         polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, rings.reshape(-1, 2), ends)
         columns = {
             "id": np.arange(self._count, self._count + count),
-            "source": np.zeros(count, np.int32),
+            "source": sources,
             "row": rows.astype(np.int32),
             "col": cols.astype(np.int32),
             "x": centers[:, 0],

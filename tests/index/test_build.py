@@ -97,7 +97,7 @@ def test_bounding_box_cuts_features_and_tiles_alike(small: Town, tmp_path: Path)
     right, bottom = moved(PLACE, [361, 343])
     index = build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=64, bbox=(left, bottom, right, top)))
     assert (index.grid.width, index.grid.height) == (260, 260)
-    assert (index.manifest.source.col0, index.manifest.source.row0) == (101, 83)
+    assert index.manifest.origin_px == (101, 83)
     with rasterio.open(index.path / FEATURES) as file:
         assert file.xy(0, 0) == pytest.approx(tuple(moved(PLACE, [105, 87])))
     frame = geopandas.read_parquet(index.path / TILES)
@@ -107,7 +107,7 @@ def test_bounding_box_cuts_features_and_tiles_alike(small: Town, tmp_path: Path)
 def test_working_pixel_is_that_of_a_map_averaged_beforehand(town: Town, tmp_path: Path) -> None:
     build_index(town.path, tmp_path / "a.gmi", BuildOptions(working_gsd_m=1.0))
     manifest = TileIndex.open(tmp_path / "a.gmi").manifest
-    assert manifest.source.scale == pytest.approx(2, rel=0.001)  # the grid's scale factor
+    assert manifest.scale == pytest.approx(2, rel=0.001)  # the grid's scale factor
     halved = town.bands.reshape(3, 384, 2, 384, 2).mean(axis=(2, 4)).round().astype("uint8")
     coarse = write_town(tmp_path / "coarse.tif", halved, PLACE @ Affine.scale(2))
     expected = build_index(coarse.path, tmp_path / "b.gmi").features
@@ -416,8 +416,8 @@ def test_features_lost_on_the_way_to_the_disk_are_noticed(
     """GDAL may close a file on a full disk without a word, leaving blocks out."""
     opened = build._feature_file
 
-    def lossy(*arguments: Any) -> Any:
-        out = opened(*arguments)
+    def lossy(*arguments: Any, **keywords: Any) -> Any:
+        out = opened(*arguments, **keywords)
 
         class Lossy:
             def __enter__(self) -> Lossy:

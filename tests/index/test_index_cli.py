@@ -40,7 +40,13 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
     seen: list[tuple[BuildOptions, bool, str | None]] = []
 
     def spy(
-        orthomosaic: Path, output: Path, options: BuildOptions, *, overwrite: bool, scheduler: str | None, progress: Any
+        orthomosaic: list[Path],
+        output: Path,
+        options: BuildOptions,
+        *,
+        overwrite: bool,
+        scheduler: str | None,
+        progress: Any,
     ) -> TileIndex:
         seen.append((options, overwrite, scheduler))
         made: TileIndex = real(orthomosaic, output, BuildOptions(stride_px=200), overwrite=overwrite, progress=progress)

@@ -26,14 +26,14 @@ def test_geopandas_reads_the_right_squares(name: str, tmp_path: Path) -> None:
     places = [(0, 0), (16, 0), (0, 32), (300, 123)]
     cols, rows = (np.array(side, np.int32) for side in zip(*places, strict=True))
     with TileTable(tmp_path / "t.parquet", Grid(as_crs("EPSG:32633"), TRANSFORMS[name], 900, 700), 200) as table:
-        table.add(cols[:3], rows[:3], np.array([1, 0.5, 0.75], np.float32))
-        table.add(cols[3:], rows[3:], np.array([0.9], np.float32))
+        table.add(cols[:3], rows[:3], np.array([1, 0.5, 0.75], np.float32), np.array([0, 2, 1], np.int32))
+        table.add(cols[3:], rows[3:], np.array([0.9], np.float32), np.array([3], np.int32))
     frame = geopandas.read_parquet(tmp_path / "t.parquet")
     assert frame.crs == "EPSG:32633"
     assert frame["id"].tolist() == [0, 1, 2, 3]
     assert list(zip(frame["col"], frame["row"], strict=True)) == places
     assert frame["valid_fraction"].tolist() == pytest.approx([1, 0.5, 0.75, 0.9])
-    assert frame["source"].tolist() == [0] * 4
+    assert frame["source"].tolist() == [0, 2, 1, 3]
     for tile, (col, row) in zip(frame.itertuples(), places, strict=True):
         square = [(col, row), (col + 200, row), (col + 200, row + 200), (col, row + 200)]
         expected = Polygon([(a * x + b * y + c, d * x + e * y + f) for x, y in square])
@@ -44,7 +44,7 @@ def test_geopandas_reads_the_right_squares(name: str, tmp_path: Path) -> None:
 def test_degrees_stay_longitude_first(tmp_path: Path) -> None:
     grid = Grid(as_crs("EPSG:4326"), Affine(1e-5, 0, 16.2, 0, -1e-5, 48.1), 900, 700)
     with TileTable(tmp_path / "t.parquet", grid, 200) as table:
-        table.add(np.array([0], np.int32), np.array([0], np.int32), np.ones(1, np.float32))
+        table.add(*np.zeros((2, 1), np.int32), np.ones(1, np.float32), np.zeros(1, np.int32))
     frame = geopandas.read_parquet(tmp_path / "t.parquet")
     assert frame.crs == "EPSG:4326"
     assert frame.geometry[0].bounds == pytest.approx((16.2, 48.098, 16.202, 48.1))
@@ -55,5 +55,5 @@ def test_no_tile_is_a_table_of_none(tmp_path: Path) -> None:
     nothing = np.empty(0, np.int32)
     grid = Grid(as_crs("EPSG:32633"), TRANSFORMS["north up"], 900, 700)
     with TileTable(tmp_path / "t.parquet", grid, 200) as table:
-        table.add(nothing, nothing, nothing.astype(np.float32))
+        table.add(nothing, nothing, nothing.astype(np.float32), nothing)
     assert len(geopandas.read_parquet(tmp_path / "t.parquet")) == 0
