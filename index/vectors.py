@@ -28,7 +28,7 @@ ReadCells = Callable[[int, int, int, int], Dense]  # first column and row of cel
 
 SAMPLE_TILES, SAMPLE_VALUES = 20_000, 25_000_000  # at most; the second of vectors of thousands of components
 CHUNK_VALUES = 1 << 21  # vector components at a time
-PART_TILES = 500_000  # whose vectors are in memory, 272 MB at most, before they are written as a file of their own
+PART_TILES = 250_000  # whose vectors are in memory, 136 MB at most, before they are written as a file of their own
 PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
 PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
 
