@@ -136,15 +136,19 @@ def _decoded(index: faiss.Index, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.asarray(exact.reconstruct_batch(np.ascontiguousarray(ids)), np.float32)
 
 
-def read_part(file: Path) -> faiss.Index:
-    """The FAISS index in a file, mapped into memory: what is not looked at stays on disk.
+def read_part(file: Path, *, mapped: bool = True) -> faiss.Index:
+    """The FAISS index in a file.
+
+    Args:
+        file: that FAISS wrote.
+        mapped: what is not looked at stays on disk; nothing can be added then.
 
     Raises:
         RuntimeError: there is none.
     """
     import faiss
 
-    return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+    return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
 
 
 def _share_reranking(parts: Sequence[faiss.Index]) -> None:

@@ -35,13 +35,14 @@ from geomatch.raster import Limits, fingerprint, open_raster
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 
+from .codes import VectorFiles
 from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
 from .kinds import plan_vectors
 from .plan import BLOCK_PX, BuildOptions, blocks
 from .shards import Recipe
 from .tables import TileTable
-from .vectors import VectorFiles, fit_vectors, sample_vectors
+from .vectors import fit_vectors, sample_vectors
 from .work import Work, work_of
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -188,12 +189,11 @@ class _Builder:
         index = fit_vectors(plan, sample)
         del sample
         vectors = VectorFiles(folder, index)
-        with TileTable(folder / TILES, job.grid, job.tiles.size_px) as table:
-            for tiles in self._work.vectors(folder / FEATURES, index):
-                self._progress("vectors", tiles.done, len(job.tiles))
-                vectors.add(tiles.searched)
-                table.add(tiles.cols, tiles.rows, tiles.valid_fraction, job.sources(tiles.cols, tiles.rows))
-            self._progress("vectors", len(job.tiles), len(job.tiles))
+        with TileTable(folder / TILES, job.grid) as table:
+            for shard in self._work.tiles(folder / FEATURES, index):
+                vectors.add(shard.codes)
+                table.add(shard.rows)
+                self._progress("vectors", shard.done, len(job.tiles))
         return TileRecord(job.tiles.size_px, job.tiles.stride_px, vectors.close(), str(plan))
 
     def manifest(self, folder: Path, target: Path, tiles: TileRecord, rms: float) -> Manifest:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,14 @@ from geomatch.raster import Patch, Raster
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid
 
+from .codes import Coder
 from .plan import BuildOptions, Window, window_of, working_scale
-from .vectors import ReadCells
+from .tables import table_rows
+from .vectors import ReadCells, TilePart, Tiles, kept_of, tile_block
+
+if TYPE_CHECKING:
+    import faiss
+    import pyarrow as pa
 
 NO_FEATURE = -128
 
@@ -36,6 +44,21 @@ class Encoded:
     values: NDArray[np.int8]
     energy: float
     known: int
+
+
+@dataclass(frozen=True)
+class TileShard:
+    """Tiles that are kept, ready to be put behind those before them.
+
+    Attributes:
+        done: tiles of the grid up to the last of them.
+        codes: their vectors, coded.
+        rows: of the tile table, as ``tables.table_rows`` gives them.
+    """
+
+    done: int
+    codes: faiss.Index
+    rows: pa.Table
 
 
 @dataclass(frozen=True)
@@ -108,11 +131,6 @@ class BuildJob:
             bands=self.stretch.bands,
         )
 
-    def sources(self, cols: NDArray[np.int32], rows: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Numbers of the rasters that hold the middles of tiles, by the tiles' first columns and rows: [N]."""
-        corners = np.stack([cols, rows], axis=1) + (self.window.col0, self.window.row0)
-        return self.raster.holders(corners, self.tiles.size_px)
-
     def encode(self, seen: tuple[Window, Patch]) -> Encoded:
         """Features of a block that was read."""
         block, patch = seen
@@ -125,6 +143,18 @@ class BuildJob:
         dense = dense.crop(left, top, *reversed(cells))
         values = np.where(dense.valid, np.rint(dense.values * 127), NO_FEATURE).astype(np.int8)
         return Encoded(values, float(np.square(dense.values).sum(dtype=np.float64)), int(dense.valid.sum()))
+
+    def pool(self, read: ReadCells, parts: Sequence[TilePart], index: faiss.Index) -> Tiles:
+        """The tiles of some parts that have enough valid pixels, from features, as a fitted index compares them."""
+        made = [tile_block(read, part, self.tiles, self.cells, self.encoder.cell_px) for part in parts]
+        return kept_of(made, index, self.options.min_valid)
+
+    def shard(self, tiles: Tiles, coder: Coder) -> TileShard:
+        """Tiles coded, with their rows of the table."""
+        corners = np.stack([tiles.cols, tiles.rows], axis=1) + (self.window.col0, self.window.row0)
+        sources = self.raster.holders(corners, self.tiles.size_px)
+        rows = table_rows(self.grid, self.tiles.size_px, tiles, sources)
+        return TileShard(tiles.done, coder.code(tiles.searched), rows)
 
 
 def reader_of(features: Raster) -> ReadCells:

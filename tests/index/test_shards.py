@@ -55,7 +55,6 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "BLOCK_PX", 256)
     monkeypatch.setattr(vectors, "CHUNK_VALUES", 40_000)
     monkeypatch.setattr(shards, "PARTS", 3)
-    monkeypatch.setattr("geomatch.index.work.PARTS", 3)
 
 
 def content(index: Path) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import faiss
 import numpy as np
 import pytest
@@ -11,12 +9,10 @@ import pytest
 from geomatch.encoder import StructuralEncoder
 from geomatch.errors import InputError, UsageError
 from geomatch.index import vectors
-from geomatch.index.kinds import Kind, VectorPlan, plan_vectors
-from geomatch.index.vectors import ReadCells, VectorFiles, fit_vectors, sample_vectors, tile_blocks
-from geomatch.manifest import part_names
+from geomatch.index.kinds import plan_vectors
+from geomatch.index.vectors import ReadCells, fit_vectors, sample_vectors, tile_blocks
 from geomatch.structure import Dense
 from geomatch.tiles import MIN_TILE_VALID, TileGrid, tile_vectors, vector_size
-from geomatch.vectors import Vectors, read_part
 
 CELL_PX = 8
 
@@ -82,91 +78,6 @@ def test_blocks_are_as_large_as_their_vectors_allow(
     assert [(len(block.row_starts), len(block.col_starts)) for block in found] == shapes
 
 
-FACTORIES = [
-    "Flat",
-    "SQ8",
-    "PQ16x4fs,Refine(SQ8)",
-    "PQ16x4fs,Refine(SQfp16)",
-    "IVF2,PQ16x4fs,Refine(SQfp16)",
-    "L2norm,Flat",
-]
-
-
-@pytest.mark.parametrize("factory", FACTORIES)
-def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    gallery = rng.normal(size=(400, 32)).astype(np.float32)
-    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    index = fit_vectors(VectorPlan(0, Kind(factory, reranked=40, probes=1.0)), gallery)
-    found = []
-    for size in (1000, 150):
-        monkeypatch.setattr(vectors, "PART_TILES", size)
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        files = VectorFiles(folder, index)
-        for first in range(0, 400, 60):
-            files.add(gallery[first : first + 60])
-        assert files.close() == 400
-        names = part_names(len(list(folder.iterdir())))
-        assert {file.name for file in folder.iterdir()} == set(names)
-        stored = Vectors([read_part(folder / name) for name in names])
-        assert len(stored) == 400
-        found.append(stored.search(gallery[::9], 5))
-    assert len(list((tmp_path / "150").iterdir())) == 4  # of at most two additions of 60 each
-    (scores, ids), (in_parts, ids_in_parts) = found
-    np.testing.assert_allclose(in_parts, scores, atol=1e-6)
-    assert (ids == ids_in_parts).mean() > 0.95
-    assert ids_in_parts[:, 0].tolist() == list(range(0, 400, 9))
-
-
-@pytest.mark.parametrize("kind", ["PQ16x4fs,Refine(SQ8)", "IVF8,PQ16x4fs,Refine(SQfp16)", "IVF8,Flat"])
-def test_file_tells_how_it_is_searched(kind: str, tmp_path: Path) -> None:
-    sample = np.random.default_rng(0).normal(size=(1_000, 32)).astype(np.float32)
-    index = fit_vectors(VectorPlan(32, Kind(kind, reranked=7, probes=0.25)), sample)
-    faiss.write_index(index, str(tmp_path / "a.faiss"))
-    part = read_part(tmp_path / "a.faiss")
-    found = faiss.downcast_index(part.index)
-    if "Refine" in kind:
-        assert found.k_factor == 7
-        found = faiss.downcast_index(found.base_index)
-    if "IVF" in kind:
-        assert found.nprobe == 2
-
-
-@pytest.mark.parametrize("kind", ["SQ8", "Flat", "PQ16x4fs,Refine(SQfp16)", "IVF8,PQ16x4fs,Refine(SQfp16)"])
-def test_vectors_on_disk_find_what_brute_force_finds_where_all_are_looked_at(kind: str, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    gallery = rng.normal(size=(1_000, 32)).astype(np.float32)
-    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    index = fit_vectors(VectorPlan(0, Kind(kind, reranked=100, probes=1.0)), gallery)
-    files = VectorFiles(tmp_path, index)
-    files.add(gallery)
-    files.close()
-    stored = Vectors([read_part(tmp_path / "vectors.faiss")])
-    queries = rng.normal(size=(20, 32)).astype(np.float32)
-    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    scores, _ = stored.search(queries, 10)
-    plain = -np.sort(-queries @ gallery.T, axis=1)[:, :10]
-    np.testing.assert_allclose(scores, plain, atol=0.01)
-    np.testing.assert_allclose(stored.stored(np.array([3, 999])), gallery[[3, 999]], atol=0.01)
-
-
-def test_parts_share_what_is_looked_at_again() -> None:
-    index = fit_vectors(VectorPlan(0, Kind("PQ16x4fs,Refine(SQ8)", reranked=6)), np.eye(32, dtype=np.float32))
-    parts = [faiss.clone_index(index) for _ in range(4)]
-    Vectors(parts[:3])
-    assert [part.k_factor for part in parts] == [2, 2, 2, 6]
-    Vectors(parts)
-    assert parts[3].k_factor == 1.5
-    assert parts[0].k_factor == 1.0  # as many as are asked for, whatever the number of parts
-
-
-def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
-    files = VectorFiles(tmp_path, faiss.IndexFlatIP(4))
-    assert files.close() == 0
-    assert [file.name for file in tmp_path.iterdir()] == ["vectors.faiss"]
-
-
 def test_flat_search_is_exact() -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290, 200, 16)
     index, factory = fitted(dense, tiles, "Flat")
@@ -204,8 +115,3 @@ def test_what_faiss_cannot_make_is_a_usage_error(wrong: str) -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290)
     with pytest.raises(UsageError, match=r"FAISS cannot make.*--vectors at auto"):
         fitted(dense, tiles, wrong)
-
-
-def test_vectors_that_cannot_be_written_are_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="FAISS could not write"):
-        VectorFiles(tmp_path / "missing", faiss.IndexFlatIP(4)).close()
