@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,12 +114,14 @@ def _merge(whole: faiss.Index, more: faiss.Index) -> None:
     whole.ntotal = total
 
 
-def _clear_padding(codes: Any) -> None:
+def _clear_padding(codes: faiss.Index) -> None:
     """Zero what follows the last code in its block of fast-scan codes, as FAISS does unless codes are merged."""
     import faiss
 
-    if isinstance(codes, faiss.IndexFastScan) and codes.ntotal2:
-        packer = codes.get_CodePacker()
-        table = faiss.rev_swig_ptr(codes.codes.get(), codes.codes.nbytes()).reshape(-1, packer.block_size)
-        for number in range(codes.ntotal, codes.ntotal2):
-            packer.pack_1(np.zeros(packer.code_size, np.uint8), number, table)
+    if isinstance(codes, faiss.IndexFastScan) and (padded := int(cast(Any, codes).ntotal2)):
+        plain = cast(Any, codes)  # of whose members the hints know nothing
+        packer = plain.get_CodePacker()
+        blocks = faiss.rev_swig_ptr(plain.codes.get(), plain.codes.nbytes()).reshape(-1, packer.block_size)
+        for number in range(codes.ntotal, padded):
+            block, place = divmod(number, packer.nvec)
+            packer.pack_1(np.zeros(packer.code_size, np.uint8), place, blocks[block : block + 1])

@@ -20,14 +20,15 @@ from geomatch.vectors import Vectors, read_part
     "kind", ["SQ8", "Flat", "PQ16x4fs", "PQ16x4fs,Refine(SQfp16)", "IVF4,PQ16x4fs,Refine(SQ8)", "HNSW16"]
 )
 def test_codes_put_together_are_those_made_at_once(kind: str, tmp_path: Path) -> None:
-    gallery = np.random.default_rng(0).normal(size=(400, 32)).astype(np.float32)
+    gallery = np.random.default_rng(0).normal(size=(2_900, 32)).astype(np.float32)
     whole, index = (fit_vectors(VectorPlan(0, Kind(kind)), gallery) for _ in range(2))
-    for first in (0, 60, 171):  # in blocks that are not of 32
-        whole.add(gallery[first : {0: 60, 60: 171, 171: 400}[first]])
+    pieces = (gallery[:60], gallery[60:171], gallery[171:])  # not whole blocks of 32
+    for some in pieces:
+        whole.add(some)
     files, coder = VectorFiles(tmp_path, index), Coder(index)
-    for some in (gallery[:60], gallery[60:171], gallery[171:]):
+    for some in pieces:
         files.add(coder.code(some))
-    assert files.close() == 400
+    assert files.close() == 2_900
     faiss.write_index(whole, str(tmp_path / "whole.faiss"))
     assert (tmp_path / "vectors.faiss").read_bytes() == (tmp_path / "whole.faiss").read_bytes()
 
