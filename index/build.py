@@ -17,7 +17,7 @@ import rasterio
 from rasterio.windows import Window as RasterWindow
 
 from geomatch.errors import InputError, OutputError
-from geomatch.files import published, sha256_of, writing
+from geomatch.files import alone_at, published, sha256_of, writing
 from geomatch.geo import Grid
 from geomatch.manifest import (
     FEATURES,
@@ -82,14 +82,14 @@ def build_index(
     Raises:
         InputError: the orthomosaic or a file of it cannot be used, is smaller than a tile, or has no valid tile.
         UsageError: options that contradict each other, or a file that is given twice.
-        OutputError: the output cannot be written, or is there and ``overwrite`` is not set or something else than an
-            index would go with it.
+        OutputError: the output cannot be written, another process is building it, or it is there and ``overwrite`` is
+            not set or something else than an index would go with it.
     """
     options = options or BuildOptions()
     target = Path(output)
     _check_replaceable(target)
     files = [orthomosaic] if isinstance(orthomosaic, str | os.PathLike) else orthomosaic
-    with open_orthomosaic(files, limits) as raster:
+    with open_orthomosaic(files, limits) as raster, alone_at(target):
         _check_outside(target, raster.paths)
         job = settled(BuildJob.plan(raster, options), alone=scheduler is None)
         recipe = Recipe.of(job, target)
@@ -106,7 +106,7 @@ def build_index(
             manifest = builder.manifest(folder, target, tiles, rms)
             (folder / MANIFEST).write_text(manifest.to_json())
             _check_replaceable(target)  # something may have come meanwhile
-    recipe.remove()
+        recipe.remove()
     return TileIndex.open(target)
 
 

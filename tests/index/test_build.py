@@ -344,15 +344,33 @@ def test_failing_build_leaves_the_old_index_and_nothing_else(
 
 def test_someone_faster_is_not_overwritten(small: Town, tmp_path: Path) -> None:
     """The place was free when this build began, and is not when it ends."""
-    target = tmp_path / "a.gmi"
+    target, other = tmp_path / "a.gmi", build_index(small.path, tmp_path / "b.gmi", QUICK)
 
     def another(stage: str, done: int, total: int) -> None:
         if stage == "hashing" and done == 0:
-            build_index(small.path, target, QUICK)
+            shutil.copytree(other.path, target)
 
     with pytest.raises(OutputError, match="is there already"):
         build_index(small.path, target, BuildOptions(stride_px=32), progress=another)
     assert TileIndex.open(target).manifest.tiles.stride_px == 64
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.gmi", "b.gmi"]
+
+
+@pytest.mark.parametrize("scheduler", [None, "local:1"])
+def test_two_builds_into_one_place_are_refused_before_any_work(
+    scheduler: str | None, small: Town, tmp_path: Path
+) -> None:
+    target, told = tmp_path / "a.gmi", []
+
+    def second(stage: str, done: int, total: int) -> None:
+        if stage == "encoding" and done == total:
+            with pytest.raises(OutputError, match="another process is building it") as caught:
+                build_index(small.path, target, QUICK, overwrite=True, scheduler=scheduler)
+            told.append(caught.value)
+
+    build_index(small.path, target, QUICK, progress=second)
+    assert len(told) == 1
+    assert TileIndex.open(target).check() == []
     assert [file.name for file in tmp_path.iterdir()] == ["a.gmi"]
 
 
