@@ -22,13 +22,13 @@ class Vectors:
     """Vectors in the order of the tiles, through all parts.
 
     Args:
-        parts: FAISS indexes of inner product, fitted alike, and read for this alone.
+        parts: FAISS indexes of inner product, fitted alike.
     """
 
     def __init__(self, parts: Sequence[faiss.Index]) -> None:
-        _share_reranking(parts)
         self._parts = parts
         self._first = np.cumsum([0, *(part.ntotal for part in parts)])
+        self._reranked = _reranked(parts[0])
 
     def __len__(self) -> int:
         """Number of vectors."""
@@ -48,15 +48,28 @@ class Vectors:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if among is not None:
             return self._among(queries, min(k, len(among)), among)
+        asked = self.searched(queries)
         with one_thread():
-            found = [part.search(queries, min(k, part.ntotal)) for part in self._parts]
+            scores, ids = self._scanned(asked, round(k * self._reranked))
+            if self._reranked > 1:
+                scores, ids = self._again(asked, scores, ids)
+        return scores[:, :k], ids[:, :k]
+
+    def _scanned(self, asked: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best by their codes, of all parts together: [Q x count], [Q x count], -inf and 0 beyond them."""
+        found = [part.search(asked, min(count, part.ntotal)) for part in map(_scan, self._parts)]
         scores = np.concatenate([np.where(ids >= 0, scores, -np.inf) for scores, ids in found], axis=1)
         ids = np.concatenate(
             [np.maximum(ids, 0) + first for (_, ids), first in zip(found, self._first, strict=False)], axis=1
         )
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, ids = (np.take_along_axis(values, best, axis=1) for values in (scores, ids))
-        return scores.astype(np.float32), np.where(np.isfinite(scores), ids, 0)
+        return _best(scores, ids, count)
+
+    def _again(
+        self, asked: NDArray[np.float32], scores: NDArray[np.float32], ids: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The same by their vectors in full, best first."""
+        exact = np.array([self.stored(some) @ query for some, query in zip(ids, asked, strict=True)], np.float32)
+        return _best(np.where(np.isfinite(scores), exact, -np.inf), ids, ids.shape[1])
 
     def _among(
         self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64]
@@ -127,6 +140,31 @@ def coded(index: faiss.Index) -> faiss.Index:
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
 
 
+def _reranked(index: faiss.Index) -> float:
+    """How many codes are looked at again in full for every vector asked for; 1 where they are as good as there is."""
+    import faiss
+
+    held = coded(index)
+    return float(held.k_factor) if isinstance(held, faiss.IndexRefine) else 1.0
+
+
+def _scan(index: faiss.Index) -> faiss.Index:
+    """What finds vectors by their codes, behind an index's transforms."""
+    import faiss
+
+    held = coded(index)
+    return faiss.downcast_index(held.base_index) if isinstance(held, faiss.IndexRefine) else held
+
+
+def _best(
+    scores: NDArray[np.float32], ids: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The ``count`` best of each row [Q x N], best first, ties as they came; 0 for no vector."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    scores, ids = (np.take_along_axis(values, best, axis=1) for values in (scores, ids))
+    return scores.astype(np.float32), np.where(np.isfinite(scores), ids, 0)
+
+
 def _decoded(index: faiss.Index, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     import faiss
 
@@ -149,13 +187,3 @@ def read_part(file: Path, *, mapped: bool = True) -> faiss.Index:
     import faiss
 
     return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if mapped else 0)
-
-
-def _share_reranking(parts: Sequence[faiss.Index]) -> None:
-    """Let each of several parts look again at its share of the codes that their files tell for all of them."""
-    import faiss
-
-    for part in parts:
-        refined = coded(part)
-        if isinstance(refined, faiss.IndexRefine):
-            refined.k_factor = max(1.0, refined.k_factor / len(parts))

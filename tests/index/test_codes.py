@@ -102,16 +102,6 @@ def test_vectors_on_disk_find_what_brute_force_finds_where_all_are_looked_at(kin
     np.testing.assert_allclose(stored.stored(np.array([3, 999])), gallery[[3, 999]], atol=0.01)
 
 
-def test_parts_share_what_is_looked_at_again() -> None:
-    index = fit_vectors(VectorPlan(0, Kind("PQ16x4fs,Refine(SQ8)", reranked=6)), np.eye(32, dtype=np.float32))
-    parts = [faiss.clone_index(index) for _ in range(4)]
-    Vectors(parts[:3])
-    assert [part.k_factor for part in parts] == [2, 2, 2, 6]
-    Vectors(parts)
-    assert parts[3].k_factor == 1.5
-    assert parts[0].k_factor == 1.0  # as many as are asked for, whatever the number of parts
-
-
 def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
     files = VectorFiles(tmp_path, faiss.IndexFlatIP(4))
     assert files.close() == 0
