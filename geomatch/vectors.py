@@ -161,8 +161,8 @@ def _best(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The ``count`` best of each row [Q x N], best first, ties as they came; 0 for no vector."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    scores, ids = (np.take_along_axis(values, best, axis=1) for values in (scores, ids))
-    return scores.astype(np.float32), np.where(np.isfinite(scores), ids, 0)
+    kept = np.take_along_axis(scores, best, axis=1).astype(np.float32)
+    return kept, np.where(np.isfinite(kept), np.take_along_axis(ids, best, axis=1), 0)
 
 
 def _decoded(index: faiss.Index, ids: NDArray[np.int64]) -> NDArray[np.float32]:
