@@ -1,35 +1,44 @@
-"""What runs the network: nearness to torch in float32, and speed, on the validation block of Los Angeles.
+"""What runs the network: nearness to torch in float32, recall and speed, on the validation block of Los Angeles.
 
 Contenders take turns window by window and block by block, on one thread, in an order that rotates. Windows are SAR and
 optical ones at the same random places; blocks are those that an index is built from, with their margins, and megapixels
 are of the map without them. CPU time is split into the network's input (planes), the network, the structural features,
 what joins the two, and for blocks the map's stretching; its pixels come decoded from GDAL's cache.
 
+Recall is that of the SAR windows' vectors in an index that the same backend built; a window counts when one of its
+first k tiles lies within half a stride + 4 px of it along both axes. For 8-bit integers the windows also tell what
+the choices in ``geomatch.quantised`` are worth.
+
     python benchmarks/backends.py [--encoder la3] [--windows 300] [-o FILE]
 """
 
 from __future__ import annotations
 
+import csv
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import common
+import gallery
 import numpy as np
 from common import LA_VAL, Area, Bar, SarWindows
 from numpy.typing import NDArray
 
-from geomatch import defaults, learned, structure, tiles
+from geomatch import defaults, learned, quantised, structure, tiles
 from geomatch.backends import load_runner
 from geomatch.images import OpticalStretch
+from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
 from geomatch.nets.shapes import MODALITIES, EncoderShape, Modality
+from geomatch.planes import CELL_PX, planes
 from geomatch.raster import open_raster
 from geomatch.structure import Dense
 from geomatch.weights import Weights
@@ -46,8 +55,15 @@ BACKENDS = {  # name in the table: backend, in float32 whatever the processor ca
     "onnxruntime": ("onnxruntime", False),
     "openvino float32": ("openvino", True),
     "openvino": ("openvino", False),
+    "onnxruntime-int8": ("onnxruntime-int8", False),
+    "openvino-int8": ("openvino-int8", False),
 }
 TRUTH = "torch float32"
+AT = (1, 10)
+MARGIN_PX = 4
+MOST_LOST = 0.005  # of the recall in float32: one window of 300, which is as likely to be gained
+FRAGMENT_PX = 1024
+EVERY, WINDOWS_EACH = 5, 6  # fragments of the training split, windows in each
 
 Image = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
@@ -89,6 +105,8 @@ class Contender:
         start_s: CPU seconds until the first answer, without imports that others made before.
         clocks: of windows by modality, and of blocks.
         tile_cosines, dense_cosines: of what was measured, to TRUTH.
+        queries: features of the SAR windows.
+        hits: which of these have their tile among the first k.
     """
 
     encoder: learned.JoinedEncoder
@@ -97,6 +115,8 @@ class Contender:
     clocks: dict[str, Clock] = field(default_factory=dict)
     tile_cosines: list[float] = field(default_factory=list)
     dense_cosines: list[float] = field(default_factory=list)
+    queries: list[Dense] = field(default_factory=list)
+    hits: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, weights: Weights[EncoderShape], backend: str, exact: bool) -> Contender:
@@ -122,24 +142,24 @@ class Contender:
             return self.clock.timing("stretching", call)(*given)
 
     def dense(self, image: Image, modality: Modality) -> Dense:
-        """The learned features of an image, timed with the structural ones."""
+        """The features of an image."""
         found: Dense = self.timed(lambda: self.encoder.dense(*image, modality))
-        return Dense(found.values[: -structure.CHANNELS], found.valid)
+        return found
 
     def take_clock(self, name: str) -> None:
         """Keep what the clock shows under a name, and start anew."""
         self.clocks[name], self.clock = self.clock, Clock()
 
 
-def window_images(data: Path, count: int, seed: int) -> dict[Modality, list[Image]]:
+def window_images(data: Path, area: Area, count: int, seed: int) -> dict[Modality, list[Image]]:
     """Windows of both modalities at the same places."""
-    sar = SarWindows(data, LA_VAL)
-    corners = common.random_corners(LA_VAL, SIZE_PX, count, seed)
+    sar = SarWindows(data, area)
+    corners = common.random_corners(area, SIZE_PX, count, seed)
     strips = [sar.strip(corner, SIZE_PX) for corner in corners]
     optical: list[Image] = []
-    with open_raster(data / LA_VAL.scene / "optical.tif") as raster:
+    with open_raster(data / area.scene / "optical.tif") as raster:
         stretch = OpticalStretch.fit(raster)
-        for col, row in (corners + (LA_VAL.col0, LA_VAL.row0)).tolist():
+        for col, row in (corners + (area.col0, area.row0)).tolist():
             cut = raster.read(col, row, SIZE_PX, SIZE_PX, bands=stretch.bands)
             optical.append((stretch.bands_of(cut), cut.valid))
     return {"optical": optical, "sar": [(strip.image[None], strip.valid) for strip in strips]}
@@ -156,18 +176,26 @@ def cosine(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float((one * other).sum(dtype=np.float64) / np.linalg.norm(one) / np.linalg.norm(other))
 
 
+def learned_part(dense: Dense) -> Dense:
+    """Joined features without the structural ones."""
+    return Dense(dense.values[: -structure.CHANNELS], dense.valid)
+
+
 def tile_vector(dense: Dense) -> NDArray[np.float32]:
     first = np.zeros(1, np.int32)
-    vector: NDArray[np.float32] = tiles.tile_vectors(dense, first, first, SIZE_PX, learned.CELL_PX).vectors[0, 0]
+    vector: NDArray[np.float32] = tiles.tile_vectors(dense, first, first, SIZE_PX, CELL_PX).vectors[0, 0]
     return vector
 
 
 def encode_windows(contenders: dict[str, Contender], images: dict[Modality, list[Image]]) -> None:
     for modality in MODALITIES:
         for number, image in enumerate(images[modality]):
-            found = {name: contender.dense(image, modality) for name, contender in in_turn(contenders, number)}
+            whole = {name: contender.dense(image, modality) for name, contender in in_turn(contenders, number)}
+            found = {name: learned_part(dense) for name, dense in whole.items()}
             truth, vector = found[TRUTH], tile_vector(found[TRUTH])
             for name, contender in contenders.items():
+                if modality == "sar":
+                    contender.queries.append(whole[name])
                 contender.dense_cosines.append(cosine(found[name].values, truth.values))
                 contender.tile_cosines.append(cosine(tile_vector(found[name]), vector))
                 if number == WARM_UP - 1:
@@ -191,6 +219,62 @@ def encode_map(contenders: dict[str, Contender], data: Path, area: Area) -> None
         contender.take_clock("map")
 
 
+def recall_of(contenders: dict[str, Contender], data: Path, windows: int, seed: int) -> None:
+    """Every contender builds the area's index, and its windows are looked for in it."""
+    map_file = common.area_file(data, LA_VAL, common.BENCH / "gallery")
+    truth = common.random_corners(LA_VAL, SIZE_PX, windows, seed)
+    within_px = tiles.STRIDE_PX / 2 + MARGIN_PX
+    for contender in contenders.values():
+        given = patch("geomatch.index.job.load_encoder", lambda *_, encoder=contender.encoder: encoder)
+        with TemporaryDirectory() as folder, given:
+            options = BuildOptions(encoder=contender.encoder.name, backend="torch")  # neither is looked at
+            index = build_index(map_file, Path(folder) / "block.gmi", options)
+            hits = index.search(gallery.query_vectors(contender.queries), max(AT))
+        near = np.abs(hits.corners_px - truth[:, None]).max(axis=2) <= within_px
+        contender.hits = {k: near[:, :k].any(axis=1) for k in AT}
+
+
+def training_examples(data: Path) -> dict[Modality, list[NDArray[np.float32]]]:
+    """Planes of windows of every fifth fragment of the training split."""
+    with (data / "split.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "train"][::EVERY]
+    areas = [Area(row["scene"], int(row["x_off_px"]), int(row["y_off_px"]), FRAGMENT_PX, FRAGMENT_PX) for row in rows]
+    seen = [window_images(data, area, WINDOWS_EACH, seed=0) for area in areas]
+    return {modality: [planes(*image, modality) for one in seen for image in one[modality]] for modality in MODALITIES}
+
+
+def quantisations(
+    weights: Weights[EncoderShape], data: Path, images: dict[Modality, list[Image]]
+) -> dict[str, dict[Modality, float]]:
+    """Least cosine of windows' vectors in 8 bits to float32, by how they are quantised."""
+    real = training_examples(data)
+    ways: dict[str, list[tuple[object, str, object]]] = {
+        "as it is: the trunk, by ranges of a simulated city": [],
+        "the trunk, by ranges of training fragments": [(quantised, "examples", lambda: real)],
+        "every convolution, by ranges of a simulated city": [(quantised, "PART", "")],
+        "every convolution, by ranges of training fragments": [
+            (quantised, "PART", ""),
+            (quantised, "examples", lambda: real),
+        ],
+    }
+    exact = learned.LearnedEncoder(weights, load_runner(weights.net(), "torch", exact=True))
+    truth = {
+        modality: [tile_vector(exact.dense(*image, modality)) for image in images[modality]] for modality in images
+    }
+    found: dict[str, dict[Modality, float]] = {}
+    for way, changes in ways.items():
+        with gallery.setting(*changes):
+            encoder = learned.LearnedEncoder(weights, load_runner(weights.net(), "onnxruntime-int8"))
+            found[way] = {
+                modality: min(
+                    cosine(tile_vector(encoder.dense(*image, modality)), vector)
+                    for image, vector in zip(images[modality], truth[modality], strict=True)
+                )
+                for modality in MODALITIES
+            }
+    return found
+
+
 def results_of(contender: Contender, windows: int) -> dict[str, Any]:
     """Seconds per window and Mpx, by stage; cosines."""
     scales = {"optical": windows - WARM_UP, "sar": windows - WARM_UP, "map": LA_VAL.megapixels}
@@ -201,6 +285,8 @@ def results_of(contender: Contender, windows: int) -> dict[str, Any]:
     encoding = {name: sum(ms for stage, ms in took.items() if stage != "stretching") for name, took in cpu_ms.items()}
     return {
         "start_cpu_s": contender.start_s,
+        "recall": {k: float(hits.mean()) for k, hits in contender.hits.items()},
+        "recall_interval": {k: common.share(hits) for k, hits in contender.hits.items()},
         "tile_cosine": {"min": min(contender.tile_cosines), "mean": float(np.mean(contender.tile_cosines))},
         "dense_cosine": {"min": min(contender.dense_cosines), "mean": float(np.mean(contender.dense_cosines))},
         "cpu_ms": cpu_ms,
@@ -213,11 +299,16 @@ def results_of(contender: Contender, windows: int) -> dict[str, Any]:
 def show(results: dict[str, dict[str, Any]]) -> None:
     cosines = ("tile_cosine", "dense_cosine")
     rows = [
-        [name, *(f"{found[kind][of]:.6f}" for kind in cosines for of in ("min", "mean")), f"{found['start_cpu_s']:.2f}"]
+        [
+            name,
+            *(f"{found[kind][of]:.6f}" for kind in cosines for of in ("min", "mean")),
+            *found["recall_interval"].values(),
+            f"{found['start_cpu_s']:.2f}",
+        ]
         for name, found in results.items()
     ]
-    columns = ["backend", "tile vectors, min", "mean", "dense features, min", "mean", "start, CPU s"]
-    common.show("Learned features of windows of both modalities: cosine to torch in float32", columns, rows)
+    columns = ["backend", "tile vectors, min", "mean", "dense, min", "mean", *(f"R@{k}" for k in AT), "start, CPU s"]
+    common.show("Learned features of windows of both modalities: cosine to torch in float32; recall", columns, rows)
     for modality in MODALITIES:
         rows = [
             [name, *_stages(found["cpu_ms"][modality], STAGES[1:]), f"{found['windows_per_cpu_s'][modality]:.0f}"]
@@ -242,6 +333,11 @@ def _stages(cpu_ms: dict[str, float], stages: tuple[str, ...]) -> list[str]:
     return [*(f"{cpu_ms[stage]:.2f}" for stage in stages), f"{sum(cpu_ms[stage] for stage in stages):.2f}"]
 
 
+def show_quantisations(found: dict[str, dict[Modality, float]]) -> None:
+    rows = [[way, *(f"{least[modality]:.6f}" for modality in MODALITIES)] for way, least in found.items()]
+    common.show("8-bit integers by onnxruntime: least cosine of tile vectors", ["how", *MODALITIES], rows)
+
+
 def bars_of(results: dict[str, dict[str, Any]]) -> list[Bar]:
     windows = max(found["windows_per_cpu_s"]["sar"] for found in results.values())
     megapixels = max(found["mpx_per_cpu_s"] for found in results.values())
@@ -250,6 +346,12 @@ def bars_of(results: dict[str, dict[str, Any]]) -> list[Bar]:
             Bar(f"{name}: least cosine of {what}", found[kind]["min"], LEAST_COSINE)
             for name, found in results.items()
             for what, kind in (("tile vectors", "tile_cosine"), ("dense features", "dense_cosine"))
+            if name != TRUTH
+        ),
+        *(
+            Bar(f"{name}: R@{k}", found["recall"][k], results[TRUTH]["recall"][k] - MOST_LOST)
+            for name, found in results.items()
+            for k in AT
             if name != TRUTH
         ),
         Bar("best backend: SAR windows per CPU second", windows, LEAST_WINDOWS_PER_CPU_S),
@@ -268,11 +370,15 @@ def main() -> None:
     weights = Weights.find(given.encoder)
     Contender.of(weights, *BACKENDS[TRUTH])  # loads what all of them share
     contenders = {name: Contender.of(weights, *how) for name, how in BACKENDS.items()}
-    encode_windows(contenders, window_images(data, given.windows, given.seed))
+    images = window_images(data, LA_VAL, given.windows, given.seed)
+    encode_windows(contenders, images)
     encode_map(contenders, data, LA_VAL)
+    recall_of(contenders, data, given.windows, given.seed)
     results = {name: results_of(contender, given.windows) for name, contender in contenders.items()}
+    ways = quantisations(weights, data, images)
     show(results)
-    common.finish(given.output, results, bars_of(results))
+    show_quantisations(ways)
+    common.finish(given.output, {"backends": results, "quantisations": ways}, bars_of(results))
 
 
 if __name__ == "__main__":

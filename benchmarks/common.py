@@ -39,7 +39,8 @@ PLACES = (ROOT / "../shared/data", ROOT / "data")
 BENCH = ROOT / "bench"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PRINTED_WIDTH = 150
-JPEG_TILE_PX = 512
+JPEG = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "jpeg", "jpeg_quality": 90,
+        "photometric": "ycbcr", "interleave": "pixel"}  # fmt: skip
 STRUCTURAL = "structural"  # the encoder that needs no training, where it is what is measured
 
 
@@ -261,10 +262,8 @@ def write_map(file: Path, pixels: NDArray[np.uint8], repeat: tuple[int, int], pl
     file.parent.mkdir(parents=True, exist_ok=True)
     bands, height, width = pixels.shape
     size = {"width": width * repeat[0], "height": height * repeat[1], "count": bands, "dtype": "uint8"}
-    tiling = {"tiled": True, "blockxsize": JPEG_TILE_PX, "blockysize": JPEG_TILE_PX}
-    coding = {"compress": "jpeg", "jpeg_quality": 90, "photometric": "ycbcr", "interleave": "pixel"}
     part = file.with_suffix(".part.tif")
-    with rasterio.open(part, "w", driver="GTiff", **size, **tiling, **coding, **place) as out:
+    with rasterio.open(part, "w", driver="GTiff", **size, **JPEG, **place) as out:
         for down in range(repeat[1]):
             for across in range(repeat[0]):
                 copy = pixels[:, :: -1 if down % 2 else 1, :: -1 if across % 2 else 1]

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 import common
@@ -19,7 +18,10 @@ from geomatch.correlate import QUANTUM, Field
 from geomatch.encoder import Encoder, StructuralEncoder
 from geomatch.index import vectors as fitting
 from geomatch.index.build import BuildOptions, build_index
+from geomatch.index.job import reader_of
 from geomatch.locator import Locator
+from geomatch.manifest import FEATURES
+from geomatch.raster import open_raster
 from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import TileGrid, tile_vectors
@@ -63,6 +65,18 @@ def gallery_vectors(dense: Dense, grid: TileGrid, min_valid: float) -> tuple[NDA
     return np.concatenate(vectors), np.concatenate(corners)
 
 
+def vectors_in_full(index: TileIndex) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+    """Vectors [N x D] as they are compared and corners [N x 2] of all tiles, some at a time, made from its features."""
+    size, cell = index.manifest.tiles, index.encoder.cell_px
+    grid = TileGrid(index.grid.width, index.grid.height, size.size_px, size.stride_px)
+    with open_raster(index.path / FEATURES) as raster:
+        read = reader_of(raster)
+        for block in fitting.tile_blocks(read, grid, index.manifest.cells, cell, index.encoder.channels):
+            rows, cols = np.nonzero(block.found.valid_fraction >= BuildOptions().min_valid)
+            corners = np.stack([block.col_starts[cols], block.row_starts[rows]], axis=1)
+            yield index.vectors.searched(block.found.vectors[rows, cols]), corners
+
+
 def query_features(
     sar: SarWindows, corners: NDArray[np.int64], size: int = SIZE_PX, *, encoder: Encoder = ENCODER
 ) -> list[Dense]:
@@ -74,13 +88,6 @@ def query_vectors(queries: list[Dense]) -> NDArray[np.float32]:
     """[Q x D], as the locator makes them of windows of a tile's size."""
     first = np.zeros(1, np.int32)
     return np.concatenate([tile_vectors(query, first, first, SIZE_PX, CELL_PX).vectors[0] for query in queries])
-
-
-def mirrored(dense: Dense, *, across: bool, down: bool) -> Dense:
-    """Features of the mirrored map: the double-angle sine changes its sign with every mirror."""
-    flip: Any = np.s_[..., :: -1 if down else 1, :: -1 if across else 1]
-    sign = np.array([1, 1, -1 if across != down else 1], np.float32)
-    return Dense(dense.values[flip] * sign[:, None, None], dense.valid[flip])
 
 
 def ranks(

@@ -22,8 +22,8 @@ from geomatch import defaults
 from geomatch.correlate import Field, around, template
 from geomatch.encoder import ALONE, Encoder, load_encoder
 from geomatch.images import log_of
-from geomatch.learned import CELL_PX
 from geomatch.pairs import FolderPairs
+from geomatch.planes import CELL_PX
 from geomatch.splits import locations_of
 
 ENCODERS = (defaults.ENCODER, defaults.ENCODER + ALONE, common.STRUCTURAL)  # the first is judged

@@ -28,8 +28,8 @@ from geomatch import defaults
 from geomatch.encoder import ALONE, load_encoder
 from geomatch.index import vectors as fitting
 from geomatch.index.plan import VectorPlan
-from geomatch.learned import CELL_PX
 from geomatch.nets.shapes import EncoderShape
+from geomatch.planes import CELL_PX
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TileGrid
 from geomatch.training.config import load_config
 from geomatch.training.data import Batches

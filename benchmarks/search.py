@@ -1,19 +1,26 @@
-"""Which search structure for how many tiles: exact scan, 8-bit codes, fast-scan product quantisation, HNSW.
+"""Which search structure for how many tiles, and ten million of them on disk.
 
-Tile vectors are those of the validation block of Los Angeles first, then of the rest of its scene, then of the mirrored
-scene, fitted by geomatch's own code. Queries are SAR windows of the block, one at a time, for as many tiles as geomatch
-asks for. Prints CPU milliseconds per query, the share of the exact answer that is found, the share of windows whose
-true tile (within half a stride + 4 px; windows without one in the gallery do not count) is among them, and what fitting
-and adding take, on one thread. "4 x" re-ranks four times as many tiles as are asked for; else re-ranking only sorts.
-This is what SCAN_UP_TO in index/plan.py stands on.
+The map is the validation block of Los Angeles with training fragments around it, every one turned, scaled and lit in a
+way of its own (benchmarks/varied.py); tile vectors are those of the default encoder after geomatch's PCA, queries are
+SAR windows of the block, one at a time, for a hundred tiles, on one thread.
 
-    python benchmarks/search.py [--windows 200] [--sizes 25000 50000 ...] [--hnsw-up-to 100000] [-o FILE]
+First the structures in memory, by number of tiles, HNSW and the exact scan among them: CPU milliseconds per query, the
+share of the exact answer's tiles that are found (recall@100 as a share of all hundred), the share of queries whose
+nearest tile is among the hundred (FAISS's R@100), the share whose true tile is (within half a stride + 4 px), and what
+fitting and adding take. This is what KINDS in index/kinds.py stands on.
+
+Then, with --large, an index of so many tiles, built by geomatch and searched from disk in a new process: recall against
+an exact scan of vectors in full, seconds from opening to the first answer with the files in the system's cache and with
+them dropped from it, CPU milliseconds per query, memory. Maps and indexes stay in bench/ and are not made again.
+
+    python benchmarks/search.py [--windows 200] [--sizes 50000 200000 1000000] [--large 10000000] [-o FILE]
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,182 +28,241 @@ import common
 import faiss
 import gallery
 import numpy as np
-from common import LA_VAL, SarWindows
+from common import LA_VAL, Bar, SarWindows, Worker
 from numpy.typing import NDArray
+from varied import indexed
 
 from geomatch.index import vectors as fitting
-from geomatch.index.build import build_index
-from geomatch.index.plan import SCAN_UP_TO, BuildOptions, plan_vectors
-from geomatch.locator import RETRIEVED_TILES
-from geomatch.structure import CHANNELS
-from geomatch.tiles import STRIDE_PX, TileGrid
-from geomatch.vectors import RERANKED
+from geomatch.index.kinds import KINDS, Kind, VectorPlan, plan_vectors
+from geomatch.tile_index import TileIndex
+from geomatch.tiles import STRIDE_PX
 
-FLAT, HNSW = "Flat", "HNSW32"
-REFINED = "PQ128x4fs,Refine(SQ8)"
-SIZES = (25_000, 50_000, 100_000, 200_000, 400_000)
-MIRRORS = ((False, False), (True, False), (False, True), (True, True))
+FLAT, HNSW = Kind("Flat"), Kind("HNSW32")
+CONTENDERS = (
+    FLAT,
+    Kind("SQ8"),
+    *KINDS[1:-1],
+    *(Kind(KINDS[-1].coded, probes=probes) for probes in (0.125, 0.5)),
+    HNSW,
+)
+SIZES = (50_000, 200_000, 1_000_000)
 WITHIN_PX = STRIDE_PX / 2 + 4
 WARM = 5
-NOWHERE = -1_000_000
+ASKED = 100  # tiles
+TITLE = f"Search for {ASKED} tiles, one thread (* as geomatch chooses)"
+COLUMNS = ("tiles", "structure", "CPU ms", "of the exact", "nearest found", "true tile found", "fit + add, CPU s", "MB")
 
 Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A search structure: what FAISS calls it, and as how many times the tiles asked for it re-ranks."""
-
-    factory: str
-    factor: int = 1
-
-    def __str__(self) -> str:
-        return self.factory + (f", {self.factor} x" if self.factor > 1 else "")
-
-
-KINDS = (
-    Kind(FLAT),
-    Kind("SQ8"),
-    Kind(REFINED),
-    Kind(REFINED, RERANKED),
-    Kind(REFINED, 10),
-    Kind("PQ64x4fs,Refine(SQ8)", 10),
-    Kind("PQ128x4fs"),
-    Kind(HNSW),
-)
-
-
-@dataclass(frozen=True)
 class Tiles:
-    """Vectors [N x D] and their corners in the block [N x 2]; of a gallery, or of queries."""
+    """Vectors [N x D] as they are compared, and their corners on the map [N x 2]; of a gallery, or of queries."""
 
     vectors: Vectors
     corners: NDArray[Any]
 
-    def first(self, count: int) -> Tiles:
-        return Tiles(self.vectors[:count], self.corners[:count])
-
 
 @dataclass(frozen=True)
-class Measured:
-    """One structure over one number of tiles."""
+class Found:
+    """Of a structure over a number of tiles."""
 
     tiles: int
     kind: Kind
     cpu_ms: float
     exact_found: float
+    nearest_found: float
     true_found: float
     fit_cpu_s: float
     megabytes: float
 
-
-# ---- the gallery
-
-
-def collect(data: Path, count: int) -> Tiles:
-    """``count`` tiles; those from elsewhere than the block have a corner nowhere near."""
-    found: list[Tiles] = []
-    for part in parts(data):
-        found.append(part)
-        if sum(len(tiles.vectors) for tiles in found) >= count:
-            break
-    vectors, corners = (np.concatenate(arrays) for arrays in zip(*(astuple(tiles) for tiles in found), strict=True))
-    return Tiles(vectors, corners).first(count)
-
-
-def parts(data: Path) -> Iterator[Tiles]:
-    block = gallery.as_dense(gallery.field_of(data, LA_VAL))
-    min_valid = BuildOptions().min_valid
-    yield Tiles(*gallery.gallery_vectors(block, TileGrid(LA_VAL.width, LA_VAL.height), min_valid))
-    scene_file = data / LA_VAL.scene / "optical.tif"
-    folder = common.BENCH / "gallery" / f"{LA_VAL.scene}.gmi"
-    scene = build_index(scene_file, folder, BuildOptions(encoder=common.STRUCTURAL), overwrite=True)
-    dense, grid = gallery.as_dense(scene.features), TileGrid(scene.grid.width, scene.grid.height)
-    for across, down in MIRRORS:
-        found, corners = gallery.gallery_vectors(gallery.mirrored(dense, across=across, down=down), grid, min_valid)
-        new = np.ones(len(found), bool) if across or down else ~touches(corners)
-        yield Tiles(found[new], np.full((int(new.sum()), 2), NOWHERE, np.int32))
+    def row(self) -> list[str]:
+        chosen = self.kind == plan_vectors(self.tiles, 10_000, 16).kind
+        note = f", {self.kind.probes:g} of the lists" if "IVF" in self.kind.coded else ""
+        return [
+            f"{self.tiles}",
+            f"{self.kind.coded}{note}" + (" *" if chosen else ""),
+            f"{self.cpu_ms:.2f}",
+            f"{self.exact_found:.3f}",
+            f"{self.nearest_found:.3f}",
+            f"{self.true_found:.3f}",
+            f"{self.fit_cpu_s:.1f}",
+            f"{self.megabytes:.0f}",
+        ]
 
 
-def touches(corners: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which tiles of the scene overlap the block."""
-    low = np.array([LA_VAL.col0, LA_VAL.row0])
-    high = low + (LA_VAL.width, LA_VAL.height)
-    overlap: NDArray[np.bool_] = ((corners + gallery.SIZE_PX > low) & (corners < high)).all(axis=1)
-    return overlap
+# ---- tiles
 
 
-# ---- measuring
+def all_tiles(index: TileIndex) -> Tiles:
+    """Every tile of an index: those of the block first, the rest in an order without a pattern."""
+    parts = list(gallery.vectors_in_full(index))
+    found, corners = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    rest = (corners + gallery.SIZE_PX > (LA_VAL.width, LA_VAL.height)).any(axis=1)
+    order = np.lexsort((np.random.default_rng(0).permutation(len(rest)), rest))
+    return Tiles(found[order], corners[order])
 
 
-def fitted(vectors: Vectors, kind: Kind) -> faiss.Index:
+def asked(data: Path, index: TileIndex, windows: int, seed: int) -> Tiles:
+    """SAR windows of the block."""
+    corners = common.random_corners(LA_VAL, gallery.SIZE_PX, windows, seed)
+    seen = gallery.query_features(SarWindows(data, LA_VAL), corners, encoder=index.encoder)
+    return Tiles(index.vectors.searched(gallery.query_vectors(seen)), corners)
+
+
+# ---- structures in memory
+
+
+def measure(tiles: Tiles, kind: Kind, queries: Tiles, exact: NDArray[np.int64] | None) -> tuple[Found, Any]:
+    """A structure over the tiles; and what it found, [Q x k]."""
+    made = common.timed(_fitted, tiles.vectors, kind)
+    index = made.value
+    for query in queries.vectors[:WARM]:
+        index.search(query[None], ASKED)
+    answers = [common.timed(index.search, query[None], ASKED) for query in queries.vectors]
+    ids = np.concatenate([answer.value[1] for answer in answers])
+    cpu_ms = 1000 * float(np.mean([answer.cpu_s for answer in answers]))
+    size = len(faiss.serialize_index(index)) / 1e6
+    shares = (*_agreement(ids if exact is None else exact, ids), _true_found(tiles.corners, ids, queries.corners))
+    return Found(len(tiles.vectors), kind, cpu_ms, *shares, made.cpu_s, size), ids
+
+
+def _fitted(vectors: Vectors, kind: Kind) -> faiss.Index:
     """The structure over the vectors, fitted as geomatch fits it, to as large a sample."""
     rng = np.random.default_rng(0)
     sample = vectors[np.sort(rng.permutation(len(vectors))[: fitting.SAMPLE_TILES])]
-    index = fitting.fit_vectors(plan_vectors(len(vectors), vectors.shape[1], CHANNELS, kind.factory), sample)
+    index = fitting.fit_vectors(VectorPlan(0, kind), sample)
     index.add(vectors)
-    if kind.factor > 1:
-        faiss.ParameterSpace().set_index_parameter(index, "k_factor_rf", kind.factor)
     return index
 
 
-def measure(tiles: Tiles, kind: Kind, queries: Tiles) -> tuple[Measured, NDArray[np.int64]]:
-    made = common.timed(fitted, tiles.vectors, kind)
-    index = made.value
-    for query in queries.vectors[:WARM]:
-        index.search(query[None], RETRIEVED_TILES)
-    asked = [common.timed(index.search, query[None], RETRIEVED_TILES) for query in queries.vectors]
-    ids = np.concatenate([answer.value[1] for answer in asked])
-    there = (np.abs(tiles.corners - queries.corners[:, None]).max(axis=2) <= WITHIN_PX).any(axis=1)
-    hit = gallery.ranks(tiles.corners, ids, queries.corners, WITHIN_PX)[there] > 0
-    size = len(faiss.serialize_index(index)) / 1e6
-    cpu_ms = 1000 * float(np.mean([answer.cpu_s for answer in asked]))
-    return Measured(len(tiles.vectors), kind, cpu_ms, 1.0, float(hit.mean()), made.cpu_s, size), ids
+def _agreement(exact: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[float, float]:
+    """Shares of the exact answer's tiles, and of its first ones, that were found."""
+    pairs = list(zip(exact, ids, strict=True))
+    same = np.mean([np.isin(theirs, ours).mean() for theirs, ours in pairs])
+    return float(same), float(np.mean([theirs[0] in ours for theirs, ours in pairs]))
 
 
-def compare(tiles: Tiles, kinds: Sequence[Kind], queries: Tiles) -> list[Measured]:
-    """Every kind over the same tiles, the exact scan first."""
-    results, exact = [], np.empty((0, 0), np.int64)
-    for kind in kinds:
-        found, ids = measure(tiles, kind, queries)
-        exact = ids if kind.factory == FLAT else exact
-        same = np.mean([np.isin(ours, theirs).mean() for ours, theirs in zip(exact, ids, strict=True)])
-        results.append(replace(found, exact_found=float(same)))
-    return results
+def _true_found(corners: NDArray[Any], ids: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """Share of the queries whose true tile is among those found, of those that have one in the gallery."""
+    near = np.nonzero((corners < (LA_VAL.width, LA_VAL.height)).all(axis=1))[0]
+    there = (np.abs(corners[near] - truth[:, None]).max(axis=2) <= WITHIN_PX).any(axis=1)
+    return float((gallery.ranks(corners, ids, truth, WITHIN_PX)[there] > 0).mean())
 
 
-def row_of(found: Measured, dimensions: int) -> list[str]:
-    planned = plan_vectors(found.tiles, dimensions, CHANNELS).coded
-    chosen = found.kind == Kind(planned, RERANKED if "Refine" in planned else 1)
-    return [
-        f"{found.tiles}",
-        f"{found.kind}" + (" *" if chosen else ""),
-        f"{found.cpu_ms:.2f}",
-        f"{found.exact_found:.3f}",
-        f"{found.true_found:.3f}",
-        f"{found.fit_cpu_s:.1f}",
-        f"{found.megabytes:.0f}",
+def compare(tiles: Tiles, queries: Tiles, hnsw_up_to: int) -> Iterator[Found]:
+    """Every structure over the same tiles, the exact scan first."""
+    exact = None
+    for kind in CONTENDERS:
+        if kind != HNSW or len(tiles.vectors) <= hnsw_up_to:
+            found, ids = measure(tiles, kind, queries, exact)
+            exact = ids if exact is None else exact
+            print(" | ".join(found.row()), flush=True)
+            yield found
+
+
+# ---- an index on disk
+
+
+class Searcher:
+    """Opens an index and searches it; made in the process that is measured.
+
+    Args:
+        folder: the index.
+        query: [P] the first.
+    """
+
+    def __init__(self, folder: Path, query: Vectors) -> None:
+        self._index = TileIndex.open(folder)
+        self(query)
+
+    def __call__(self, query: Vectors) -> NDArray[np.int64]:
+        """Numbers of the tiles nearest to a vector as the encoder makes it."""
+        return self._index.search(query[None], ASKED).tiles[0]
+
+
+def exact_answer(index: TileIndex, queries: Vectors) -> NDArray[np.int64]:
+    """What an exact scan of all vectors in full finds: [Q x k]; once for an index and as many queries."""
+    file = index.path.with_suffix(f".exact-{len(queries)}.npy")
+    if not file.is_file():
+        heap, first = faiss.ResultHeap(len(queries), ASKED, keep_max=True), 0
+        for vectors, _ in gallery.vectors_in_full(index):
+            count = min(ASKED, len(vectors))
+            scores, ids = faiss.knn(queries, vectors, count, metric=faiss.METRIC_INNER_PRODUCT)
+            heap.add_result(scores, ids + first)
+            first += len(vectors)
+        heap.finalize()
+        np.save(file, heap.I)
+    return np.load(file)
+
+
+def forget(folder: Path) -> None:
+    """Drop an index's files from the system's cache, so that they come from disk."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, Any], list[Bar]]:
+    """Build an index of so many tiles, search it, and judge."""
+    index, _ = indexed(data, tiles)
+    corners = common.random_corners(LA_VAL, gallery.SIZE_PX, windows, seed)
+    seen = gallery.query_features(SarWindows(data, LA_VAL), corners, encoder=index.encoder)
+    queries = gallery.query_vectors(seen)
+    exact = exact_answer(index, index.vectors.searched(queries))
+    forget(index.path)
+    first = Worker(Searcher, index.path, queries[0])
+    first.close()
+    worker = Worker(Searcher, index.path, queries[0])
+    answers = [worker.ask(query) for query in queries]
+    held, _ = worker.close()
+    same, nearest = _agreement(exact, np.stack([answer.value for answer in answers]))
+    times = 1000 * np.array([answer.cpu_s for answer in answers])
+    size = sum(file.stat().st_size for file in index.path.iterdir()) / 1e6
+    told = {
+        "tiles": len(index),
+        "vectors": index.manifest.tiles.vectors,
+        "queries": len(queries),
+        "exact_found": same,
+        "nearest_found": nearest,
+        "cpu_ms_p50": float(np.median(times)),
+        "cpu_ms_mean": float(times.mean()),
+        "first_answer_s": worker.made.wall_s,
+        "first_answer_from_disk_s": first.made.wall_s,
+        "rss_mb": held,
+        "disk_mb": size,
+    }
+    common.show("An index on disk", ("what", "value"), [(name, common.cell(value)) for name, value in told.items()])
+    return told, [
+        Bar("recall@100: of the exact answer's tiles", same, 0.99),
+        Bar("recall@100: nearest tile among them", nearest, 0.99),
+        Bar("CPU ms per query", told["cpu_ms_mean"], 50.0, at_least=False),
+        Bar("resident MB", held, 4000.0, at_least=False),
+        Bar("seconds to the first answer", told["first_answer_s"], 1.0, at_least=False),
     ]
 
 
 def main() -> None:
     parser = common.parser(__doc__, windows=200)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--hnsw-up-to", type=int, default=100_000, help="tiles; its graph takes minutes to build")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--hnsw-up-to", type=int, default=50_000, help="tiles; its graph takes minutes to build")
+    parser.add_argument("--large", type=int, help="tiles of the index on disk")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
-    truth = common.random_corners(LA_VAL, gallery.SIZE_PX, given.windows, given.seed)
-    queries = Tiles(gallery.query_vectors(gallery.query_features(SarWindows(data, LA_VAL), truth)), truth)
-    tiles = collect(data, max(given.sizes))
-    results: list[Measured] = []
-    for size in sorted({min(size, len(tiles.vectors)) for size in given.sizes}):
-        kinds = [kind for kind in KINDS if kind.factory != HNSW or size <= given.hnsw_up_to]
-        results += compare(tiles.first(size), kinds, queries)
-    columns = ["tiles", "structure", "CPU ms", "of the exact", "true tile found", "fit + add, CPU s", "MB"]
-    title = f"Search for {RETRIEVED_TILES} tiles, one thread (* as geomatch chooses; scanned up to {SCAN_UP_TO})"
-    common.show(title, columns, [row_of(found, tiles.vectors.shape[1]) for found in results])
-    common.finish(given.output, [asdict(found) for found in results])
+    results: list[Found] = []
+    if given.sizes:
+        results = list(_in_memory(data, given.sizes, given.windows, given.seed, given.hnsw_up_to))
+        common.show(TITLE, COLUMNS, [found.row() for found in results])
+    told, bars = on_disk(data, given.large, given.windows, given.seed) if given.large else ({}, [])
+    common.finish(given.output, {"in_memory": [asdict(found) for found in results], "on_disk": told}, bars)
+
+
+def _in_memory(data: Path, sizes: Sequence[int], windows: int, seed: int, hnsw_up_to: int) -> Iterator[Found]:
+    index, _ = indexed(data, max(sizes))
+    tiles, queries = all_tiles(index), asked(data, index, windows, seed)
+    for size in sorted({min(size, len(tiles.vectors)) for size in sizes}):
+        yield from compare(Tiles(tiles.vectors[:size], tiles.corners[:size]), queries, hnsw_up_to)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ Names are imported when they are first used, so that ``import geomatch`` costs n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> object:
 
 
 def build_index(
-    orthomosaic: str | os.PathLike[str],
+    orthomosaic: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     bbox: tuple[float, float, float, float] | None = None,
@@ -67,14 +67,16 @@ def build_index(
     """Build the index of an orthomosaic and open it.
 
     Args:
-        orthomosaic: a georeferenced GeoTIFF.
+        orthomosaic: a georeferenced GeoTIFF, or several that together are one map, on the grid of the first; where
+            several cover a pixel, the first that has data there counts.
         output: the directory to appear, by convention ``NAME.gmi``; written beside itself and renamed when complete.
         bbox: (left, bottom, right, top) of the part to index, default all of it.
         bbox_crs: CRS of ``bbox``, default the map's.
         tile_px: side of a tile.
         stride_px: from one tile to the next.
         encoder: what makes the features: "structural", the name of weights, or the path of a .safetensors file.
-        backend: what runs its network: "auto", "torch", "onnxruntime" or "openvino".
+        backend: what runs its network: "auto", "torch", "onnxruntime", "openvino", "onnxruntime-int8" or
+            "openvino-int8".
         vectors: "auto", or a FAISS factory string.
         components: of the PCA that vectors go through; None for as many as do best, 0 for no PCA.
         min_valid: tiles with a smaller share of valid pixels are left out.

@@ -1,8 +1,11 @@
 """What runs the network: torch, ONNX Runtime or OpenVINO behind one call, on one thread of the processor or on a GPU.
 
 ``auto`` takes a CUDA device where torch sees one, else OpenVINO, else ONNX Runtime, else torch, whichever is installed.
-torch and OpenVINO compute in bfloat16 where the processor multiplies it natively, which takes half the time;
-``benchmarks/backends.py`` prints the speed of each and how near their vectors lie to those of torch in float32.
+So it does for a query, which is a few windows, less than it takes to try what is fastest; before it builds the index of
+a large map, ``geomatch.index.fastest`` does try. torch and OpenVINO compute in bfloat16 where the processor multiplies
+it natively, which takes half the time; where it does not, 8-bit integers do, see ``geomatch.quantised``.
+``benchmarks/backends.py`` prints the speed of each, how near their vectors lie to those of torch in float32, and what
+they find.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -38,23 +41,32 @@ def load_runner(net: EncoderNet, backend: str = AUTO, *, exact: bool = False) ->
     Args:
         net: in evaluation mode.
         backend: a key of ``BACKENDS``, or "auto".
-        exact: float32 even where bfloat16 is faster.
+        exact: float32 even where fewer bits are faster.
 
     Raises:
         UsageError: an unknown backend, or one that is not installed.
     """
-    name = _best() if backend == AUTO else backend
+    name = usual() if backend == AUTO else backend
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {name!r}", where="--backend", hint=f"choose auto, {', '.join(BACKENDS)}")
     return BACKENDS[name](net, exact)
 
 
-def _best() -> str:
+def usual() -> str:
+    """The backend that ``auto`` stands for where none was tried."""
+    return "torch" if on_gpu() else next(name for name in ("openvino", "onnxruntime", "torch") if name in installed())
+
+
+def on_gpu() -> bool:
+    """Whether torch runs networks on a GPU."""
     import torch
 
-    if torch.cuda.is_available():
-        return "torch"
-    return next((name for name in ("openvino", "onnxruntime") if find_spec("onnx") and find_spec(name)), "torch")
+    return torch.cuda.is_available()
+
+
+def installed() -> list[str]:
+    """Backends whose libraries are there."""
+    return [name for name in BACKENDS if all(find_spec(module) for module in _NEEDED.get(name, ()))]
 
 
 def _torch_runner(net: EncoderNet, exact: bool) -> Runner:
@@ -82,8 +94,7 @@ def _multiplies_bfloat16() -> bool:
     return any(capabilities.get(name) for name in _MULTIPLIES_BFLOAT16)
 
 
-def _onnx_runner(net: EncoderNet, exact: bool) -> Runner:
-    del exact  # ONNX Runtime computes in the model's own float32
+def _onnx_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner:
     with needs_extra("fast", "the backend onnxruntime"):
         import onnx  # noqa: F401  # the exporter's
         import onnxruntime
@@ -93,7 +104,8 @@ def _onnx_runner(net: EncoderNet, exact: bool) -> Runner:
 
     @cache
     def session(modality: Modality) -> Any:
-        return onnxruntime.InferenceSession(to_onnx(net, modality), options, providers=["CPUExecutionProvider"])
+        model = _model(net, modality, small=small and not exact)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session(modality).run(None, {"planes": planes[None]})[0][0]
@@ -102,7 +114,7 @@ def _onnx_runner(net: EncoderNet, exact: bool) -> Runner:
     return run
 
 
-def _openvino_runner(net: EncoderNet, exact: bool) -> Runner:
+def _openvino_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner:
     with needs_extra("fast", "the backend openvino"):
         import onnx  # noqa: F401  # the exporter's
         import openvino  # noqa: F401
@@ -113,14 +125,25 @@ def _openvino_runner(net: EncoderNet, exact: bool) -> Runner:
 
     @cache
     def compiled(modality: Modality) -> Any:
-        core = _openvino_core()
-        return core.compile_model(core.read_model(to_onnx(net, modality)), "CPU", settings)
+        core, model = _openvino_core(), _model(net, modality, small=small and not exact)
+        return core.compile_model(core.read_model(model), "CPU", settings)
 
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
         features: NDArray[np.float32] = compiled(modality)(planes[None])[0][0]
         return features
 
     return run
+
+
+def _model(net: EncoderNet, modality: Modality, *, small: bool) -> bytes:
+    """A branch as ONNX, its numbers ``small`` integers or floats."""
+    model = to_onnx(net, modality)
+    if not small:
+        return model
+    with needs_extra("fast", "a backend in 8 bits"):
+        from geomatch.quantised import quantised
+
+        return quantised(model, modality)
 
 
 @cache
@@ -163,4 +186,12 @@ BACKENDS: dict[str, Callable[[EncoderNet, bool], Runner]] = {
     "torch": _torch_runner,
     "onnxruntime": _onnx_runner,
     "openvino": _openvino_runner,
+    "onnxruntime-int8": partial(_onnx_runner, small=True),
+    "openvino-int8": partial(_openvino_runner, small=True),
+}
+_NEEDED = {
+    "onnxruntime": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "openvino"),
+    "onnxruntime-int8": ("onnx", "onnxruntime"),
+    "openvino-int8": ("onnx", "onnxruntime", "openvino"),
 }

@@ -42,10 +42,13 @@ IndexOption = typer.Option(
     help="Index directory that `geomatch index build` wrote, or where `geomatch index publish` put it.",
     show_default=False,
 )
-BACKENDS = "What runs the network: auto, torch, onnxruntime or openvino."
+BACKENDS = "What runs the network: auto, torch, onnxruntime, openvino, onnxruntime-int8 or openvino-int8."
 BackendOption = Annotated[str, typer.Option("--backend", help=BACKENDS)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors; no progress.")]
-MapOption = Annotated[Path | None, typer.Option("--map", help="The index's orthomosaic, if it was moved.")]
+MapOption = Annotated[
+    Path | None,
+    typer.Option("--map", help="The index's orthomosaic, if it was moved; of several rasters, their folder."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same city or the same windows.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 ExhaustiveFlag = Annotated[bool, typer.Option("--exhaustive", help="Correlate with the whole map; slower.")]

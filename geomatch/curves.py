@@ -166,7 +166,7 @@ def _settings(locator: Locator, sar: str | os.PathLike[str], plain: WindowOption
     """What points must have in common."""
     manifest = locator.index.manifest
     return {
-        "map": manifest.source.sha256,
+        "map": " ".join(source.sha256 for source in manifest.sources),
         "encoder": manifest.encoder.name,
         "scene": Path(sar).name,
         "windows": plain.windows,

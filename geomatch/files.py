@@ -87,6 +87,36 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def alone_at(target: Path) -> Iterator[None]:
+    """Hold a place for one process while it makes what will appear there; a process that dies gives it up.
+
+    The lock is an empty file beside it, ``.NAME.lock``, which the system holds (``flock``), on network file systems for
+    all machines as far as these do; Windows, which has no such lock, holds nothing.
+
+    Raises:
+        OutputError: another process holds it, or no file can be made there.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        yield
+        return
+    file = (Path.cwd() / target).with_name(f".{target.name}.lock")
+    with writing(target):
+        lock = file.open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "wait until it has ended, or choose another place"
+            raise OutputError("another process is building it", where=target, hint=hint) from error
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
 def _check_free(target: Path, *, directory: bool, overwrite: bool) -> None:
     if not os.path.lexists(target):
         return

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.errors import IndexFormatError, InputError, UsageError
+from geomatch.imagery import Orthomosaic
 from geomatch.raster import Patch, Raster
 
 FIT_SIZE_PX = 1024
@@ -58,13 +59,13 @@ class OpticalStretch:
     @classmethod
     def fit(
         cls,
-        raster: Raster,
+        raster: Orthomosaic,
         *,
         bands: Sequence[int] | None = None,
         low_percent: float = 1.0,
         high_percent: float = 99.0,
     ) -> OpticalStretch:
-        """The stretch of a raster, from the valid pixels of its overview of at most 1024 px.
+        """The stretch of a map, from valid pixels spread over it, at most 1024 along its longer side.
 
         Args:
             raster: optical image.
@@ -77,7 +78,7 @@ class OpticalStretch:
             UsageError: no such band.
         """
         if np.issubdtype(raster.dtype, np.complexfloating):
-            raise InputError("complex numbers are no optical image", where=raster.path, hint="pass it as the SAR image")
+            raise InputError("complex numbers are no optical image", where=raster.name, hint="pass it as the SAR image")
         chosen = tuple(raster.data_bands[:COLOR_BANDS] if bands is None else bands)
         values = _valid_values(raster, chosen)
         low, high = np.percentile(values, [low_percent, high_percent], axis=1).tolist()
@@ -310,14 +311,11 @@ def _sar_kind(values: NDArray[Any]) -> tuple[str, str]:
     return kind, f"the 99th percentile is {tail:.1f} times the median, {POWER_TAIL:g} divides the two"
 
 
-def _valid_values(raster: Raster, bands: tuple[int, ...]) -> NDArray[Any]:
-    """Values of the valid pixels of an overview: [B x N], N at least 1."""
-    patch = raster.overview(FIT_SIZE_PX, bands=bands, most_px=FIT_DECODED_PX)
-    if patch.valid.sum() < FIT_LEAST_PX:  # a map of little data, of which the pieces may have missed most
-        patch = raster.overview(FIT_SIZE_PX, bands=bands)
-    if not patch.valid.any():
-        raise InputError("no valid pixel", where=raster.path, hint="check the nodata value and the mask with gdalinfo")
-    values: NDArray[Any] = patch.data[:, patch.valid]
+def _valid_values(raster: Orthomosaic, bands: tuple[int, ...]) -> NDArray[Any]:
+    """Values of valid pixels spread over an image: [B x N], N at least 1."""
+    values = raster.sample(FIT_SIZE_PX, bands=bands, least=FIT_LEAST_PX, most_px=FIT_DECODED_PX)
+    if not values.shape[1]:
+        raise InputError("no valid pixel", where=raster.name, hint="check the nodata value and the mask with gdalinfo")
     return values
 
 

@@ -110,7 +110,7 @@ class Locator:
 
         Args:
             index: the directory, or the address of a collection that it was published to, ``milvus://...``.
-            map_path: where the map is now, if it was moved; then it must be there.
+            map_path: where the map is now, if it was moved; then it must be there. Of several rasters, their folder.
             exhaustive: correlate with the whole map.
             near: where the middles of all strips lie; no place outside is looked at.
             backend: what runs the network of the index's encoder.
@@ -126,7 +126,6 @@ class Locator:
         if near is not None:
             opened = opened.near(near)
             notes.append(f"no place farther than {near} was looked at")
-        source = opened.manifest.source
         try:
             raster = opened.open_map(map_path)
         except InputError as error:
@@ -134,7 +133,7 @@ class Locator:
                 raise
             notes.append(f"{error.what} ({error.where}); the answer stands at the accuracy of a cell")
             return cls(opened, None, notes=tuple(notes), exhaustive=exhaustive)
-        pixels = MapPixels(raster, (source.col0, source.row0), opened.manifest.stretch)
+        pixels = MapPixels(raster, opened.manifest.origin_px, opened.manifest.stretch)
         return cls(opened, pixels, notes=tuple(notes), exhaustive=exhaustive)
 
     def locate(self, strip: str | os.PathLike[str], options: StripOptions | None = None) -> Location:

@@ -49,12 +49,14 @@ class EncoderRecord:
         sha256: its fingerprint.
         channels: features per cell.
         cell_px: side of a cell, pixels.
+        backend: that ran its network; None where it has none.
     """
 
     name: str
     sha256: str
     channels: int
     cell_px: int
+    backend: str | None = None
 
     def __post_init__(self) -> None:
         _check_counts(channels=self.channels, cell_px=self.cell_px)
@@ -82,14 +84,14 @@ class TileRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """The orthomosaic and the part of it that is indexed.
+    """A raster of the orthomosaic, and the part of the orthomosaic that is indexed.
 
     Attributes:
         path: absolute, when the index was built.
         relative_path: from the index directory.
         size_bytes, mtime_ns, sha256: what identifies its content.
-        col0, row0: first pixel of the indexed window.
-        scale: sides of the pixels that are indexed, in those of the file; ``col0`` and ``row0`` count these.
+        col0, row0: first pixel of the indexed window in the orthomosaic, so the same of all rasters.
+        scale: sides of the pixels that are indexed, in those of the orthomosaic; ``col0`` and ``row0`` count these.
     """
 
     path: str
@@ -120,20 +122,22 @@ class Manifest:
 
     Attributes:
         geomatch_version: that built it.
-        encoder, tiles, source: see their types.
+        encoder, tiles: see their types.
+        sources: the rasters of the orthomosaic, the one that counts first.
         grid: where the indexed window lies, at the map's resolution.
         stretch: the map's radiometry.
         feature_rms: root mean square of the valid features per cell.
         files: the other files of the directory by name.
 
     Raises:
-        ValueError: a number that cannot be, or files other than those of an index.
+        ValueError: a number that cannot be, files other than those of an index, or no source or such as differ in what
+            part is indexed.
     """
 
     geomatch_version: str
     encoder: EncoderRecord
     tiles: TileRecord
-    source: SourceRecord
+    sources: tuple[SourceRecord, ...]
     grid: Grid
     stretch: OpticalStretch
     feature_rms: float
@@ -144,6 +148,18 @@ class Manifest:
             raise ValueError(f"the files are {', '.join(map(str, self.files)) or 'none'}")
         if not (math.isfinite(self.feature_rms) and self.feature_rms >= 0):
             raise ValueError(f"feature_rms is {self.feature_rms}")
+        if len({(source.col0, source.row0, source.scale) for source in self.sources}) != 1:
+            raise ValueError(f"{len(self.sources)} sources, of not one part")
+
+    @property
+    def origin_px(self) -> tuple[int, int]:
+        """First column and row of the indexed window, in pixels of the orthomosaic at ``scale``."""
+        return self.sources[0].col0, self.sources[0].row0
+
+    @property
+    def scale(self) -> float:
+        """Sides of the pixels that are indexed, in those of the orthomosaic."""
+        return self.sources[0].scale
 
     @property
     def vector_parts(self) -> list[str]:
@@ -170,7 +186,7 @@ class Manifest:
                 "geomatch_version": self.geomatch_version,
                 "encoder": asdict(self.encoder),
                 "tiles": asdict(self.tiles),
-                "sources": [asdict(self.source)],
+                "sources": [asdict(source) for source in self.sources],
                 "grid": grid,
                 "stretch": self.stretch.to_dict(),
                 "feature_rms": self.feature_rms,
@@ -210,13 +226,12 @@ class Manifest:
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> Manifest:
-        (source,) = values["sources"]
         grid = values["grid"]
         return cls(
             geomatch_version=str(values["geomatch_version"]),
             encoder=EncoderRecord(**values["encoder"]),
             tiles=TileRecord(**values["tiles"]),
-            source=SourceRecord(**source),
+            sources=tuple(SourceRecord(**source) for source in values["sources"]),
             grid=Grid(as_crs(grid["crs"]), Affine(*grid["transform"]), int(grid["width"]), int(grid["height"])),
             stretch=OpticalStretch.from_dict(values["stretch"]),
             feature_rms=float(values["feature_rms"]),

@@ -47,7 +47,7 @@ class Pictures:
         if (overlay is not None or gcps is not None) and locator.pixels is None:
             locator.index.open_map().close()  # raises, saying why there are no pixels
         self._canvas, self._options = Canvas.of(locator), options
-        inputs = [*strips, *([] if locator.pixels is None else [locator.pixels.raster.path])]
+        inputs = [*strips, *([] if locator.pixels is None else locator.pixels.raster.paths)]
         self._overlays = _targets(strips, overlay, (".png",), "--overlay", inputs)
         self._warps = _targets(strips, warp, (".tif", ".tiff"), "--warp", inputs)
         self._gcps = _targets(strips, gcps, tuple(WRITERS), "--gcps", inputs)

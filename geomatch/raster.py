@@ -18,35 +18,23 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from affine import Affine
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from geomatch.errors import InputError, UsageError
+from geomatch.errors import InputError
 from geomatch.gdal import control_points, gdal_session, georeference, local_file, open_dataset
+from geomatch.geo import Grid, linear_between
+from geomatch.patches import Patch, blank, chosen_bands, nearest, scaled_grid
 from geomatch.tiff import DEFAULT_LIMITS, Limits, check_tiff
 
-__all__ = ["DEFAULT_LIMITS", "Block", "Limits", "Patch", "Raster", "Source", "open_raster"]
+__all__ = ["DEFAULT_LIMITS", "Block", "Limits", "Patch", "Raster", "Source", "fingerprint", "open_raster"]
 
-HASH_CHUNK_BYTES = 1 << 20
 PIECE_BYTES = 32 << 20
 PIECE_COLUMNS = 4096
 SAMPLE_PIECE_PX = 512
-
-
-@dataclass(frozen=True)
-class Patch:
-    """Pixels of a window.
-
-    Attributes:
-        data: [B x H x W] in the file's dtype; zero outside the raster.
-        valid: [H x W] bool, where there is data.
-    """
-
-    data: NDArray[Any]
-    valid: NDArray[np.bool_]
+AVERAGED_FROM = 1.5  # of its own pixels to a side of another grid's; below, averaging would blur what it turns
 
 
 @dataclass(frozen=True)
@@ -125,6 +113,21 @@ class Raster:
     ) -> None:
         self.close()
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.path)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The file alone, as ``geomatch.imagery.Imagery`` asks for."""
+        return (self.path,)
+
+    def holders(self, corners_px: ArrayLike, size_px: float) -> NDArray[np.int32]:
+        """As ``geomatch.imagery.Imagery``: the one file holds all."""
+        del size_px
+        return np.zeros(len(np.asarray(corners_px)), np.int32)
+
     def close(self) -> None:
         """Close the file; reading afterwards is an InputError."""
         self._dataset.close()
@@ -143,17 +146,30 @@ class Raster:
             return self
         if self.grid is None:
             raise self.no_grid or InputError("has no georeferencing", where=self.path)
-        width, height = max(1, round(self.width / scale)), max(1, round(self.height / scale))
-        what, hint = f"{width} × {height} px at that pixel size", "take a larger pixel, or a part of the map"
-        self._limits.check("max_pixels", width * height, what, self.path, hint)
+        grid = scaled_grid(self.grid, scale, self._limits, self.path)
+        return self._resampled(self._dataset.crs, grid, Resampling.average if scale > 1 else Resampling.bilinear)
+
+    def on_grid(self, grid: Grid) -> Raster:
+        """The same on any other grid, averaged where its pixels are much larger, else bilinear.
+
+        Raises:
+            InputError: the file has no georeferencing, or GDAL cannot bring it there.
+        """
+        if self.grid is None:
+            raise self.no_grid or InputError("has no georeferencing", where=self.path)
+        scale = np.sqrt(abs(np.linalg.det(linear_between(grid, self.grid))))
+        resampling = Resampling.average if scale >= AVERAGED_FROM else Resampling.bilinear
+        return self._resampled(grid.crs.to_wkt(), grid, resampling)
+
+    def _resampled(self, crs: Any, grid: Grid, resampling: Resampling) -> Raster:
         with gdal_session(self.path):
             resampled = WarpedVRT(
                 self._dataset,
-                crs=self._dataset.crs,
-                transform=self.grid.transform @ Affine.scale(scale),
-                width=width,
-                height=height,
-                resampling=Resampling.average if scale > 1 else Resampling.bilinear,
+                crs=crs,
+                transform=grid.transform,
+                width=grid.width,
+                height=grid.height,
+                resampling=resampling,
                 add_alpha=self._alpha_band is None,
             )
             return Raster(resampled, self.path, self._limits)
@@ -176,19 +192,15 @@ class Raster:
             LimitError: the window takes more memory than the limits allow.
             InputError: the file cannot be decoded there.
         """
-        chosen = self._bands(bands)
-        if width < 1 or height < 1:
-            raise UsageError(f"a window of {width} × {height} pixels is empty", where=self.path)
-        self._check_bytes(len(chosen), width, height)
-        data = np.zeros((len(chosen), height, width), dtype=self.dtype)
-        valid = np.zeros((height, width), dtype=np.bool_)
+        chosen = chosen_bands(bands, self.data_bands, self.path)
+        patch = blank((len(chosen), height, width), self.dtype, self._limits, self.path)
         left, right = max(col0, 0), min(col0 + width, self.width)
         top, bottom = max(row0, 0), min(row0 + height, self.height)
         if left < right and top < bottom:
             inside = np.s_[top - row0 : bottom - row0, left - col0 : right - col0]
             window = Window(left, top, right - left, bottom - top)
-            data[:, *inside], valid[inside] = self._decode(self._dataset, chosen, window)
-        return Patch(data, valid)
+            patch.data[:, *inside], patch.valid[inside] = self._decode(self._dataset, chosen, window)
+        return patch
 
     def overview(
         self, max_size_px: int = 1024, *, bands: Sequence[int] | None = None, most_px: int | None = None
@@ -206,23 +218,29 @@ class Raster:
             UsageError: no such band.
             InputError: the file cannot be decoded.
         """
-        chosen = self._bands(bands)
+        chosen = chosen_bands(bands, self.data_bands, self.path)
         ratio = min(1.0, max_size_px / max(self.width, self.height))
         height, width = max(1, round(self.height * ratio)), max(1, round(self.width * ratio))
-        self._check_bytes(len(chosen), width, height)
-        data = np.zeros((len(chosen), height, width), dtype=self.dtype)
-        valid = np.zeros((height, width), dtype=np.bool_)
+        patch = blank((len(chosen), height, width), self.dtype, self._limits, self.path)
         with self._coarse(max(height, width)) as source:
-            rows, cols = _nearest(source.height, height), _nearest(source.width, width)
+            rows, cols = nearest(source.height, height), nearest(source.width, width)
             for window in self._some_pieces(source, len(chosen), most_px):
                 top, bottom = np.searchsorted(rows, [window.row_off, window.row_off + window.height])
                 left, right = np.searchsorted(cols, [window.col_off, window.col_off + window.width])
                 if top < bottom and left < right:
                     pixels, usable = self._decode(source, chosen, window)
                     pick = np.ix_(rows[top:bottom] - window.row_off, cols[left:right] - window.col_off)
-                    data[:, top:bottom, left:right] = pixels[:, *pick]
-                    valid[top:bottom, left:right] = usable[pick]
-        return Patch(data, valid)
+                    patch.data[:, top:bottom, left:right] = pixels[:, *pick]
+                    patch.valid[top:bottom, left:right] = usable[pick]
+        return patch
+
+    def sample(self, size_px: int, *, bands: Sequence[int], least: int, most_px: int) -> NDArray[Any]:
+        """As ``geomatch.imagery.Orthomosaic``, from overviews of at most ``size_px``."""
+        patch = self.overview(size_px, bands=bands, most_px=most_px)
+        if patch.valid.sum() < least:  # little data, of which the pieces may have missed most
+            patch = self.overview(size_px, bands=bands)
+        values: NDArray[Any] = patch.data[:, patch.valid]
+        return values
 
     def blocks(self, size: int, halo: int = 0, *, bands: Sequence[int] | None = None) -> Iterator[Block]:
         """The raster cut into ``size`` × ``size`` px cores, row by row, the last ones smaller, each with its margin.
@@ -235,26 +253,6 @@ class Raster:
                 width, height = min(size, self.width - col0), min(size, self.height - row0)
                 patch = self.read(col0 - halo, row0 - halo, width + 2 * halo, height + 2 * halo, bands=bands)
                 yield Block(col0, row0, width, height, halo, patch)
-
-    def fingerprint(self) -> Source:
-        """Size, time and sha256 of the file; the content is streamed, so it takes as long as reading the file."""
-        digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while chunk := file.read(HASH_CHUNK_BYTES):
-                digest.update(chunk)
-            status = os.fstat(file.fileno())
-        return Source(status.st_size, status.st_mtime_ns, digest.hexdigest())
-
-    def _bands(self, bands: Sequence[int] | None) -> list[int]:
-        chosen = list(self.data_bands if bands is None else bands)
-        if not chosen or any(band not in self.data_bands for band in chosen):
-            raise UsageError(f"bands {chosen} asked for, the file has {list(self.data_bands)}", where=self.path)
-        return chosen
-
-    def _check_bytes(self, bands: int, width: int, height: int) -> None:
-        asked = bands * width * height * self.dtype.itemsize
-        what = f"reading {bands} × {width} × {height}, in bytes,"
-        self._limits.check("max_read_bytes", asked, what, self.path, "read a smaller window")
 
     @contextmanager
     def _coarse(self, size_px: int) -> Iterator[Any]:
@@ -338,16 +336,19 @@ def open_raster(path: str | os.PathLike[str], *, limits: Limits | None = None, n
     return raster
 
 
+def fingerprint(path: Path) -> Source:
+    """Size, time and sha256 of a file; the content is streamed, so it takes as long as reading the file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        status = os.fstat(file.fileno())
+    return Source(status.st_size, status.st_mtime_ns, digest.hexdigest())
+
+
 def _finite(data: NDArray[Any]) -> NDArray[np.bool_]:
     """Where all bands [B x H x W] are finite; whole numbers are, and need not be asked."""
     if np.issubdtype(data.dtype, np.integer):
         return np.ones(data.shape[1:], np.bool_)
     return np.asarray(np.isfinite(data).all(axis=0))
-
-
-def _nearest(source: int, target: int) -> NDArray[np.int64]:
-    """Which of ``source`` pixels along a side lies under the centre of each of ``target`` pixels: [target]."""
-    return ((np.arange(target) + 0.5) * source / target).astype(np.int64)
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:

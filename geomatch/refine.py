@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from geomatch.correlate import NO_MATCH, Template, over, template
 from geomatch.fusion import subpixel
+from geomatch.imagery import Imagery
 from geomatch.images import OpticalStretch
 from geomatch.query import fills_no_tile
-from geomatch.raster import Raster
 from geomatch.strips import Strip
 from geomatch.structure import cells_known, structure
 from geomatch.tiles import starts
@@ -51,7 +51,7 @@ class MapPixels:
         stretch: its radiometry.
     """
 
-    raster: Raster
+    raster: Imagery
     origin_px: tuple[int, int]
     stretch: OpticalStretch
 

@@ -69,11 +69,11 @@ class Address:
             hint = "letters, digits and underscores make one, the first no digit"
             raise UsageError(f"{collection!r} is no name of a collection", where=told, hint=hint)
         try:
-            options = parse_qs(query, strict_parsing=True) if asked else {}
+            options = parse_qs(query, strict_parsing=True) if query else {}
         except ValueError:
-            options = {"": [query]}
-        folders = options.pop("folder", [])
-        if options or len(folders) > 1:
+            options = {}
+        folders = options.get("folder", [])
+        if asked and not len(folders) == len(options) == 1:
             raise UsageError(f"{query!r} is not understood", where=told, hint="only ?folder=PATH may follow the name")
         return cls(place, collection, Path(folders[0]) if folders else None)
 
@@ -164,6 +164,7 @@ class Store:
     """
 
     def __init__(self, address: Address, refusal: type[GeomatchError], *, make: bool = False) -> None:
+        _load(address)
         self.address, self._refusal = address, refusal
         if address.is_file and make:
             check_target(Path(address.place), directory=True)
@@ -183,10 +184,9 @@ class Store:
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Turns what the client raises in the block into one error that names the address."""
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read as it is imported; it tells of every process started
-        with needs_extra("milvus", f"an index at {SCHEME}"):
-            import grpc
-            from pymilvus.exceptions import MilvusException
+        import grpc
+        from pymilvus.exceptions import MilvusException
+
         try:
             yield
         except (MilvusException, grpc.RpcError, OSError, RuntimeError, ValueError) as error:
@@ -232,14 +232,21 @@ class Store:
         return str(properties[PROPERTY])
 
 
-def _client(address: Address) -> Any:
-    from pymilvus import MilvusClient
+def _load(address: Address) -> None:
+    """Import the client, and have it and what it brings keep their tracebacks to themselves."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read as it is imported; it tells of every process started
+    with needs_extra("milvus", f"an index at {SCHEME}"):
+        import pymilvus  # noqa: F401
 
-    if address.is_file:
-        with needs_extra("milvus", "a file of Milvus Lite"):
+        if address.is_file:
             import milvus_lite.server_manager  # noqa: F401
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _client(address: Address) -> Any:
+    from pymilvus import MilvusClient
+
     return MilvusClient(address.uri, token=os.environ.get(TOKEN, ""), timeout=CONNECT_S)
 
 

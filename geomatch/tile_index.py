@@ -2,7 +2,7 @@
 
 An index is a directory, written whole by ``geomatch.index`` and never changed in place:
 
-    manifest.json   what it is: versions, encoder, tiles, CRS, the map's file, sha256 of the files beside it
+    manifest.json   what it is: versions, encoder, tiles, CRS, the map's files, sha256 of the files beside it
     tiles.parquet   GeoParquet: id, source, row, col, x, y, valid_fraction, geometry
     vectors.faiss   FAISS: a pre-transform (PCA and norm) and the tiles' vectors, ids are rows of the table; of many
                     tiles the first part, vectors-2.faiss and so on go on where it ends
@@ -30,11 +30,13 @@ from geomatch.errors import GeomatchError, IndexFormatError, InputError
 from geomatch.files import sha256_of
 from geomatch.gallery import Gallery, Hits
 from geomatch.geo import Grid
-from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest
+from geomatch.imagery import Imagery
+from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest, SourceRecord
+from geomatch.mosaic import open_orthomosaic
 from geomatch.near import Disc, Near
-from geomatch.raster import Raster, open_raster
+from geomatch.raster import open_raster
 from geomatch.stores import Address, is_address
-from geomatch.vectors import Vectors, read_part, read_transforms
+from geomatch.vectors import Vectors, read_part
 
 if TYPE_CHECKING:
     from geomatch.milvus import Published
@@ -153,36 +155,46 @@ class TileIndex:
             patch = raster.read(0, 0, raster.width, raster.height)
         return Field(patch.data, patch.valid, self.manifest.feature_rms)
 
-    def find_map(self, override: str | os.PathLike[str] | None = None) -> Path:
-        """The orthomosaic that the index was built from.
+    def find_map(self, override: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
+        """The rasters of the orthomosaic that the index was built from, in their order.
 
         Args:
-            override: where the user says it is now.
+            override: where the user says it is now: the file, or the folder that holds the files if they are several.
 
         Raises:
-            InputError: it is not there, or not the one.
+            InputError: one is not there, or not the one.
         """
-        source = self.manifest.source
-        places = [Path(override)] if override else [self.path / source.relative_path, Path(source.path)]
-        hint = "say where it is with --map, or locate without it at the accuracy of a cell"
+        return tuple(self.find_source(source, override) for source in self.manifest.sources)
+
+    def find_source(self, source: SourceRecord, override: str | os.PathLike[str] | None = None) -> Path:
+        """One raster of the orthomosaic; arguments and errors as of ``find_map``."""
+        several = len(self.manifest.sources) > 1
+        places = [self.path / source.relative_path, Path(source.path)]
+        if override:
+            places = self._moved_to(Path(override), source) if several else [Path(override)]
+        where = "name the folder of its rasters" if several else "say where it is"
+        hint = f"{where} with --map, or locate without it at the accuracy of a cell"
         found = [place for place in places if place.is_file()]
         if not found:
             raise InputError("the map of the index is not there", where=places[-1], hint=hint)
         for place in found:
-            if self._is_map(place, trust_time=not override):
+            if _is_source(source, place, trust_time=not override):
                 return place.resolve()
         raise InputError("the map has changed since the index was built", where=found[0], hint=f"{hint}; or {_REBUILD}")
 
-    def _is_map(self, file: Path, *, trust_time: bool) -> bool:
-        """Whether a file is the map that was indexed; by its content, unless size and time say so already."""
-        source, status = self.manifest.source, file.stat()
-        if status.st_size != source.size_bytes:
-            return False
-        return (trust_time and status.st_mtime_ns == source.mtime_ns) or sha256_of(file) == source.sha256
+    def _moved_to(self, folder: Path, source: SourceRecord) -> list[Path]:
+        """Where one of several rasters may be in a folder: as deep as it was below what all were in, or at the top."""
+        file = Path(source.path)
+        return [folder / file.relative_to(self._sources_folder), folder / file.name]
 
-    def open_map(self, override: str | os.PathLike[str] | None = None) -> Raster:
+    @cached_property
+    def _sources_folder(self) -> str:
+        """What all rasters of the orthomosaic were in."""
+        return os.path.commonpath([Path(source.path).parent for source in self.manifest.sources])
+
+    def open_map(self, override: str | os.PathLike[str] | None = None) -> Imagery:
         """The orthomosaic opened for reading by the index's pixels; raises as ``find_map``, and when unreadable."""
-        return open_raster(self.find_map(override), need_grid=True).at_scale(self.manifest.source.scale)
+        return open_orthomosaic(self.find_map(override)).at_scale(self.manifest.scale)
 
     @cached_property
     def corners(self) -> NDArray[np.int32]:
@@ -196,12 +208,20 @@ class TileIndex:
         """The tiles' vectors by their numbers."""
         if self._published is not None:
             with _reading(self.path / VECTORS) as file:
-                return self._published.vectors(read_transforms(file))
+                return self._published.vectors(read_part(file))
         parts = []
         for name in self.manifest.vector_parts:
             with _reading(self.path / name) as file:
                 parts.append(read_part(file))
         return Vectors(parts, self.corners)
+
+
+def _is_source(source: SourceRecord, file: Path, *, trust_time: bool) -> bool:
+    """Whether a file is the raster that was indexed; by its content, unless size and time say so already."""
+    status = file.stat()
+    if status.st_size != source.size_bytes:
+        return False
+    return (trust_time and status.st_mtime_ns == source.mtime_ns) or sha256_of(file) == source.sha256
 
 
 def _encoder_of(manifest: Manifest, folder: Path, backend: str) -> Encoder:

@@ -108,6 +108,10 @@ def tile_vectors(
     """
     channels, height, width = dense.values.shape
     pools = size_px // POOL_PX
+    if not dense.valid.any():  # between the rasters of a mosaic, it may be most of the map
+        size = vector_size(channels, size_px)
+        shape = len(row_starts), len(col_starts)
+        return TileVectors(np.zeros((*shape, size), np.float32), np.zeros(shape, np.float32))
     to_rows = _pooling(tuple(row_starts.tolist()), height, pools, size_px, cell_px)
     to_cols = _pooling(tuple(col_starts.tolist()), width, pools, size_px, cell_px)
 

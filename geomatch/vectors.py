@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import faiss
 
 DECODED = 1 << 14  # vectors at a time
-RERANKED = 4  # coded vectors looked at again per tile asked for; benchmarks/search.py
 
 
 class Vectors(Gallery):
@@ -32,6 +31,7 @@ class Vectors(Gallery):
         super().__init__(parts[0])
         self._parts, self._corners = parts, corners_px
         self._first = np.cumsum([0, *(part.ntotal for part in parts)])
+        self._reranked = _reranked(parts[0])
 
     def __len__(self) -> int:
         """Number of vectors."""
@@ -52,15 +52,28 @@ class Vectors(Gallery):
         return Hits(scores, self._corners[ids], ids)
 
     def _all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        asked = self.searched(queries)
         with one_thread():
-            found = [part.search(queries, min(k, part.ntotal)) for part in self._parts]
+            scores, ids = self._scanned(asked, round(k * self._reranked))
+            if self._reranked > 1:
+                scores, ids = self._again(asked, scores, ids)
+        return scores[:, :k], ids[:, :k]
+
+    def _scanned(self, asked: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best by their codes, of all parts together: [Q x count], [Q x count], -inf and 0 beyond them."""
+        found = [part.search(asked, min(count, part.ntotal)) for part in map(_scan, self._parts)]
         scores = np.concatenate([np.where(ids >= 0, scores, -np.inf) for scores, ids in found], axis=1)
         ids = np.concatenate(
             [np.maximum(ids, 0) + first for (_, ids), first in zip(found, self._first, strict=False)], axis=1
         )
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        scores, ids = (np.take_along_axis(values, best, axis=1) for values in (scores, ids))
-        return scores.astype(np.float32), np.where(np.isfinite(scores), ids, 0)
+        return _best(scores, ids, count)
+
+    def _again(
+        self, asked: NDArray[np.float32], scores: NDArray[np.float32], ids: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The same by their vectors in full, best first."""
+        exact = np.array([self.stored(some) @ query for some, query in zip(ids, asked, strict=True)], np.float32)
+        return _best(np.where(np.isfinite(scores), exact, -np.inf), ids, ids.shape[1])
 
     def _among(
         self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64]
@@ -96,6 +109,31 @@ def coded(index: faiss.Index) -> faiss.Index:
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
 
 
+def _reranked(index: faiss.Index) -> float:
+    """How many codes are looked at again in full for every vector asked for; 1 where they are as good as there is."""
+    import faiss
+
+    held = coded(index)
+    return float(held.k_factor) if isinstance(held, faiss.IndexRefine) else 1.0
+
+
+def _scan(index: faiss.Index) -> faiss.Index:
+    """What finds vectors by their codes, behind an index's transforms."""
+    import faiss
+
+    held = coded(index)
+    return faiss.downcast_index(held.base_index) if isinstance(held, faiss.IndexRefine) else held
+
+
+def _best(
+    scores: NDArray[np.float32], ids: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The ``count`` best of each row [Q x N], best first, ties as they came; 0 for no vector."""
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    kept = np.take_along_axis(scores, best, axis=1).astype(np.float32)
+    return kept, np.where(np.isfinite(kept), np.take_along_axis(ids, best, axis=1), 0)
+
+
 def _decoded(index: faiss.Index, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     import faiss
 
@@ -105,19 +143,16 @@ def _decoded(index: faiss.Index, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.asarray(exact.reconstruct_batch(np.ascontiguousarray(ids)), np.float32)
 
 
-def read_part(file: Path) -> faiss.Index:
-    """The FAISS index in a file; raises RuntimeError where there is none."""
+def read_part(file: Path, *, mapped: bool = True) -> faiss.Index:
+    """The FAISS index in a file.
+
+    Args:
+        file: that FAISS wrote.
+        mapped: what is not looked at stays on disk; nothing can be added then.
+
+    Raises:
+        RuntimeError: there is none.
+    """
     import faiss
 
-    index = faiss.read_index(str(file))
-    inner = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
-    if isinstance(inner, faiss.IndexRefine):
-        inner.k_factor = RERANKED
-    return index
-
-
-def read_transforms(file: Path) -> faiss.Index:
-    """As ``read_part`` for the transforms alone: the codes are mapped, not read, but for those of fast scan."""
-    import faiss
-
-    return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+    return faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if mapped else 0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import rasterio
 from rasterio.windows import Window as RasterWindow
 
 from geomatch.errors import InputError, OutputError
-from geomatch.files import published, sha256_of, writing
+from geomatch.files import alone_at, published, sha256_of, writing
 from geomatch.geo import Grid
 from geomatch.manifest import (
     FEATURES,
@@ -30,18 +30,23 @@ from geomatch.manifest import (
     TileRecord,
     is_index_file,
 )
-from geomatch.raster import Limits, open_raster
+from geomatch.mosaic import open_orthomosaic
+from geomatch.raster import Limits, fingerprint, open_raster
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 
+from .codes import VectorFiles
+from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
-from .plan import BLOCK_PX, BuildOptions, blocks, plan_vectors
+from .kinds import plan_vectors
+from .plan import BLOCK_PX, BuildOptions, blocks
 from .shards import Recipe
 from .tables import TileTable
-from .vectors import VectorFiles, fit_vectors, sample_vectors
+from .vectors import fit_vectors, sample_vectors
 from .work import Work, work_of
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
+OnePath = str | os.PathLike[str]
 
 _FEATURE_BLOCK = 256
 
@@ -51,8 +56,8 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def build_index(
-    orthomosaic: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    orthomosaic: OnePath | Sequence[OnePath],
+    output: OnePath,
     options: BuildOptions | None = None,
     *,
     overwrite: bool = False,
@@ -63,30 +68,30 @@ def build_index(
     """Build the index of an orthomosaic.
 
     Args:
-        orthomosaic: a georeferenced GeoTIFF.
+        orthomosaic: a georeferenced GeoTIFF, or several that together are one map, see ``geomatch.mosaic``.
         output: the directory to appear, by convention ``NAME.gmi``.
         options: what to build, default all of the map.
         overwrite: replace an index that is there; until the new one is complete the old one stays.
         limits: what the raster may ask for, default as the environment says.
         scheduler: address of a Dask scheduler whose workers see the orthomosaic and the output under the same paths, or
-            "local:N" for N processes here; None for this process alone. The index is the same byte for byte. What was
-            made stays in ``OUTPUT.shards`` until the index is complete, and a build that is repeated goes on with it.
+            "local:N" for N processes here; None for this process alone. By the same backend the index is the same byte
+            for byte. What was made stays in ``OUTPUT.shards`` until the index is complete, and a build that is repeated
+            goes on with it.
         progress: called with the stage, what is done and the total.
 
     Raises:
-        InputError: the orthomosaic cannot be used, is smaller than a tile, or has no valid tile.
-        UsageError: options that contradict each other.
-        OutputError: the output cannot be written, or is there and ``overwrite`` is not set or something else than an
-            index would go with it.
+        InputError: the orthomosaic or a file of it cannot be used, is smaller than a tile, or has no valid tile.
+        UsageError: options that contradict each other, or a file that is given twice.
+        OutputError: the output cannot be written, another process is building it, or it is there and ``overwrite`` is
+            not set or something else than an index would go with it.
     """
     options = options or BuildOptions()
     target = Path(output)
     _check_replaceable(target)
-    with open_raster(orthomosaic, limits=limits, need_grid=True) as raster:
-        if target.resolve() in raster.path.parents:
-            hint = "choose another place, or move the orthomosaic out of it"
-            raise OutputError(f"holds the orthomosaic {raster.path.name}", where=target, hint=hint)
-        job = BuildJob.plan(raster, options)
+    files = [orthomosaic] if isinstance(orthomosaic, str | os.PathLike) else orthomosaic
+    with open_orthomosaic(files, limits) as raster, alone_at(target):
+        _check_outside(target, raster.paths)
+        job = settled(BuildJob.plan(raster, options), alone=scheduler is None)
         recipe = Recipe.of(job, target)
         with (
             published(target, directory=True, overwrite=overwrite) as folder,
@@ -101,8 +106,16 @@ def build_index(
             manifest = builder.manifest(folder, target, tiles, rms)
             (folder / MANIFEST).write_text(manifest.to_json())
             _check_replaceable(target)  # something may have come meanwhile
-    recipe.remove()
+        recipe.remove()
     return TileIndex.open(target)
+
+
+def _check_outside(target: Path, files: Sequence[Path]) -> None:
+    """Raise if one of the files lies in ``target``, with which it would go."""
+    for file in files:
+        if target.resolve() in file.parents:
+            hint = "choose another place, or move the orthomosaic out of it"
+            raise OutputError(f"holds the orthomosaic {file.name}", where=target, hint=hint)
 
 
 def _check_replaceable(target: Path) -> None:
@@ -119,8 +132,8 @@ def _check_replaceable(target: Path) -> None:
 
 
 def build_index_with(
-    orthomosaic: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    orthomosaic: OnePath | Sequence[OnePath],
+    output: OnePath,
     *,
     overwrite: bool = False,
     scheduler: str | None = None,
@@ -149,7 +162,8 @@ class _Builder:
         cell = self._job.encoder.cell_px
         energy, known, total = 0.0, 0, 0
         todo = list(blocks(self._job.window))
-        with _feature_file(file, self._job.grid.shrunk(cell), self._job.encoder.channels) as out:
+        sparse = len(self._job.raster.paths) > 1  # what lies between rasters far apart takes no room
+        with _feature_file(file, self._job.grid.shrunk(cell), self._job.encoder.channels, sparse=sparse) as out:
             for done, (block, made) in enumerate(zip(todo, self._work.features(), strict=True)):
                 energy += made.energy
                 known += made.known
@@ -171,49 +185,55 @@ class _Builder:
         with open_raster(folder / FEATURES) as features:
             sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
         wanted = options.vectors, options.components
-        plan = plan_vectors(len(job.tiles), sample.shape[1], job.encoder.channels, *wanted)
+        plan = plan_vectors(len(job.tiles), sample.shape[1], job.encoder.channels, *wanted, kinds=options.kinds)
         index = fit_vectors(plan, sample)
         del sample
         vectors = VectorFiles(folder, index)
-        with TileTable(folder / TILES, job.grid, job.tiles.size_px) as table:
-            for tiles in self._work.vectors(folder / FEATURES, index):
-                self._progress("vectors", tiles.done, len(job.tiles))
-                vectors.add(tiles.searched)
-                table.add(tiles.cols, tiles.rows, tiles.valid_fraction)
-            self._progress("vectors", len(job.tiles), len(job.tiles))
+        with TileTable(folder / TILES, job.grid) as table:
+            for shard in self._work.tiles(folder / FEATURES, index):
+                vectors.add(shard.codes)
+                table.add(shard.rows)
+                self._progress("vectors", shard.done, len(job.tiles))
         return TileRecord(job.tiles.size_px, job.tiles.stride_px, vectors.close(), str(plan))
 
     def manifest(self, folder: Path, target: Path, tiles: TileRecord, rms: float) -> Manifest:
         """What the index in ``folder`` says about itself once it is at ``target``."""
         job = self._job
-        self._progress("hashing", 0, 1)
-        source = job.raster.fingerprint()
+        files = job.raster.paths
+        sources = []
+        for done, path in enumerate(files):
+            self._progress("hashing", done, len(files))
+            sources.append(self._source(path, target))
         manifest = Manifest(
             geomatch_version=version("geomatch"),
             encoder=EncoderRecord(
-                job.encoder.name, job.encoder.fingerprint(), job.encoder.channels, job.encoder.cell_px
+                job.encoder.name, job.encoder.fingerprint(), job.encoder.channels, job.encoder.cell_px, backend_of(job)
             ),
             tiles=tiles,
-            source=SourceRecord(
-                path=str(job.raster.path),
-                relative_path=os.path.relpath(job.raster.path, target.resolve()),
-                size_bytes=source.size_bytes,
-                mtime_ns=source.mtime_ns,
-                sha256=source.sha256,
-                col0=job.window.col0,
-                row0=job.window.row0,
-                scale=job.scale,
-            ),
+            sources=tuple(sources),
             grid=job.grid,
             stretch=job.stretch,
             feature_rms=rms,
             files={file.name: FileRecord(file.stat().st_size, sha256_of(file)) for file in sorted(folder.iterdir())},
         )
-        self._progress("hashing", 1, 1)
+        self._progress("hashing", len(files), len(files))
         return manifest
 
+    def _source(self, path: Path, target: Path) -> SourceRecord:
+        content, window = fingerprint(path), self._job.window
+        return SourceRecord(
+            path=str(path),
+            relative_path=os.path.relpath(path, target.resolve()),
+            size_bytes=content.size_bytes,
+            mtime_ns=content.mtime_ns,
+            sha256=content.sha256,
+            col0=window.col0,
+            row0=window.row0,
+            scale=self._job.scale,
+        )
 
-def _feature_file(file: Path, cells: Grid, channels: int) -> rasterio.io.DatasetWriter:
+
+def _feature_file(file: Path, cells: Grid, channels: int, *, sparse: bool) -> rasterio.io.DatasetWriter:
     out = rasterio.open(
         file,
         "w",
@@ -229,6 +249,7 @@ def _feature_file(file: Path, cells: Grid, channels: int) -> rasterio.io.Dataset
         blockxsize=_FEATURE_BLOCK,
         blockysize=_FEATURE_BLOCK,
         bigtiff="if_safer",
+        sparse_ok=sparse,
     )
     out.scales = (1 / 127,) * channels
     return out

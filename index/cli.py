@@ -23,7 +23,10 @@ IndexArgument = Annotated[Path, typer.Argument(help="Index directory.", show_def
 @app.command()
 @friendly
 def build(
-    orthomosaic: Annotated[Path, typer.Argument(help="Georeferenced GeoTIFF.", show_default=False)],
+    orthomosaic: Annotated[
+        list[Path],
+        typer.Argument(help="Georeferenced GeoTIFF, or several that together are one map.", show_default=False),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory to appear, like city.gmi.")],
     config: Annotated[Path | None, typer.Option(help="YAML of options, see configs/index; flags win over it.")] = None,
     bbox: Annotated[str | None, typer.Option(help="left,bottom,right,top of the part to index.")] = None,
@@ -65,11 +68,15 @@ def build(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Build the index of an orthomosaic."""
+    """Build the index of an orthomosaic.
+
+    Of several rasters the first one's CRS and pixels count: those on its grid are pasted, others resampled onto it.
+    Where several cover a pixel, the first that has data there counts.
+    """
     from .build import build_index
     from .plan import read_options
 
-    set_verbosity(verbose, quiet)
+    set_verbosity(verbose + 1, quiet)  # what a query tells when asked, a build that takes minutes tells at once
     options = read_options(
         config,
         tile_px=tile,
@@ -112,13 +119,14 @@ def info(
     facts = {
         "map": _map_state(opened),
         "part": f"{grid.width} × {grid.height} px of {ground_resolution_m(grid):.4g} m on the ground",
-        "pixels": "the map's" if manifest.source.scale == 1 else f"{manifest.source.scale:.4g} of the map's to a side",
+        "pixels": "the map's" if manifest.scale == 1 else f"{manifest.scale:.4g} of the map's to a side",
         "CRS": f"{grid.crs.name} ({crs_name(grid.crs)[:20]})",
         "extent": f"{left:.10g},{bottom:.10g},{right:.10g},{top:.10g}",
         "lon, lat": f"{west:.6f},{south:.6f} to {east:.6f},{north:.6f}",
         "tiles": f"{len(opened)} of {manifest.tiles.size_px} px every {manifest.tiles.stride_px} px",
         "vectors": manifest.tiles.vectors,
-        "encoder": f"{manifest.encoder.name}, {manifest.encoder.channels} channels at 1/{manifest.encoder.cell_px}",
+        "encoder": f"{manifest.encoder.name}, {manifest.encoder.channels} channels at 1/{manifest.encoder.cell_px}"
+        + (f", by {manifest.encoder.backend}" if manifest.encoder.backend else ""),
         "size": f"{size / 1e6:.1f} MB",
         "built by": f"geomatch {manifest.geomatch_version}",
     }
@@ -128,10 +136,19 @@ def info(
 
 def _map_state(opened: TileIndex) -> str:
     """Where the orthomosaic is, or what is wrong with it."""
-    try:
-        return str(opened.find_map())
-    except InputError as error:
-        return f"{error.where}: {error.what}"
+    found: list[str] = []
+    faults: list[str] = []
+    for source in opened.manifest.sources:
+        try:
+            found.append(str(opened.find_source(source)))
+        except InputError as error:
+            faults.append(f"{error.where}: {error.what}")
+    count = len(opened.manifest.sources)
+    if count == 1:
+        return (found or faults)[0]
+    if not faults:
+        return f"{count} rasters, the first {found[0]}"
+    return "; ".join([f"{count} rasters, {len(faults)} of them missing or changed", *faults])
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +13,20 @@ from geomatch.correlate import QUANTUM
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, check_even
+from geomatch.imagery import Imagery, Orthomosaic
 from geomatch.images import OpticalStretch
 from geomatch.raster import Patch, Raster
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid
 
+from .codes import Coder
 from .plan import BuildOptions, Window, window_of, working_scale
-from .vectors import ReadCells
+from .tables import table_rows
+from .vectors import ReadCells, TilePart, Tiles, kept_of, tile_block
+
+if TYPE_CHECKING:
+    import faiss
+    import pyarrow as pa
 
 NO_FEATURE = -128
 
@@ -38,12 +47,27 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class TileShard:
+    """Tiles that are kept, ready to be put behind those before them.
+
+    Attributes:
+        done: tiles of the grid up to the last of them.
+        codes: their vectors, coded.
+        rows: of the tile table, as ``tables.table_rows`` gives them.
+    """
+
+    done: int
+    codes: faiss.Index
+    rows: pa.Table
+
+
+@dataclass(frozen=True)
 class BuildJob:
     """Where a build reads, and how; attributes as they are planned from options.
 
     Attributes:
         raster: the orthomosaic at the working scale.
-        scale: sides of its pixels in those of the file.
+        scale: sides of its pixels in those of the orthomosaic.
         window: part that is indexed.
         grid: where that lies.
         tiles: over it.
@@ -51,7 +75,7 @@ class BuildJob:
         options: of the build.
     """
 
-    raster: Raster
+    raster: Imagery
     scale: float
     window: Window
     grid: Grid
@@ -61,26 +85,26 @@ class BuildJob:
     options: BuildOptions
 
     @classmethod
-    def plan(cls, raster: Raster, options: BuildOptions) -> BuildJob:
+    def plan(cls, raster: Orthomosaic, options: BuildOptions) -> BuildJob:
         """What an opened orthomosaic and options come to; raises as ``build_index``."""
         assert raster.grid is not None, "opened with need_grid"
         try:
             check_even(raster.grid.window(*window_of(raster.grid, options).box))
         except InputError as error:
-            raise InputError(error.what, where=raster.path, hint=error.hint) from error
+            raise InputError(error.what, where=raster.name, hint=error.hint) from error
         scale, stretch = working_scale(raster.grid, options), OpticalStretch.fit(raster)
-        raster = raster.at_scale(scale)
-        assert raster.grid is not None, "resampled pixels lie somewhere too"
-        window = window_of(raster.grid, options)
+        scaled = raster.at_scale(scale)
+        assert scaled.grid is not None, "resampled pixels lie somewhere too"
+        window = window_of(scaled.grid, options)
         try:
             tiles = TileGrid(window.width, window.height, options.tile_px, options.stride_px)
         except UsageError as error:
-            raise UsageError(error.what, where=raster.path, hint=error.hint) from error
+            raise UsageError(error.what, where=raster.name, hint=error.hint) from error
         return cls(
-            raster=raster,
+            raster=scaled,
             scale=scale,
             window=window,
-            grid=raster.grid.window(window.col0, window.row0, window.width, window.height),
+            grid=scaled.grid.window(window.col0, window.row0, window.width, window.height),
             tiles=tiles,
             encoder=load_encoder(options.encoder, options.backend),
             stretch=stretch,
@@ -111,11 +135,26 @@ class BuildJob:
         """Features of a block that was read."""
         block, patch = seen
         halo, cell = self.encoder.halo_px, self.encoder.cell_px
+        cells = -(-block.height // cell), -(-block.width // cell)
+        if not patch.valid.any():  # between the rasters of a mosaic, it may be most blocks
+            return Encoded(np.full((self.encoder.channels, *cells), NO_FEATURE, np.int8), 0.0, 0)
         left, top = min(halo, block.col0) // cell, min(halo, block.row0) // cell
         dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical")
-        dense = dense.crop(left, top, -(-block.width // cell), -(-block.height // cell))
+        dense = dense.crop(left, top, *reversed(cells))
         values = np.where(dense.valid, np.rint(dense.values * 127), NO_FEATURE).astype(np.int8)
         return Encoded(values, float(np.square(dense.values).sum(dtype=np.float64)), int(dense.valid.sum()))
+
+    def pool(self, read: ReadCells, parts: Sequence[TilePart], index: faiss.Index) -> Tiles:
+        """The tiles of some parts that have enough valid pixels, from features, as a fitted index compares them."""
+        made = [tile_block(read, part, self.tiles, self.cells, self.encoder.cell_px) for part in parts]
+        return kept_of(made, index, self.options.min_valid)
+
+    def shard(self, tiles: Tiles, coder: Coder) -> TileShard:
+        """Tiles coded, with their rows of the table."""
+        corners = np.stack([tiles.cols, tiles.rows], axis=1) + (self.window.col0, self.window.row0)
+        sources = self.raster.holders(corners, self.tiles.size_px)
+        rows = table_rows(self.grid, self.tiles.size_px, tiles, sources)
+        return TileShard(tiles.done, coder.code(tiles.searched), rows)
 
 
 def reader_of(features: Raster) -> ReadCells:

@@ -1,9 +1,9 @@
-"""What will be built: options, the window of the map, the blocks to encode, the kind of vector search."""
+"""What will be built: options, the window of the map, the blocks to encode."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,11 @@ from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs, ground_resolution_m, transform_points
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
 
+from .kinds import KINDS, Kind
+
 BLOCK_PX = 2048  # a multiple of any cell; one block and its working copies take about 400 MB
 WORKING_HINT = "give metres per pixel on the ground, or leave it out for the map's own"
 MOST_FINER = 4.0  # than its own pixels a map may be indexed: what is between them it does not show
-PCA_DIMENSIONS = 256
-PQ_PIECES = 128  # of four bits
-PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
-PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
-MIN_SAMPLES_PER_DIMENSION = 4
-SCAN_UP_TO = 100_000  # vectors; benchmarks/search.py: from here on coded vectors take half the time or less
-RERANK_UP_TO = 800_000  # vectors; beyond it they would take more than a quarter of a GB of memory
 
 
 @dataclass(frozen=True)
@@ -35,9 +30,10 @@ class BuildOptions:
         tile_px: side of a tile.
         stride_px: from one tile to the next.
         encoder: as ``geomatch.encoder.load_encoder`` takes it.
-        backend: what runs its network.
+        backend: what runs its network, see ``geomatch.backends``; "auto" tries on a large map what is fastest.
         vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat".
         components: of the PCA before the search; None for as many as do best, 0 for no PCA.
+        kinds: what "auto" chooses from by the number of tiles: the first that is for so many.
         bbox: (left, bottom, right, top) of the part to index, or None for the whole map.
         bbox_crs: CRS of ``bbox``, or None for the map's.
         min_valid: tiles with a smaller share of valid pixels are left out.
@@ -55,6 +51,7 @@ class BuildOptions:
     bbox_crs: str | None = None
     min_valid: float = MIN_TILE_VALID
     working_gsd_m: float | None = None
+    kinds: list[Kind] = field(default_factory=lambda: list(KINDS), hash=False)
 
     def __post_init__(self) -> None:
         if self.working_gsd_m is not None and not 0 < self.working_gsd_m < np.inf:
@@ -143,45 +140,3 @@ def blocks(window: Window) -> Iterator[Window]:
     for row0 in range(0, window.height, BLOCK_PX):
         for col0 in range(0, window.width, BLOCK_PX):
             yield Window(col0, row0, min(BLOCK_PX, window.width - col0), min(BLOCK_PX, window.height - row0))
-
-
-@dataclass(frozen=True)
-class VectorPlan:
-    """How pooled vectors are kept.
-
-    Attributes:
-        components: of the PCA that they go through first, 0 for none.
-        coded: FAISS factory string for what comes out.
-    """
-
-    components: int
-    coded: str
-
-    def __str__(self) -> str:
-        return f"PCA{self.components},L2norm,{self.coded}" if self.components else self.coded
-
-
-def plan_vectors(
-    count: int, dimensions: int, channels: int, vectors: str = "auto", components: int | None = None
-) -> VectorPlan:
-    """How ``count`` pooled vectors of ``dimensions`` components, ``channels`` of whose means are removed, are kept.
-
-    PCA is fitted on the map with half whitening. Few vectors are all scanned, with 8 bits a component, which takes
-    half the time of floats and a quarter of the bytes, and finds the same places. Many are scanned by fast-scan product
-    quantisation (André et al. 2017) with re-ranking by 8-bit vectors, and very many without it: then the correlation
-    of features, which follows anyway, is the re-ranking.
-    """
-    if components == 0:
-        return VectorPlan(0, "SQ8" if vectors == "auto" else vectors)
-    most = dimensions - channels  # the removed means leave as many components of no extent
-    kept = min(components or PCA_DIMENSIONS, most)
-    scanned = count <= SCAN_UP_TO
-    pieces = min(PQ_PIECES, kept)
-    if vectors == "auto" and not scanned:
-        kept -= kept % pieces  # the quantiser's pieces are of one size
-    fitted = kept if count >= MIN_SAMPLES_PER_DIMENSION * kept else 0
-    if vectors != "auto":
-        return VectorPlan(fitted, vectors)
-    if scanned:
-        return VectorPlan(fitted, "SQ8")
-    return VectorPlan(fitted, f"PQ{pieces}x4fs" + (",Refine(SQ8)" if count <= RERANK_UP_TO else ""))

@@ -19,20 +19,54 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from geomatch.errors import InputError, OutputError
 from geomatch.files import published
+from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.threads import one_thread
 from geomatch.vectors import read_part
 
-from .job import BuildJob, Encoded, reader_of
+from .codes import Coder
+from .job import BuildJob, Encoded, TileShard, reader_of
 from .plan import BuildOptions, blocks
-from .vectors import TilePart, Tiles, kept_of, tile_block, tile_parts
+from .vectors import TilePart, tile_parts
 
-PARTS = 16  # of ``tile_parts`` that a shard of vectors holds
+PARTS = 16  # of ``tile_parts`` that a shard of tiles holds
 TRAINED = "trained.faiss"
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A raster of the orthomosaic as the build began.
+
+    Attributes:
+        path: absolute.
+        size_bytes, mtime_ns: what tells that it has changed.
+    """
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """Of a file that is there."""
+        status = path.stat()
+        return cls(str(path), status.st_size, status.st_mtime_ns)
+
+    def check(self) -> None:
+        """Raise InputError where the file is not what it was."""
+        try:
+            now = FileState.of(Path(self.path))
+        except OSError as error:
+            what = "the orthomosaic has gone during the build"
+            raise InputError(what, where=self.path, hint="put it back and build again") from error
+        if now != self:
+            what = "the orthomosaic has changed during the build"
+            raise InputError(what, where=self.path, hint="build again when it is complete")
 
 
 @dataclass(frozen=True)
@@ -40,42 +74,33 @@ class Recipe:
     """All that a process needs to make a shard of a build.
 
     Attributes:
-        orthomosaic: file.
+        orthomosaic: its files.
         options: of the build.
-        size_bytes, mtime_ns: of the file as the build began.
         folder: of the shards.
     """
 
-    orthomosaic: str
+    orthomosaic: tuple[FileState, ...]
     options: BuildOptions
-    size_bytes: int
-    mtime_ns: int
     folder: str
 
     @classmethod
     def of(cls, job: BuildJob, target: Path) -> Recipe:
         """Of a job; its shards lie beside what it builds."""
-        status = job.raster.path.stat()
+        files = tuple(FileState.of(path) for path in job.raster.paths)
         key = {
-            "orthomosaic": [str(job.raster.path), status.st_size, status.st_mtime_ns],
+            "orthomosaic": [asdict(file) for file in files],
             "options": asdict(job.options),
             "encoder": job.encoder.fingerprint(),
             "version": version("geomatch"),
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = target.absolute().with_name(f"{target.name}.shards") / name
-        return cls(str(job.raster.path), job.options, status.st_size, status.st_mtime_ns, str(folder))
+        return cls(files, job.options, str(folder))
 
     def check(self) -> None:
         """Raise InputError where the orthomosaic is not what it was as the build began."""
-        try:
-            status = Path(self.orthomosaic).stat()
-        except OSError as error:
-            what = "the orthomosaic has gone during the build"
-            raise InputError(what, where=self.orthomosaic, hint="put it back and build again") from error
-        if (status.st_size, status.st_mtime_ns) != (self.size_bytes, self.mtime_ns):
-            what = "the orthomosaic has changed during the build"
-            raise InputError(what, where=self.orthomosaic, hint="build again when it is complete")
+        for file in self.orthomosaic:
+            file.check()
 
     def remove(self) -> None:
         """Remove the shards, and the folder of all builds' where nothing is left in it."""
@@ -88,7 +113,7 @@ class Recipe:
         return Path(self.folder) / f"features-{number:06d}.npz"
 
     def vectors(self, number: int) -> Path:
-        """Where the vectors of some parts are."""
+        """Where the coded tiles of some parts are."""
         return Path(self.folder) / f"vectors-{number:06d}.npz"
 
 
@@ -112,43 +137,50 @@ def read_features(recipe: Recipe, number: int) -> Encoded:
 
 
 def make_vectors(recipe: Recipe, features: str, number: int) -> int:
-    """Make a shard of vectors from the features file, unless it is there; gives the number back."""
+    """Make a shard of coded tiles from the features file, unless it is there; gives the number back."""
+    import faiss
+
     file = recipe.vectors(number)
     if not file.is_file():
         job = _job(recipe)
-        index = read_part(Path(recipe.folder) / TRAINED)
-        parts = shard_of(tile_parts(job.tiles, job.encoder.channels), number)
+        index = read_part(Path(recipe.folder) / TRAINED, mapped=False)
         with one_thread(), open_raster(features) as raster:
-            given = (job.tiles, job.cells, job.encoder.cell_px)
-            read, least = reader_of(raster), job.options.min_valid
-            found = [kept_of(tile_block(read, part, *given), index, least) for part in parts]
+            parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
+            made = job.shard(job.pool(reader_of(raster), parts, index), Coder(index))
         with published(file) as part, part.open("wb") as out:
-            columns: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in found]) for name in _COLUMNS}
-            counts = np.array([[one.done, len(one.cols)] for one in found])
-            np.savez(out, counts=counts, **columns)
+            np.savez(out, done=made.done, codes=faiss.serialize_index(made.codes), rows=_to_bytes(made.rows))
     return number
 
 
-def read_vectors(recipe: Recipe, number: int) -> list[Tiles]:
-    """A shard of vectors, part by part as they were made."""
+def read_vectors(recipe: Recipe, number: int) -> TileShard:
+    """A shard of coded tiles."""
+    import faiss
+
     kept = _load(recipe.vectors(number))
-    ends = np.cumsum(kept["counts"][:, 1])[:-1]
-    columns = {name: np.split(kept[name], ends) for name in _COLUMNS}
-    return [Tiles(int(done), *(columns[name][i] for name in _COLUMNS)) for i, done in enumerate(kept["counts"][:, 0])]
+    return TileShard(int(kept["done"]), faiss.deserialize_index(kept["codes"]), _from_bytes(kept["rows"]))
 
 
-def shard_of(parts: Sequence[TilePart], number: int) -> Sequence[TilePart]:
-    """The parts that a shard holds."""
-    return parts[number * PARTS : (number + 1) * PARTS]
+def shards_of(parts: Sequence[TilePart]) -> list[Sequence[TilePart]]:
+    """The parts that each shard holds."""
+    return [parts[first : first + PARTS] for first in range(0, len(parts), PARTS)]
 
 
-_COLUMNS = ("searched", "cols", "rows", "valid_fraction")
+def _to_bytes(rows: pa.Table) -> NDArray[np.uint8]:
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, rows.schema) as stream:
+        stream.write_table(rows)
+    return np.frombuffer(out.getvalue(), np.uint8)
+
+
+def _from_bytes(values: NDArray[np.uint8]) -> pa.Table:
+    with pa.ipc.open_stream(pa.py_buffer(values)) as stream:
+        return stream.read_all()
 
 
 @lru_cache(maxsize=2)
 def _job(recipe: Recipe) -> BuildJob:
     """The job of a recipe, planned once in a process."""
-    return BuildJob.plan(open_raster(recipe.orthomosaic, need_grid=True), recipe.options)
+    return BuildJob.plan(open_orthomosaic([file.path for file in recipe.orthomosaic]), recipe.options)
 
 
 def _load(file: Path) -> dict[str, NDArray[Any]]:

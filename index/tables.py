@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from geomatch.geo import Grid
 
+from .vectors import Tiles
+
 _SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -28,21 +30,47 @@ _SCHEMA = pa.schema(
 )
 
 
+def table_rows(grid: Grid, size_px: int, tiles: Tiles, sources: NDArray[np.int32]) -> pa.Table:
+    """Rows of tiles, all columns but their numbers.
+
+    Args:
+        grid: of the indexed window.
+        size_px: side of a tile.
+        tiles: N of them.
+        sources: [N] numbers of the rasters that hold their centres.
+    """
+    corners = np.stack([tiles.cols, tiles.rows], axis=1).astype(np.float64)
+    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * size_px
+    rings = grid.to_map(corners[:, None] + square)
+    centers = grid.to_map(corners + size_px / 2)
+    count = len(corners)
+    ends = np.arange(0, 5 * count + 1, 5), np.arange(count + 1)
+    polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, rings.reshape(-1, 2), ends)
+    columns = {
+        "source": sources,
+        "row": tiles.rows,
+        "col": tiles.cols,
+        "x": centers[:, 0],
+        "y": centers[:, 1],
+        "valid_fraction": tiles.valid_fraction,
+        "geometry": shapely.to_wkb(polygons),
+    }
+    return pa.table(columns, schema=_SCHEMA.remove(0))
+
+
 class TileTable:
     """Writes tiles in the order of their vectors; a context manager.
 
-    Columns: id (row of the vectors), source (0, the only one), row and col (first pixel in the indexed window), x and
-    y (centre, in the map's CRS), valid_fraction, geometry (polygon as WKB, after the GeoParquet 1.1 specification).
+    Columns: id (row of the vectors), source (number of the raster that holds the centre), row and col (first pixel in
+    the indexed window), x and y (centre, in the map's CRS), valid_fraction, geometry (polygon as WKB, after the
+    GeoParquet 1.1 specification).
 
     Args:
         file: to write.
-        grid: of the indexed window.
-        size_px: side of a tile.
+        grid: whose CRS the geometries are in.
     """
 
-    def __init__(self, file: Path, grid: Grid, size_px: int) -> None:
-        self._grid = grid
-        self._size = size_px
+    def __init__(self, file: Path, grid: Grid) -> None:
         self._count = 0
         column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": json.loads(grid.crs.to_json())}
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
@@ -56,24 +84,8 @@ class TileTable:
     ) -> None:
         self._writer.close()
 
-    def add(self, cols: NDArray[np.int32], rows: NDArray[np.int32], valid_fraction: NDArray[np.float32]) -> None:
-        """Append tiles by the first pixel column and row of each: [N], [N], [N]."""
-        corners = np.stack([cols, rows], axis=1).astype(np.float64)
-        square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * self._size
-        rings = self._grid.to_map(corners[:, None] + square)
-        centers = self._grid.to_map(corners + self._size / 2)
-        count = len(cols)
-        ends = np.arange(0, 5 * count + 1, 5), np.arange(count + 1)
-        polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, rings.reshape(-1, 2), ends)
-        columns = {
-            "id": np.arange(self._count, self._count + count),
-            "source": np.zeros(count, np.int32),
-            "row": rows.astype(np.int32),
-            "col": cols.astype(np.int32),
-            "x": centers[:, 0],
-            "y": centers[:, 1],
-            "valid_fraction": valid_fraction,
-            "geometry": shapely.to_wkb(polygons),
-        }
-        self._writer.write_table(pa.table(columns, schema=self._writer.schema))
-        self._count += count
+    def add(self, rows: pa.Table) -> None:
+        """Append tiles as ``table_rows`` gives them, and number them."""
+        numbers = pa.array(np.arange(self._count, self._count + len(rows)))
+        self._writer.write_table(rows.add_column(0, _SCHEMA.field(0), numbers).cast(self._writer.schema))
+        self._count += len(rows)

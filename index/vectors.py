@@ -1,11 +1,9 @@
-"""Vectors of all tiles, some at a time, and the FAISS files that hold them."""
+"""Vectors of all tiles, some at a time, and the FAISS index that is fitted to them."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +13,10 @@ from scipy.linalg import eigh
 from geomatch.encoder import Encoder
 from geomatch.errors import InputError, UsageError
 from geomatch.gallery import searched
-from geomatch.manifest import part_names
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
-from geomatch.vectors import coded
 
-from .plan import PCA_EPSILON, PCA_POWER, VectorPlan
+from .kinds import Kind, VectorPlan
 
 if TYPE_CHECKING:
     import faiss
@@ -29,7 +25,8 @@ ReadCells = Callable[[int, int, int, int], Dense]  # first column and row of cel
 
 SAMPLE_TILES, SAMPLE_VALUES = 20_000, 25_000_000  # at most; the second of vectors of thousands of components
 CHUNK_VALUES = 1 << 21  # vector components at a time
-PART_TILES = 1_000_000  # whose vectors are in memory, 64 MB of codes, before they are written as a file of their own
+PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
+PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Tiles:
     """Tiles that are kept.
 
     Attributes:
-        done: tiles of the grid before them.
+        done: tiles of the grid up to the last of them.
         searched: [N x D] their vectors after the transforms of the search.
         cols, rows: [N] first pixel.
         valid_fraction: [N].
@@ -67,12 +64,17 @@ class Tiles:
     valid_fraction: NDArray[np.float32]
 
 
-def kept_of(block: TileBlock, index: faiss.Index, min_valid: float) -> Tiles:
-    """The tiles of a block with enough valid pixels, as an index compares them."""
-    keep = block.found.valid_fraction >= min_valid
-    rows, cols = np.nonzero(keep)
-    vectors = searched(index, block.found.vectors[keep])
-    return Tiles(block.done, vectors, block.col_starts[cols], block.row_starts[rows], block.found.valid_fraction[keep])
+def kept_of(blocks: Sequence[TileBlock], index: faiss.Index, min_valid: float) -> Tiles:
+    """The tiles of some blocks with enough valid pixels, as an index compares them."""
+    found = []
+    for block in blocks:
+        keep = block.found.valid_fraction >= min_valid
+        rows, cols = np.nonzero(keep)
+        vectors = searched(index, block.found.vectors[keep])
+        found.append((vectors, block.col_starts[cols], block.row_starts[rows], block.found.valid_fraction[keep]))
+    last = blocks[-1]
+    done = last.done + last.found.valid_fraction.size
+    return Tiles(done, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -175,13 +177,25 @@ def _index(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:
     """A FAISS index whose codes are not trained yet: PCA with half whitening, length one, then the coded vectors."""
     import faiss
 
-    coded = faiss.index_factory(plan.components or sample.shape[1], plan.coded, faiss.METRIC_INNER_PRODUCT)
+    coded = faiss.index_factory(plan.components or sample.shape[1], plan.kind.coded, faiss.METRIC_INNER_PRODUCT)
+    _set_search(coded, plan.kind)
     if not plan.components:
         return coded
     index = faiss.IndexPreTransform(coded)
     index.prepend_transform(faiss.NormalizationTransform(plan.components, 2.0))
     index.prepend_transform(_half_whitening(sample, plan.components))
     return index
+
+
+def _set_search(coded: faiss.Index, kind: Kind) -> None:
+    """How it is searched, which its file will tell."""
+    import faiss
+
+    if isinstance(coded, faiss.IndexRefine):
+        coded.k_factor = kind.reranked
+        coded = faiss.downcast_index(coded.base_index)
+    if isinstance(coded, faiss.IndexIVF):
+        coded.nprobe = max(1, round(kind.probes * coded.nlist))
 
 
 def _half_whitening(sample: NDArray[np.float32], components: int) -> faiss.LinearTransform:
@@ -202,42 +216,3 @@ def _half_whitening(sample: NDArray[np.float32], components: int) -> faiss.Linea
     faiss.copy_array_to_vector(-rows @ mean, transform.b)
     transform.is_trained = True
     return transform
-
-
-class VectorFiles:
-    """Writes vectors as they come, a file for every PART_TILES of them, so that memory does not grow with the map.
-
-    Args:
-        folder: of the index.
-        index: fitted and empty; it is filled and emptied part by part.
-    """
-
-    def __init__(self, folder: Path, index: faiss.Index) -> None:
-        self._folder, self._index, self._coded = folder, index, coded(index)
-        self._parts = self._written = 0
-
-    def add(self, searched: NDArray[np.float32]) -> None:
-        """Append [N x D] vectors as they are searched, after the index's transforms (``searched``)."""
-        if self._coded.ntotal and self._coded.ntotal + len(searched) > PART_TILES:
-            self._write()
-        self._coded.add(np.ascontiguousarray(searched))
-
-    def close(self) -> int:
-        """Write what is left; returns how many vectors there are in all."""
-        if self._coded.ntotal or not self._parts:
-            self._write()
-        return self._written
-
-    def _write(self) -> None:
-        """Write the part; FAISS's own failures become OSError, as those of any other file are."""
-        import faiss
-
-        file = self._folder / part_names(self._parts + 1)[-1]
-        self._index.ntotal = self._coded.ntotal
-        try:
-            faiss.write_index(self._index, str(file))
-        except RuntimeError as error:
-            raise OSError(errno.EIO, "FAISS could not write the vectors", str(file)) from error
-        self._parts += 1
-        self._written += self._coded.ntotal
-        self._index.reset()

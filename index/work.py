@@ -14,10 +14,11 @@ from geomatch.files import writing
 from geomatch.raster import open_raster
 
 from .ahead import ahead
-from .job import BuildJob, Encoded, reader_of
+from .codes import Coder
+from .job import BuildJob, Encoded, TileShard, reader_of
 from .plan import blocks
-from .shards import PARTS, TRAINED, Recipe, make_features, make_vectors, read_features, read_vectors
-from .vectors import TilePart, Tiles, kept_of, tile_block, tile_parts
+from .shards import TRAINED, Recipe, make_features, make_vectors, read_features, read_vectors, shards_of
+from .vectors import tile_parts
 
 if TYPE_CHECKING:
     import faiss
@@ -37,8 +38,8 @@ class Work(Protocol):
         """Of each block of the map."""
         ...
 
-    def vectors(self, features: Path, index: faiss.Index) -> Iterator[Tiles]:
-        """Of all tiles, from the file of features, for an index that is fitted and empty."""
+    def tiles(self, features: Path, index: faiss.Index) -> Iterator[TileShard]:
+        """All tiles that are kept, from the file of features, for an index that is fitted and empty."""
         ...
 
 
@@ -52,17 +53,15 @@ class Here:
         """As ``Work``."""
         return ahead(self._job.encode, ahead(self._job.read, blocks(self._job.window)))
 
-    def vectors(self, features: Path, index: faiss.Index) -> Iterator[Tiles]:
+    def tiles(self, features: Path, index: faiss.Index) -> Iterator[TileShard]:
         """As ``Work``."""
         job = self._job
         with open_raster(features) as raster:
-            given = (job.tiles, job.cells, job.encoder.cell_px)
             read = reader_of(raster)
-
-            def make(part: TilePart) -> Tiles:
-                return kept_of(tile_block(read, part, *given), index, job.options.min_valid)
-
-            yield from ahead(make, tile_parts(job.tiles, job.encoder.channels))
+            shards = shards_of(tile_parts(job.tiles, job.encoder.channels))
+            pooled = ahead(lambda parts: job.pool(read, parts, index), shards)
+            coder = Coder(index)
+            yield from ahead(lambda tiles: job.shard(tiles, coder), pooled)
 
 
 class Shared:
@@ -83,15 +82,14 @@ class Shared:
         for number in self._made(partial(make_features, self._recipe), count):
             yield read_features(self._recipe, number)
 
-    def vectors(self, features: Path, index: faiss.Index) -> Iterator[Tiles]:
+    def tiles(self, features: Path, index: faiss.Index) -> Iterator[TileShard]:
         """As ``Work``."""
         import faiss
 
         faiss.write_index(index, str(Path(self._recipe.folder) / TRAINED))
-        parts = tile_parts(self._job.tiles, self._job.encoder.channels)
-        task = partial(make_vectors, self._recipe, str(features))
-        for number in self._made(task, -(-len(parts) // PARTS)):
-            yield from read_vectors(self._recipe, number)
+        count = len(shards_of(tile_parts(self._job.tiles, self._job.encoder.channels)))
+        for number in self._made(partial(make_vectors, self._recipe, str(features)), count):
+            yield read_vectors(self._recipe, number)
 
     def _made(self, task: Callable[[int], int], count: int) -> Iterator[int]:
         """Numbers of shards, in order, each once it is there."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geomatch.errors import OutputError
-from geomatch.files import check_target, published, sha256_of, writing
+from geomatch.files import alone_at, check_target, published, sha256_of, writing
 from geomatch.manifest import MANIFEST, VECTORS
 
+HOLDING = """
+import os
+from pathlib import Path
+from geomatch.files import alone_at
+with alone_at(Path({target!r})):
+    {then}
+"""
 FAILURES = [RuntimeError, KeyboardInterrupt, SystemExit, GeneratorExit]
 
 
@@ -227,3 +236,25 @@ def test_sha256_is_that_of_the_content(size: int, tmp_path: Path) -> None:
     content = bytes(range(256)) * (size // 256 + 1)
     (tmp_path / "a").write_bytes(content[:size])
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content[:size]).hexdigest()
+
+
+def test_place_is_held_for_one_process(tmp_path: Path) -> None:
+    target = tmp_path / "city.gmi"
+    script = HOLDING.format(target=str(target), then="print('in')")
+    with alone_at(target):
+        assert [file.name for file in tmp_path.iterdir()] == [".city.gmi.lock"]
+        told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert "another process is building it" in told.stderr
+        with pytest.raises(OutputError, match=r"city\.gmi: another process is building it. Wait"), alone_at(target):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "in\n"
+
+
+def test_process_that_dies_gives_the_place_up(tmp_path: Path) -> None:
+    target = tmp_path / "city.gmi"
+    script = HOLDING.format(target=str(target), then="os._exit(9)")
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    with alone_at(target):
+        pass
+    assert list(tmp_path.iterdir()) == []

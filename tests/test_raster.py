@@ -21,7 +21,7 @@ from rasterio.enums import ColorInterp
 from towns import PLACE, UTM33
 
 from geomatch.errors import InputError, LimitError, UsageError
-from geomatch.raster import Limits, open_raster
+from geomatch.raster import Limits, fingerprint, open_raster
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
 OFFSETS, SAMPLES, ROWS, COUNTS = 273, 277, 278, 279
@@ -230,8 +230,7 @@ def test_same_pixels_are_the_same_raster_and_too_many_are_refused(tmp_path: Path
 
 def test_fingerprint_is_sha256sum(tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "a.tif", ramp(5, 5))
-    with open_raster(path) as raster:
-        source = raster.fingerprint()
+    source = fingerprint(path)
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (source.size_bytes, source.mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
 

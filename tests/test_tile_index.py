@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from quarters import quarters
 from towns import Town, optical, write_town
 
 from geomatch.errors import IndexFormatError, InputError
@@ -187,7 +188,7 @@ def test_corners_are_those_of_the_table(opened: TileIndex) -> None:
 
 
 def test_map_is_found_where_it_was(town: Town, opened: TileIndex) -> None:
-    assert opened.find_map() == town.path.resolve()
+    assert opened.find_map() == (town.path.resolve(),)
 
 
 @pytest.fixture
@@ -209,14 +210,14 @@ def _here(index: Path, path: Path) -> dict[str, object]:
 def test_index_moved_with_its_map_finds_it(pair: Path, tmp_path: Path) -> None:
     pair.rename(tmp_path / "elsewhere")
     index = TileIndex.open(tmp_path / "elsewhere" / "town.gmi")
-    assert index.find_map() == (tmp_path / "elsewhere" / "town.tif").resolve()
+    assert index.find_map() == ((tmp_path / "elsewhere" / "town.tif").resolve(),)
 
 
 def test_index_moved_alone_finds_the_map_where_it_was(pair: Path, tmp_path: Path) -> None:
     (tmp_path / "far" / "off").mkdir(parents=True)
     (pair / "town.gmi").rename(tmp_path / "far" / "off" / "town.gmi")
     index = TileIndex.open(tmp_path / "far" / "off" / "town.gmi")
-    assert index.find_map() == (pair / "town.tif").resolve()
+    assert index.find_map() == ((pair / "town.tif").resolve(),)
 
 
 def test_moved_map_is_found_where_it_is_said_to_be(pair: Path, tmp_path: Path) -> None:
@@ -224,14 +225,14 @@ def test_moved_map_is_found_where_it_is_said_to_be(pair: Path, tmp_path: Path) -
     moved = (pair / "town.tif").rename(tmp_path / "moved.tif")
     with pytest.raises(InputError, match=r"town\.tif: .*not there.*--map"):
         index.find_map()
-    assert index.find_map(moved) == moved.resolve()
+    assert index.find_map(moved) == (moved.resolve(),)
     with index.open_map(moved) as raster:
         assert raster.width == index.grid.width
 
 
 def test_touched_map_is_still_the_one(pair: Path) -> None:
     os.utime(pair / "town.tif")
-    assert TileIndex.open(pair / "town.gmi").find_map() == (pair / "town.tif").resolve()
+    assert TileIndex.open(pair / "town.gmi").find_map() == ((pair / "town.tif").resolve(),)
 
 
 @pytest.mark.parametrize("change", ["longer", "same size"])
@@ -257,12 +258,70 @@ def test_another_map_at_the_relative_path_does_not_hide_the_true_one(pair: Path,
     other.mkdir()
     write_town(other / "town.tif", optical(256))
     shutil.copytree(pair / "town.gmi", other / "town.gmi")
-    assert TileIndex.open(other / "town.gmi").find_map() == (pair / "town.tif").resolve()
+    assert TileIndex.open(other / "town.gmi").find_map() == ((pair / "town.tif").resolve(),)
 
 
 def test_map_reached_through_a_link_is_found(pair: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(pair, target_is_directory=True)
     built = build_index(tmp_path / "link" / "town.tif", tmp_path / "link" / "new.gmi", BuildOptions(stride_px=64))
-    assert built.find_map() == (pair / "town.tif").resolve()
+    assert built.find_map() == ((pair / "town.tif").resolve(),)
     pair.rename(tmp_path / "moved")
-    assert TileIndex.open(tmp_path / "moved" / "new.gmi").find_map() == (tmp_path / "moved" / "town.tif").resolve()
+    assert TileIndex.open(tmp_path / "moved" / "new.gmi").find_map() == ((tmp_path / "moved" / "town.tif").resolve(),)
+
+
+@pytest.fixture
+def group(town: Town, tmp_path: Path) -> Path:
+    """A folder with a map of four files in two folders, two of one name, and its index."""
+    folder = tmp_path / "group"
+    folder.mkdir()
+    files = quarters(town, folder / "west")
+    (folder / "east").mkdir()
+    files[3] = files[3].rename(folder / "east" / "0.tif")
+    build_index(files, folder / "town.gmi", BuildOptions(encoder="structural", stride_px=64))
+    return folder
+
+
+NAMES = ("west/0.tif", "west/1.tif", "west/2.tif", "east/0.tif")
+
+
+def test_files_are_found_where_they_were_and_where_they_moved_with_the_index(group: Path, tmp_path: Path) -> None:
+    assert TileIndex.open(group / "town.gmi").find_map() == tuple((group / name).resolve() for name in NAMES)
+    other = tmp_path / "deep" / "other"
+    other.parent.mkdir()
+    group.rename(other)
+    index = TileIndex.open(other / "town.gmi")
+    assert index.find_map() == tuple((other / name).resolve() for name in NAMES)
+    (other / "town.gmi").rename(tmp_path / "town.gmi")
+    with pytest.raises(InputError, match=r"west/0\.tif: the map of the index is not there.*folder.*--map"):
+        TileIndex.open(tmp_path / "town.gmi").find_map()
+
+
+def test_folder_of_the_files_may_be_named(group: Path, town: Town, tmp_path: Path) -> None:
+    index = TileIndex.open(group / "town.gmi")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("west", "east"):
+        (group / name).rename(moved / name)
+    assert index.find_map(moved) == tuple((moved / name).resolve() for name in NAMES)
+    with index.open_map(moved) as raster:
+        np.testing.assert_array_equal(raster.read(300, 300, 200, 200).data, town.bands[:, 300:500, 300:500])
+    for name in ("0.tif", "1.tif", "2.tif"):
+        (moved / "west" / name).rename(moved / name)
+    assert index.find_map(moved)[:3] == tuple((moved / f"{number}.tif").resolve() for number in range(3))
+    with pytest.raises(InputError, match=r"/0\.tif: the map of the index is not there"):
+        index.find_map(tmp_path)
+    with pytest.raises(InputError, match="not there"):
+        index.find_map(moved / "0.tif")
+
+
+def test_first_file_that_is_missing_or_changed_is_named(group: Path) -> None:
+    index = TileIndex.open(group / "town.gmi")
+    content = bytearray((group / NAMES[2]).read_bytes())
+    content[-100] ^= 1
+    (group / NAMES[2]).write_bytes(content)
+    for find in (index.find_map, lambda: index.find_map(group)):
+        with pytest.raises(InputError, match=r"west/2\.tif: the map has changed"):
+            find()
+    (group / NAMES[1]).unlink()
+    with pytest.raises(InputError, match=r"west/1\.tif: the map of the index is not there"):
+        index.open_map()

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.images import log_of
-from geomatch.learned import CELL_PX, PLANE_PX, plane_count, planes
 from geomatch.pairs import Pair, PairSource
+from geomatch.planes import CELL_PX, PLANE_PX, plane_count, planes
 
 LARGE_PX, SMALL_PX = 200, 104
 TILT_DEG = 15.0

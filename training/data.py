@@ -14,8 +14,8 @@ from torch import Tensor
 
 from geomatch.errors import UsageError
 from geomatch.images import OpticalStretch, SarRadiometry
-from geomatch.learned import CELL_PX, planes
 from geomatch.pairs import FolderPairs, PairSource, PlacePairs, ScenePairs
+from geomatch.planes import CELL_PX, planes
 from geomatch.raster import open_raster
 from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.splits import Box, boxes_of, locations_of

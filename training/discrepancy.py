@@ -21,11 +21,12 @@ from geomatch.console import Step
 from geomatch.errors import UsageError
 from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
-from geomatch.learned import CELL_PX, LearnedEncoder
+from geomatch.learned import LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.shapes import EncoderShape
 from geomatch.outputs import output_file
 from geomatch.pairs import Pair, ScenePairs
+from geomatch.planes import CELL_PX
 from geomatch.plots import DPI, SIZE_INCHES, STYLES
 from geomatch.structure import Dense
 from geomatch.tiles import TILE_PX, tile_vectors

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from geomatch.errors import InputError
 from geomatch.files import published
-from geomatch.learned import CELL_PX, PLANE_PX, planes
 from geomatch.nets.resnet import GlobalNet
 from geomatch.nets.shapes import EncoderShape
 from geomatch.pairs import JITTER_PX, Placed, ScenePairs
+from geomatch.planes import CELL_PX, PLANE_PX, planes
 from geomatch.structure import reach_px
 from geomatch.tiles import TILE_PX
 

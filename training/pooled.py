@@ -19,7 +19,7 @@ from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from geomatch.learned import CELL_PX, PLANE_PX
+from geomatch.planes import CELL_PX, PLANE_PX
 from geomatch.tiles import POOL_PX
 
 from .config import LossConfig, one_of

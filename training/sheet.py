@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.files import published
-from geomatch.learned import CELL_PX, PLANE_PX
+from geomatch.planes import CELL_PX, PLANE_PX
 from geomatch.structure import CHANNELS
 
 from .config import EncoderConfig

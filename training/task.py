@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from geomatch.learned import CELL_PX
 from geomatch.nets.resnet import GlobalNet
 from geomatch.nets.shapes import GlobalShape
 from geomatch.pairs import JITTER_PX
+from geomatch.planes import CELL_PX
 from geomatch.tiles import STRIDE_PX, vector_size
 
 from . import alignment, pooled

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geomatch.learned import CELL_PX, PLANE_PX
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.resnet import GlobalNet
+from geomatch.planes import CELL_PX, PLANE_PX
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, tile_vectors
 

@@ -1,6 +1,6 @@
 """The two-branch encoder: a stem per modality, a shared trunk, dense features at 1/8 resolution.
 
-Inputs are at 1/4 resolution: orientation channels and the locally standardised image (``geomatch.learned.planes``).
+Inputs are at 1/4 resolution: orientation channels and the locally standardised image (``geomatch.planes``).
 The trunk's convolutions are shared between the modalities, its batch norms are not (Chang et al. 2019,
 "Domain-specific batch normalization for unsupervised domain adaptation", CVPR): optical and SAR activations have
 different statistics.

@@ -97,7 +97,7 @@ def test_bounding_box_cuts_features_and_tiles_alike(small: Town, tmp_path: Path)
     right, bottom = moved(PLACE, [361, 343])
     index = build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=64, bbox=(left, bottom, right, top)))
     assert (index.grid.width, index.grid.height) == (260, 260)
-    assert (index.manifest.source.col0, index.manifest.source.row0) == (101, 83)
+    assert index.manifest.origin_px == (101, 83)
     with rasterio.open(index.path / FEATURES) as file:
         assert file.xy(0, 0) == pytest.approx(tuple(moved(PLACE, [105, 87])))
     frame = geopandas.read_parquet(index.path / TILES)
@@ -107,7 +107,7 @@ def test_bounding_box_cuts_features_and_tiles_alike(small: Town, tmp_path: Path)
 def test_working_pixel_is_that_of_a_map_averaged_beforehand(town: Town, tmp_path: Path) -> None:
     build_index(town.path, tmp_path / "a.gmi", BuildOptions(working_gsd_m=1.0))
     manifest = TileIndex.open(tmp_path / "a.gmi").manifest
-    assert manifest.source.scale == pytest.approx(2, rel=0.001)  # the grid's scale factor
+    assert manifest.scale == pytest.approx(2, rel=0.001)  # the grid's scale factor
     halved = town.bands.reshape(3, 384, 2, 384, 2).mean(axis=(2, 4)).round().astype("uint8")
     coarse = write_town(tmp_path / "coarse.tif", halved, PLACE @ Affine.scale(2))
     expected = build_index(coarse.path, tmp_path / "b.gmi").features
@@ -344,15 +344,33 @@ def test_failing_build_leaves_the_old_index_and_nothing_else(
 
 def test_someone_faster_is_not_overwritten(small: Town, tmp_path: Path) -> None:
     """The place was free when this build began, and is not when it ends."""
-    target = tmp_path / "a.gmi"
+    target, other = tmp_path / "a.gmi", build_index(small.path, tmp_path / "b.gmi", QUICK)
 
     def another(stage: str, done: int, total: int) -> None:
         if stage == "hashing" and done == 0:
-            build_index(small.path, target, QUICK)
+            shutil.copytree(other.path, target)
 
     with pytest.raises(OutputError, match="is there already"):
         build_index(small.path, target, BuildOptions(stride_px=32), progress=another)
     assert TileIndex.open(target).manifest.tiles.stride_px == 64
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.gmi", "b.gmi"]
+
+
+@pytest.mark.parametrize("scheduler", [None, "local:1"])
+def test_two_builds_into_one_place_are_refused_before_any_work(
+    scheduler: str | None, small: Town, tmp_path: Path
+) -> None:
+    target, told = tmp_path / "a.gmi", []
+
+    def second(stage: str, done: int, total: int) -> None:
+        if stage == "encoding" and done == total:
+            with pytest.raises(OutputError, match="another process is building it") as caught:
+                build_index(small.path, target, QUICK, overwrite=True, scheduler=scheduler)
+            told.append(caught.value)
+
+    build_index(small.path, target, QUICK, progress=second)
+    assert len(told) == 1
+    assert TileIndex.open(target).check() == []
     assert [file.name for file in tmp_path.iterdir()] == ["a.gmi"]
 
 
@@ -416,8 +434,8 @@ def test_features_lost_on_the_way_to_the_disk_are_noticed(
     """GDAL may close a file on a full disk without a word, leaving blocks out."""
     opened = build._feature_file
 
-    def lossy(*arguments: Any) -> Any:
-        out = opened(*arguments)
+    def lossy(*arguments: Any, **keywords: Any) -> Any:
+        out = opened(*arguments, **keywords)
 
         class Lossy:
             def __enter__(self) -> Lossy:
@@ -480,8 +498,9 @@ def test_other_search_structures_find_a_tile_by_itself(vectors: str, town: Town,
 def test_parts_of_the_vectors_answer_as_one(small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = BuildOptions(stride_px=24, vectors="Flat")
     whole = build_index(small.path, tmp_path / "whole.gmi", options)
-    monkeypatch.setattr("geomatch.index.vectors.PART_TILES", len(whole) // 3 + 1)
+    monkeypatch.setattr("geomatch.index.codes.PART_TILES", len(whole) // 3 + 1)
     monkeypatch.setattr("geomatch.index.vectors.CHUNK_VALUES", 20_000)
+    monkeypatch.setattr("geomatch.index.shards.PARTS", 2)
     parts = build_index(small.path, tmp_path / "parts.gmi", options)
     names = parts.manifest.vector_parts
     assert len(names) >= 3
@@ -498,8 +517,9 @@ def test_parts_of_the_vectors_answer_as_one(small: Town, tmp_path: Path, monkeyp
 
 
 def test_harmed_part_is_named(small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("geomatch.index.vectors.PART_TILES", 20)
+    monkeypatch.setattr("geomatch.index.codes.PART_TILES", 20)
     monkeypatch.setattr("geomatch.index.vectors.CHUNK_VALUES", 20_000)
+    monkeypatch.setattr("geomatch.index.shards.PARTS", 2)
     index = build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=24, vectors="Flat"))
     last = index.path / index.manifest.vector_parts[-1]
     assert last.name != VECTORS

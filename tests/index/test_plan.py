@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 from affine import Affine
@@ -15,7 +14,8 @@ from pyproj import Transformer
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.index import plan
-from geomatch.index.plan import BuildOptions, Window, blocks, plan_vectors, read_options, window_of
+from geomatch.index.kinds import Kind
+from geomatch.index.plan import BuildOptions, Window, blocks, read_options, window_of
 
 UTM = "EPSG:32633"
 NORTH_UP = Grid(as_crs(UTM), Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000), 1000, 800)
@@ -94,27 +94,6 @@ def test_valid_share_out_of_range_is_refused(share: float) -> None:
         BuildOptions(min_valid=share)
 
 
-@pytest.mark.parametrize("count", [1, 500, 99_999, 200_000, 10_000_000])
-@pytest.mark.parametrize("dimensions", [12, 48, 108, 243, 432])
-def test_every_plan_is_one_that_faiss_understands(count: int, dimensions: int) -> None:
-    found = plan_vectors(count, dimensions, 3)
-    assert found.components <= dimensions - 3
-    index = faiss.index_factory(found.components or dimensions, found.coded, faiss.METRIC_INNER_PRODUCT)
-    assert index.d == (found.components or dimensions)
-
-
-def test_what_is_told_stands_after_the_reduction() -> None:
-    assert str(plan_vectors(10_000, 432, 3, "HNSW32")) == "PCA256,L2norm,HNSW32"
-    assert str(plan_vectors(10_000, 432, 3, "HNSW32", 64)) == "PCA64,L2norm,HNSW32"
-    assert str(plan_vectors(1_000_000, 432, 3, components=0)) == "SQ8"
-    assert str(plan_vectors(10, 432, 3, "HNSW32")) == "HNSW32"  # too few to fit a reduction to
-
-
-def test_vectors_for_reranking_are_kept_while_they_fit_into_memory() -> None:
-    assert plan_vectors(800_000, 432, 3).coded == "PQ128x4fs,Refine(SQ8)"
-    assert plan_vectors(800_001, 432, 3).coded == "PQ128x4fs"
-
-
 def test_no_file_and_no_flag_are_the_defaults() -> None:
     assert read_options(None, tile_px=None, encoder=None) == BuildOptions()
 
@@ -134,6 +113,10 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
         ("stride_px: wide", UsageError, "stride_px: .*wide"),
         ("bbox: [1, 2]", UsageError, "length 4"),
         ("min_valid: 2", UsageError, "a valid share of 2"),
+        ("kinds: [{code: Flat}]", UsageError, "unknown key 'code'.*nearest one is coded"),
+        ("kinds: [{up_to: 9}]", UsageError, r"kinds\[0\].coded: .*missing"),
+        ("kinds: [{coded: Flat, up_to: 0}]", UsageError, "up to 0 tiles"),
+        ("kinds: [{coded: Flat, probes: 2}]", UsageError, "a share of 2 of the lists"),
         ("[1, 2]", InputError, r"holds a list.*configs/index"),
         ("a: [", InputError, "cannot be read as YAML"),
     ],
@@ -142,6 +125,16 @@ def test_files_that_are_wrong_are_told(text: str, kind: type[Exception], told: s
     (tmp_path / "kind.yaml").write_text(text)
     with pytest.raises(kind, match=told):
         read_options(tmp_path / "kind.yaml")
+
+
+def test_kinds_of_the_file_take_the_place_of_all(tmp_path: Path) -> None:
+    file = tmp_path / "kind.yaml"
+    file.write_text("kinds: [{coded: Flat, up_to: 10}, {coded: SQ8}]")
+    assert read_options(file).kinds == [Kind("Flat", up_to=10), Kind("SQ8")]
+
+
+def test_shipped_configuration_is_the_default() -> None:
+    assert read_options(Path(__file__).parents[2] / "configs" / "index" / "joined.yaml") == BuildOptions()
 
 
 def test_missing_file_is_told(tmp_path: Path) -> None:

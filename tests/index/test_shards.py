@@ -8,10 +8,12 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from programs import geomatch
+from quarters import quarters
 from towns import Town
 
 from geomatch.errors import GeomatchError, InputError, LimitError, OutputError, UsageError
@@ -23,6 +25,7 @@ from geomatch.index.plan import BuildOptions, blocks
 from geomatch.index.shards import Recipe, make_features, make_vectors
 from geomatch.index.work import Here, Shared
 from geomatch.manifest import MANIFEST
+from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 
 OPTIONS = BuildOptions(encoder="structural", stride_px=16)
@@ -52,7 +55,6 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "BLOCK_PX", 256)
     monkeypatch.setattr(vectors, "CHUNK_VALUES", 40_000)
     monkeypatch.setattr(shards, "PARTS", 3)
-    monkeypatch.setattr("geomatch.index.work.PARTS", 3)
 
 
 def content(index: Path) -> dict[str, str]:
@@ -85,6 +87,30 @@ def test_workers_give_the_index_of_one_process_byte_for_byte(options: BuildOptio
     build_index(town.path, tmp_path / "two.gmi", options, scheduler="local:2")
     assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["one.gmi", "two.gmi"]
+
+
+def test_workers_give_the_index_of_many_files_byte_for_byte(town: Town, tmp_path: Path) -> None:
+    files = quarters(town, tmp_path / "maps")
+    build_index(files, tmp_path / "one.gmi", OPTIONS)
+    build_index(files, tmp_path / "two.gmi", OPTIONS, scheduler="local:2")
+    assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
+    manifests = [(tmp_path / name / MANIFEST).read_text() for name in ("one.gmi", "two.gmi")]
+    assert manifests[0] == manifests[1]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["maps", "one.gmi", "two.gmi"]
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, working_gsd_m=0.8)])
+def test_shards_of_many_files_are_the_parts_of_a_build_in_one_process(
+    options: BuildOptions, town: Town, tmp_path: Path
+) -> None:
+    job = BuildJob.plan(open_orthomosaic(quarters(town, tmp_path / "maps")), options)
+    recipe = Recipe.of(job, tmp_path / "town.gmi")
+    Path(recipe.folder).mkdir(parents=True)
+    shared, here = Shared(job, recipe, OneByOne()), Here(job)  # type: ignore[arg-type]
+    for made, expected in zip(shared.features(), here.features(), strict=True):
+        assert (made.values == expected.values).all()
+        assert (made.energy, made.known) == (expected.energy, expected.known)
 
 
 def test_worker_that_is_killed_costs_its_shard(town: Town, tmp_path: Path) -> None:
@@ -136,6 +162,28 @@ def test_orthomosaic_that_changes_during_the_build_is_named(town: Town, tmp_path
     path.unlink()
     with pytest.raises(InputError, match="the orthomosaic has gone during the build"):
         recipe.check()
+
+
+def test_any_file_that_changes_during_the_build_is_named(town: Town, tmp_path: Path) -> None:
+    files = quarters(town, tmp_path / "maps")
+    with open_orthomosaic(files) as raster:
+        recipe = Recipe.of(BuildJob.plan(raster, OPTIONS), tmp_path / "town.gmi")
+    recipe.check()
+    os.utime(files[3], (1, 1))
+    with pytest.raises(InputError, match=r"3\.tif: the orthomosaic has changed during the build"):
+        make_features(recipe, 0)
+    files[1].unlink()
+    with pytest.raises(InputError, match=r"1\.tif: the orthomosaic has gone during the build"):
+        recipe.check()
+
+
+def test_other_files_and_another_order_have_other_shards(town: Town, tmp_path: Path) -> None:
+    files = quarters(town, tmp_path / "maps")
+    folders = set()
+    for some in (files, files, files[::-1], files[:3]):
+        with open_orthomosaic(some) as raster:
+            folders.add(Recipe.of(BuildJob.plan(raster, OPTIONS), tmp_path / "town.gmi").folder)
+    assert len(folders) == 3  # the first two are the same
 
 
 def test_other_options_have_other_shards(town: Town, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from affine import Affine
 from shapely.geometry import Polygon
 
 from geomatch.geo import Grid, as_crs
-from geomatch.index.tables import TileTable
+from geomatch.index.tables import TileTable, table_rows
+from geomatch.index.vectors import Tiles
 
 TRANSFORMS = {
     "north up": Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000),
@@ -20,20 +21,27 @@ TRANSFORMS = {
 }
 
 
+def tiles(cols: list[int], rows: list[int], valid: list[float]) -> Tiles:
+    """Whose vectors do not matter."""
+    at = (np.array(side, np.int32) for side in (cols, rows))
+    return Tiles(0, np.empty((len(cols), 0), np.float32), *at, np.array(valid, np.float32))
+
+
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_geopandas_reads_the_right_squares(name: str, tmp_path: Path) -> None:
     a, b, c, d, e, f = tuple(TRANSFORMS[name])[:6]
     places = [(0, 0), (16, 0), (0, 32), (300, 123)]
-    cols, rows = (np.array(side, np.int32) for side in zip(*places, strict=True))
-    with TileTable(tmp_path / "t.parquet", Grid(as_crs("EPSG:32633"), TRANSFORMS[name], 900, 700), 200) as table:
-        table.add(cols[:3], rows[:3], np.array([1, 0.5, 0.75], np.float32))
-        table.add(cols[3:], rows[3:], np.array([0.9], np.float32))
+    grid = Grid(as_crs("EPSG:32633"), TRANSFORMS[name], 900, 700)
+    with TileTable(tmp_path / "t.parquet", grid) as table:
+        some = tiles([0, 16, 0], [0, 0, 32], [1, 0.5, 0.75])
+        table.add(table_rows(grid, 200, some, np.array([0, 2, 1], np.int32)))
+        table.add(table_rows(grid, 200, tiles([300], [123], [0.9]), np.array([3], np.int32)))
     frame = geopandas.read_parquet(tmp_path / "t.parquet")
     assert frame.crs == "EPSG:32633"
     assert frame["id"].tolist() == [0, 1, 2, 3]
     assert list(zip(frame["col"], frame["row"], strict=True)) == places
     assert frame["valid_fraction"].tolist() == pytest.approx([1, 0.5, 0.75, 0.9])
-    assert frame["source"].tolist() == [0] * 4
+    assert frame["source"].tolist() == [0, 2, 1, 3]
     for tile, (col, row) in zip(frame.itertuples(), places, strict=True):
         square = [(col, row), (col + 200, row), (col + 200, row + 200), (col, row + 200)]
         expected = Polygon([(a * x + b * y + c, d * x + e * y + f) for x, y in square])
@@ -43,8 +51,8 @@ def test_geopandas_reads_the_right_squares(name: str, tmp_path: Path) -> None:
 
 def test_degrees_stay_longitude_first(tmp_path: Path) -> None:
     grid = Grid(as_crs("EPSG:4326"), Affine(1e-5, 0, 16.2, 0, -1e-5, 48.1), 900, 700)
-    with TileTable(tmp_path / "t.parquet", grid, 200) as table:
-        table.add(np.array([0], np.int32), np.array([0], np.int32), np.ones(1, np.float32))
+    with TileTable(tmp_path / "t.parquet", grid) as table:
+        table.add(table_rows(grid, 200, tiles([0], [0], [1]), np.zeros(1, np.int32)))
     frame = geopandas.read_parquet(tmp_path / "t.parquet")
     assert frame.crs == "EPSG:4326"
     assert frame.geometry[0].bounds == pytest.approx((16.2, 48.098, 16.202, 48.1))
@@ -52,8 +60,7 @@ def test_degrees_stay_longitude_first(tmp_path: Path) -> None:
 
 
 def test_no_tile_is_a_table_of_none(tmp_path: Path) -> None:
-    nothing = np.empty(0, np.int32)
     grid = Grid(as_crs("EPSG:32633"), TRANSFORMS["north up"], 900, 700)
-    with TileTable(tmp_path / "t.parquet", grid, 200) as table:
-        table.add(nothing, nothing, nothing.astype(np.float32))
+    with TileTable(tmp_path / "t.parquet", grid) as table:
+        table.add(table_rows(grid, 200, tiles([], [], []), np.empty(0, np.int32)))
     assert len(geopandas.read_parquet(tmp_path / "t.parquet")) == 0

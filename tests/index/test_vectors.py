@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import faiss
 import numpy as np
 import pytest
@@ -11,12 +9,10 @@ import pytest
 from geomatch.encoder import StructuralEncoder
 from geomatch.errors import InputError, UsageError
 from geomatch.index import vectors
-from geomatch.index.plan import plan_vectors
-from geomatch.index.vectors import ReadCells, VectorFiles, fit_vectors, sample_vectors, tile_blocks
-from geomatch.manifest import part_names
+from geomatch.index.kinds import plan_vectors
+from geomatch.index.vectors import ReadCells, fit_vectors, sample_vectors, tile_blocks
 from geomatch.structure import Dense
 from geomatch.tiles import MIN_TILE_VALID, TileGrid, tile_vectors, vector_size
-from geomatch.vectors import Vectors, read_part
 
 CELL_PX = 8
 
@@ -82,46 +78,6 @@ def test_blocks_are_as_large_as_their_vectors_allow(
     assert [(len(block.row_starts), len(block.col_starts)) for block in found] == shapes
 
 
-@pytest.mark.parametrize("factory", ["Flat", "SQ8", "PQ16x4fs,Refine(SQ8)", "L2norm,Flat"])
-def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    gallery = rng.normal(size=(400, 32)).astype(np.float32)
-    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
-    index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
-    index.train(gallery)
-    corners = np.arange(800, dtype=np.int32).reshape(400, 2)
-    found = []
-    for size in (1000, 150):
-        monkeypatch.setattr(vectors, "PART_TILES", size)
-        folder = tmp_path / str(size)
-        folder.mkdir()
-        files = VectorFiles(folder, index)
-        for first in range(0, 400, 60):
-            files.add(gallery[first : first + 60])
-        assert files.close() == 400
-        names = part_names(len(list(folder.iterdir())))
-        assert {file.name for file in folder.iterdir()} == set(names)
-        stored = Vectors([read_part(folder / name) for name in names], corners)
-        assert len(stored) == 400
-        hits = stored.search(gallery[::9], 5)
-        assert (hits.corners_px == corners[hits.tiles]).all()
-        found.append((hits.scores, hits.tiles))
-    assert len(list((tmp_path / "150").iterdir())) == 4  # of at most two additions of 60 each
-    (scores, ids), (in_parts, ids_in_parts) = found
-    if "Refine" in factory:  # it sees more of several parts: what it adds scores no less
-        assert (in_parts >= scores - 1e-6).all()
-    else:
-        np.testing.assert_allclose(in_parts, scores, atol=1e-6)
-    assert (ids == ids_in_parts).mean() > 0.95
-    assert ids_in_parts[:, 0].tolist() == list(range(0, 400, 9))
-
-
-def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
-    files = VectorFiles(tmp_path, faiss.IndexFlatIP(4))
-    assert files.close() == 0
-    assert [file.name for file in tmp_path.iterdir()] == ["vectors.faiss"]
-
-
 def test_flat_search_is_exact() -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290, 200, 16)
     index, factory = fitted(dense, tiles, "Flat")
@@ -159,8 +115,3 @@ def test_what_faiss_cannot_make_is_a_usage_error(wrong: str) -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290)
     with pytest.raises(UsageError, match=r"FAISS cannot make.*--vectors at auto"):
         fitted(dense, tiles, wrong)
-
-
-def test_vectors_that_cannot_be_written_are_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="FAISS could not write"):
-        VectorFiles(tmp_path / "missing", faiss.IndexFlatIP(4)).close()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from geomatch.learned import CELL_PX, PLANE_PX
 from geomatch.pairs import FolderPairs, Pair
+from geomatch.planes import CELL_PX, PLANE_PX
 from geomatch.training import augment
 from geomatch.training.augment import AugmentOptions, Example, _blanked, _convolved, _pseudo_sar, make_example
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.data import Batch
 
-from geomatch.learned import CELL_PX
 from geomatch.metrics import OVERLAP
 from geomatch.nets.reranker import RerankerNet
 from geomatch.nets.shapes import RerankerShape
+from geomatch.planes import CELL_PX
 from geomatch.reranking.candidates import PARTS
 from geomatch.reranking.features import Nodes, graph_of
 from geomatch.tiles import POOL_PX

@@ -1,0 +1,127 @@
+"""Coded vectors: made some at a time by whoever has them, and put together in FAISS files."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomatch.manifest import part_names
+from geomatch.vectors import coded
+
+if TYPE_CHECKING:
+    import faiss
+
+PART_TILES = 250_000  # whose codes are in memory, 136 MB at most, before they are written as a file of their own
+
+
+class Coder:
+    """Codes vectors as a fitted index does; in full where its codes cannot be put behind others.
+
+    Args:
+        index: fitted and empty; it is not kept, so that it can be filled meanwhile.
+    """
+
+    def __init__(self, index: faiss.Index) -> None:
+        import faiss
+
+        empty = coded(index)
+        self._empty = faiss.clone_index(empty) if _merges(empty) else faiss.IndexFlatIP(empty.d)
+
+    def code(self, searched: NDArray[np.float32]) -> faiss.Index:
+        """Vectors [N x D] after the index's transforms, as ``geomatch.vectors.searched`` gives them."""
+        import faiss
+
+        made = faiss.clone_index(self._empty)
+        made.add(np.ascontiguousarray(searched))
+        return made
+
+
+class VectorFiles:
+    """Writes coded vectors as they come, a file for every PART_TILES, so that memory does not grow with the map.
+
+    Args:
+        folder: of the index.
+        index: fitted and empty; it is filled and emptied part by part.
+    """
+
+    def __init__(self, folder: Path, index: faiss.Index) -> None:
+        self._folder, self._index, self._coded = folder, index, coded(index)
+        self._merges = _merges(self._coded)
+        self._parts = self._written = 0
+
+    def add(self, codes: faiss.Index) -> None:
+        """Append what a coder of this index made; it is emptied."""
+        if self._coded.ntotal and self._coded.ntotal + codes.ntotal > PART_TILES:
+            self._write()
+        if self._merges:
+            _merge(self._coded, codes)
+        else:
+            self._coded.add(codes.reconstruct_n(0, codes.ntotal))
+
+    def close(self) -> int:
+        """Write what is left; returns how many vectors there are in all."""
+        if self._coded.ntotal or not self._parts:
+            self._write()
+        return self._written
+
+    def _write(self) -> None:
+        """Write the part; FAISS's own failures become OSError, as those of any other file are."""
+        import faiss
+
+        for layer in _layers(self._coded):
+            _clear_padding(layer)
+        file = self._folder / part_names(self._parts + 1)[-1]
+        self._index.ntotal = self._coded.ntotal
+        try:
+            faiss.write_index(self._index, str(file))
+        except RuntimeError as error:
+            raise OSError(errno.EIO, "FAISS could not write the vectors", str(file)) from error
+        self._parts += 1
+        self._written += self._coded.ntotal
+        self._index.reset()
+
+
+def _layers(codes: faiss.Index) -> list[faiss.Index]:
+    """What holds codes: the index, or the two of one that looks at its codes again in full."""
+    import faiss
+
+    if not isinstance(codes, faiss.IndexRefine):
+        return [codes]
+    return [faiss.downcast_index(codes.base_index), faiss.downcast_index(codes.refine_index)]
+
+
+def _merges(codes: faiss.Index) -> bool:
+    """Whether codes of this kind can be put behind others, the same byte for byte: those of graphs and lists cannot."""
+    import faiss
+
+    layers = _layers(codes)
+    try:
+        for layer in layers:
+            layer.check_compatible_for_merge(layer)
+    except RuntimeError:
+        return False
+    return not any(isinstance(layer, faiss.IndexIVF) for layer in layers)
+
+
+def _merge(whole: faiss.Index, more: faiss.Index) -> None:
+    total = whole.ntotal + more.ntotal
+    for first, second in zip(_layers(whole), _layers(more), strict=True):
+        first.merge_from(second)
+    whole.ntotal = total
+
+
+def _clear_padding(codes: faiss.Index) -> None:
+    """Zero what follows the last code in its block of fast-scan codes, as FAISS does unless codes are merged."""
+    import faiss
+
+    if isinstance(codes, faiss.IndexFastScan) and (padded := int(cast(Any, codes).ntotal2)):
+        plain = cast(Any, codes)  # of whose members the hints know nothing
+        packer = plain.get_CodePacker()
+        blocks = faiss.rev_swig_ptr(plain.codes.get(), plain.codes.nbytes()).reshape(-1, packer.block_size)
+        for number in range(codes.ntotal, padded):
+            block, place = divmod(number, packer.nvec)
+            packer.pack_1(np.zeros(packer.code_size, np.uint8), place, blocks[block : block + 1])

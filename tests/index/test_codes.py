@@ -1,0 +1,116 @@
+"""Codes made some at a time and put together are those made at once, and files of them find what brute force finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from geomatch.index import codes
+from geomatch.index.codes import Coder, VectorFiles
+from geomatch.index.kinds import Kind, VectorPlan
+from geomatch.index.vectors import fit_vectors
+from geomatch.manifest import part_names
+from geomatch.vectors import Vectors, read_part
+
+
+@pytest.mark.parametrize(
+    "kind", ["SQ8", "Flat", "PQ16x4fs", "PQ16x4fs,Refine(SQfp16)", "IVF4,PQ16x4fs,Refine(SQ8)", "HNSW16"]
+)
+def test_codes_put_together_are_those_made_at_once(kind: str, tmp_path: Path) -> None:
+    gallery = np.random.default_rng(0).normal(size=(2_900, 32)).astype(np.float32)
+    whole, index = (fit_vectors(VectorPlan(0, Kind(kind)), gallery) for _ in range(2))
+    pieces = (gallery[:60], gallery[60:171], gallery[171:])  # not whole blocks of 32
+    for some in pieces:
+        whole.add(some)
+    files, coder = VectorFiles(tmp_path, index), Coder(index)
+    for some in pieces:
+        files.add(coder.code(some))
+    assert files.close() == 2_900
+    faiss.write_index(whole, str(tmp_path / "whole.faiss"))
+    assert (tmp_path / "vectors.faiss").read_bytes() == (tmp_path / "whole.faiss").read_bytes()
+
+
+FACTORIES = [
+    "Flat",
+    "SQ8",
+    "PQ16x4fs,Refine(SQ8)",
+    "PQ16x4fs,Refine(SQfp16)",
+    "IVF2,PQ16x4fs,Refine(SQfp16)",
+    "L2norm,Flat",
+]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(400, 32)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    index = fit_vectors(VectorPlan(0, Kind(factory, reranked=40, probes=1.0)), gallery)
+    corners = np.arange(800, dtype=np.int32).reshape(400, 2)
+    found = []
+    for size in (1000, 150):
+        monkeypatch.setattr(codes, "PART_TILES", size)
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        files, coder = VectorFiles(folder, index), Coder(index)
+        for first in range(0, 400, 60):
+            files.add(coder.code(gallery[first : first + 60]))
+        assert files.close() == 400
+        names = part_names(len(list(folder.iterdir())))
+        assert {file.name for file in folder.iterdir()} == set(names)
+        stored = Vectors([read_part(folder / name) for name in names], corners)
+        assert len(stored) == 400
+        hits = stored.search(gallery[::9], 5)
+        assert (hits.corners_px == corners[hits.tiles]).all()
+        found.append((hits.scores, hits.tiles))
+    assert len(list((tmp_path / "150").iterdir())) == 4  # of at most two additions of 60 each
+    (scores, ids), (in_parts, ids_in_parts) = found
+    np.testing.assert_allclose(in_parts, scores, atol=1e-6)
+    assert (ids == ids_in_parts).mean() > 0.95
+    assert ids_in_parts[:, 0].tolist() == list(range(0, 400, 9))
+
+
+@pytest.mark.parametrize("kind", ["PQ16x4fs,Refine(SQ8)", "IVF8,PQ16x4fs,Refine(SQfp16)", "IVF8,Flat"])
+def test_file_tells_how_it_is_searched(kind: str, tmp_path: Path) -> None:
+    sample = np.random.default_rng(0).normal(size=(1_000, 32)).astype(np.float32)
+    index = fit_vectors(VectorPlan(32, Kind(kind, reranked=7, probes=0.25)), sample)
+    faiss.write_index(index, str(tmp_path / "a.faiss"))
+    part = read_part(tmp_path / "a.faiss")
+    found = faiss.downcast_index(part.index)
+    if "Refine" in kind:
+        assert found.k_factor == 7
+        found = faiss.downcast_index(found.base_index)
+    if "IVF" in kind:
+        assert found.nprobe == 2
+
+
+@pytest.mark.parametrize("kind", ["SQ8", "Flat", "PQ16x4fs,Refine(SQfp16)", "IVF8,PQ16x4fs,Refine(SQfp16)"])
+def test_vectors_on_disk_find_what_brute_force_finds_where_all_are_looked_at(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    gallery = rng.normal(size=(1_000, 32)).astype(np.float32)
+    gallery /= np.linalg.norm(gallery, axis=1, keepdims=True)
+    index = fit_vectors(VectorPlan(0, Kind(kind, reranked=100, probes=1.0)), gallery)
+    files, coder = VectorFiles(tmp_path, index), Coder(index)
+    files.add(coder.code(gallery))
+    files.close()
+    stored = Vectors([read_part(tmp_path / "vectors.faiss")], np.zeros((1_000, 2), np.int32))
+    queries = rng.normal(size=(20, 32)).astype(np.float32)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    scores = stored.search(queries, 10).scores
+    plain = -np.sort(-queries @ gallery.T, axis=1)[:, :10]
+    np.testing.assert_allclose(scores, plain, atol=0.01)
+    np.testing.assert_allclose(stored.stored(np.array([3, 999])), gallery[[3, 999]], atol=0.01)
+
+
+def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
+    files = VectorFiles(tmp_path, faiss.IndexFlatIP(4))
+    assert files.close() == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.faiss"]
+
+
+def test_vectors_that_cannot_be_written_are_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="FAISS could not write"):
+        VectorFiles(tmp_path / "missing", faiss.IndexFlatIP(4)).close()
