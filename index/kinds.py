@@ -46,8 +46,8 @@ class Kind:
 KINDS = (
     Kind("SQ8", up_to=100_000),
     Kind("PQ128x4fs,Refine(SQ8)", up_to=1_000_000),
-    Kind("PQ128x4fs,Refine(SQfp16)", up_to=20_000_000),
-    Kind("IVF256,PQ128x4fs,Refine(SQfp16)"),
+    Kind("PQ128x4fs,Refine(SQfp16)", up_to=20_000_000, reranked=20),
+    Kind("IVF256,PQ128x4fs,Refine(SQfp16)", reranked=20),
 )
 
 
