@@ -110,6 +110,7 @@ def main() -> None:
     parser = common.parser(__doc__, windows=100)
     parser.add_argument("--tiles", type=int, default=1_000_000)
     parser.add_argument("--all", type=int, default=10, help="strips that are also correlated with all of the map")
+    parser.add_argument("--into", type=Path, help="document that gets the table")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
@@ -125,9 +126,10 @@ def main() -> None:
             some = slice(given.all)
             runs.append(served("all of the map", index, strips[some], middles[some], exhaustive=True))
     columns = ("how", "strips", "placed", "located", "wall p50", "p95", "CPU p50", "p95", "open s", "peak MB")
-    common.show(
-        f"Strips of {STRIP_PX[0]} x {STRIP_PX[1]} px on {len(index)} tiles", columns, [run.row() for run in runs]
-    )
+    rows = [run.row() for run in runs]
+    common.show(f"Strips of {STRIP_PX[0]} x {STRIP_PX[1]} px on {len(index)} tiles", columns, rows)
+    if given.into is not None:
+        common.into(given.into, "locate", columns, rows)
     print("median seconds by stage:", ", ".join(f"{stage} {s:.3f}" for stage, s in runs[0].stages_s.items()))
     wall = runs[0].wall_s
     bars = [

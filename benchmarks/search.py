@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES)
     parser.add_argument("--hnsw-up-to", type=int, default=50_000, help="tiles; its graph takes minutes to build")
     parser.add_argument("--large", type=int, help="tiles of the index on disk")
+    parser.add_argument("--into", type=Path, help="document that gets the tables")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
@@ -255,7 +256,20 @@ def main() -> None:
         results = list(_in_memory(data, given.sizes, given.windows, given.seed, given.hnsw_up_to))
         common.show(TITLE, COLUMNS, [found.row() for found in results])
     told, bars = on_disk(data, given.large, given.windows, given.seed) if given.large else ({}, [])
+    if given.into is not None:
+        _write(given.into, results, told)
     common.finish(given.output, {"in_memory": [asdict(found) for found in results], "on_disk": told}, bars)
+
+
+def _write(file: Path, results: Sequence[Found], told: dict[str, Any]) -> None:
+    """The tables that there are into a document; tiles and structure together tell rows apart."""
+    if results:
+        columns = (f"{COLUMNS[0]}, {COLUMNS[1]}", *COLUMNS[2:])
+        common.into(
+            file, "search", columns, [[f"{row[0]}, {row[1]}", *row[2:]] for row in (one.row() for one in results)]
+        )
+    if told:
+        common.into(file, "disk", ("what", "value"), [(name, common.cell(value)) for name, value in told.items()])
 
 
 def _in_memory(data: Path, sizes: Sequence[int], windows: int, seed: int, hnsw_up_to: int) -> Iterator[Found]:
