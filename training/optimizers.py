@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+
+from .config import one_of
 
 
 @dataclass
@@ -16,7 +18,7 @@ class SmallOptimizerConfig:
     """What moves the weights.
 
     Attributes:
-        method: "adamw", "adam" or "sgd".
+        method: "adamw", "adam" or "sgd"; raises UsageError on others.
         lr, weight_decay: of it.
         momentum: of sgd.
         warmup_steps: over which the learning rate rises.
@@ -32,17 +34,32 @@ class SmallOptimizerConfig:
     clip: float = 0.0
     cosine: bool = True
 
+    def __post_init__(self) -> None:
+        one_of(self.method, _MAKERS, "optimizer.method")
+
+
+def _sgd(config: SmallOptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def _adam(config: SmallOptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _adamw(config: SmallOptimizerConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+_MAKERS: dict[str, Callable[[SmallOptimizerConfig, list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "sgd": _sgd,
+}
+
 
 def make_optimizer(config: SmallOptimizerConfig, parameters: Iterable[nn.Parameter], total_steps: int) -> Any:
     """What lightning asks of ``configure_optimizers``."""
-    trained = list(parameters)
-    optimizer: torch.optim.Optimizer
-    if config.method == "sgd":
-        decay = config.weight_decay
-        optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=decay)
-    else:
-        kind = torch.optim.AdamW if config.method == "adamw" else torch.optim.Adam
-        optimizer = kind(trained, lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = _MAKERS[config.method](config, list(parameters))
 
     def factor(step: int) -> float:
         warm = min(1.0, (step + 1) / max(1, config.warmup_steps))

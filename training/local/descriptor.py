@@ -38,6 +38,7 @@ from .streams import CropBatches, Example
 from .triplets import LOSSES, TEMPERATURE, infonce
 
 VALIDATION_SEED = 7
+SHIFTED = 1 / 3  # of the places, where they are shifted at all
 APART_PX = 12  # places of one crop nearer than this are not told apart
 _NETS: dict[str, Any] = {"ltformer": LTFormerShape, "hardnet": HardNetShape, "vgg": VggShape}
 
@@ -83,6 +84,8 @@ class DescriptorConfig:
         seed: of everything that is random.
         points: places of each crop.
         detector: that finds them.
+        shifted_px: how far, in any direction, the SAR patch of a third of the places is cut beside the true place: the
+            paper's positives are scaled, turned or shifted by 8 px.
         temperature: that inner products are divided by, of infonce.
         loss: lt, fixed-margin, adaptive-margin, hardest or infonce (``local.triplets``).
     """
@@ -91,6 +94,7 @@ class DescriptorConfig:
     seed: int = 1
     points: int = 16
     detector: str = "gftt"
+    shifted_px: float = 0.0
     loss: str = "infonce"
     temperature: float = TEMPERATURE
     data: CropConfig = field(default_factory=CropConfig)
@@ -135,6 +139,7 @@ def paired_patches(crops: Sample, config: DescriptorConfig, rng: np.random.Gener
     numbers = _apart(optical_px, rng.permutation(np.nonzero(inside)[0]), config.points)
     if len(numbers) < config.points:
         return None
+    sar_px = sar_px + _shifts(len(sar_px), config.shifted_px, rng)
     cut = {
         side.modality: patches_of(side, points[numbers], config.net)
         for points, side in ((optical_px, crops.optical), (sar_px, crops.sar))
@@ -153,6 +158,13 @@ def _keypoints(side: Side, config: DescriptorConfig, rng: np.random.Generator) -
     """Some of the keypoints of an image, [K x 2]."""
     found = DETECTORS[config.detector](side, _DETECTED).xy_px
     return found[rng.permutation(len(found))[: 2 * config.points]]
+
+
+def _shifts(count: int, length_px: float, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Of a third of so many places by so much in any direction, of the rest none: [count x 2]."""
+    turn = rng.uniform(0, 2 * np.pi, count)
+    moved = length_px * (rng.random(count) < SHIFTED)
+    return np.stack([np.cos(turn), np.sin(turn)], axis=1) * moved[:, None]
 
 
 def _apart(points: NDArray[np.float64], order: NDArray[np.int64], most: int) -> list[int]:

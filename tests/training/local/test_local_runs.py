@@ -16,7 +16,13 @@ from geomatch.matching.samples import Sample, Warp, samples
 from geomatch.matching.transforms import apply
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.simulation.pairs import SimulatedPairs
-from geomatch.training.local.descriptor import load_descriptor_config, paired_patches, patches_of, train_descriptor
+from geomatch.training.local.descriptor import (
+    _shifts,
+    load_descriptor_config,
+    paired_patches,
+    patches_of,
+    train_descriptor,
+)
 from geomatch.training.local.detect_describe import load_detect_describe_config, train_detect_describe
 from geomatch.training.local.detector import (
     contrast_loss,
@@ -64,7 +70,7 @@ def test_descriptor_runs_a_step(shipped: Path, scenes: Path, tmp_path: Path, sam
 
 @pytest.mark.parametrize("shipped", sorted((CONFIGS / "detector").glob("*.yaml")), ids=lambda path: path.stem)
 def test_detector_runs_a_step(shipped: Path, scenes: Path, tmp_path: Path, sample: Sample) -> None:
-    config = load_detector_config(on_the_town(shipped, scenes, tmp_path), SMALL)
+    config = load_detector_config(on_the_town(shipped, scenes, tmp_path), [*SMALL, "net.width=8"])
     detect = KeypointDetector.load(str(train_detector(config, tmp_path / "run")))
     found = detect(sample.sar, 20)
     assert 0 < len(found) <= 20
@@ -114,6 +120,25 @@ def test_patches_of_a_pair_show_the_same_places(sample: Sample) -> None:
         optical = patches_of(sample.optical, _near(every, sample, made, number), config.net)
         gaps = np.square(optical - made["optical"][number, 0]).mean(axis=(1, 2))
         assert gaps.min() < 0.2
+
+
+def test_a_third_of_the_patches_is_cut_beside_the_place(sample: Sample) -> None:
+    file = CONFIGS / "descriptor" / "hardnet.yaml"
+    given = ["points=12", "net.side_px=32"]
+    there, beside = (
+        paired_patches(sample, load_descriptor_config(file, [*given, f"shifted_px={shift}"]), np.random.default_rng(3))
+        for shift in (0, 8)
+    )
+    assert there is not None
+    assert beside is not None
+    assert (there["optical"] == beside["optical"]).all()
+    same = (there["sar"] == beside["sar"]).all(axis=(1, 2, 3))
+    assert 4 <= same.sum() <= 11
+    moves = _shifts(3000, 8.0, np.random.default_rng(0))
+    lengths = np.hypot(*moves.T)
+    assert np.isclose(lengths, 8).mean() == pytest.approx(1 / 3, abs=0.03)
+    assert np.isclose(lengths, 0).mean() == pytest.approx(2 / 3, abs=0.03)
+    assert np.abs(moves.mean(axis=0)).max() < 0.3
 
 
 def _near(every: np.ndarray, sample: Sample, made: dict[str, np.ndarray], number: int) -> np.ndarray:  # type: ignore[type-arg]
