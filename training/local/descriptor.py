@@ -164,7 +164,8 @@ def _shifts(count: int, length_px: float, rng: np.random.Generator) -> NDArray[n
     """Of a third of so many places by so much in any direction, of the rest none: [count x 2]."""
     turn = rng.uniform(0, 2 * np.pi, count)
     moved = length_px * (rng.random(count) < SHIFTED)
-    return np.stack([np.cos(turn), np.sin(turn)], axis=1) * moved[:, None]
+    shifts: NDArray[np.float64] = np.stack([np.cos(turn), np.sin(turn)], axis=1) * moved[:, None]
+    return shifts
 
 
 def _apart(points: NDArray[np.float64], order: NDArray[np.int64], most: int) -> list[int]:
