@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import sys
 import time
@@ -107,3 +108,16 @@ def test_file_that_is_none_of_milvus_lite_is_told(tmp_path: Path) -> None:
     (tmp_path / "old.db").write_bytes(b"SQLite format 3")
     with pytest.raises(IndexFormatError, match=r"old\.db/c: Milvus cannot be asked .*a file of Milvus Lite"):
         Store(Address(str(tmp_path / "old.db"), "c"), IndexFormatError)
+
+
+def test_file_is_let_go_with_the_last_connection(tmp_path: Path) -> None:
+    address = Address(str(tmp_path / "m.db"), "c")
+    first, second = (Store(address, IndexFormatError, make=True) for _ in range(2))
+    with (tmp_path / "m.db" / "LOCK").open() as lock:
+        first.close()
+        first.close()
+        assert not second.has("c")
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        second.close()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
