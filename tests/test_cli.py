@@ -95,7 +95,7 @@ def test_shells_can_complete(shell: str) -> None:
     ("typed", "offered"),
     [
         ("geomatch lo", {"locate"}),
-        ("geomatch index ", {"build", "info", "check"}),
+        ("geomatch index ", {"build", "info", "check", "publish"}),
         ("geomatch locate --kind p", {"power"}),
     ],
 )
