@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -181,6 +181,13 @@ def publish(
             show_default=False,
         ),
     ],
+    index_type: Annotated[
+        Literal["FLAT", "AUTOINDEX"] | None,
+        typer.Option(
+            help="FLAT compares all tiles and answers as the folder does; AUTOINDEX is faster, and misses some.",
+            show_default="AUTOINDEX; FLAT in a file",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a collection that is there.")] = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -193,6 +200,6 @@ def publish(
 
     set_verbosity(verbose, quiet)
     with progress(quiet) as step:
-        made = publish_index(index, to, overwrite=overwrite, progress=step)
+        made = publish_index(index, to, overwrite=overwrite, index_type=index_type, progress=step)
     if not quiet:
         typer.echo(str(made))

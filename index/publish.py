@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from geomatch.stores import BYTES, COL, PROPERTY, ROW, TILE, VECTOR, WORK_S, Add
 from geomatch.tile_index import TileIndex
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
+IndexType = Literal["FLAT", "AUTOINDEX"]  # of Milvus's, those that need no parameters
 
 
 def publish_index(
@@ -20,6 +22,7 @@ def publish_index(
     to: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    index_type: IndexType | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Address:
     """Copy the vectors and corners of an index's tiles to a collection, which appears when it is complete.
@@ -28,6 +31,8 @@ def publish_index(
         index: the directory; it stays where it is, for all but the vectors.
         to: the collection's address, ``milvus://HOST:PORT/NAME`` or ``milvus://FILE.db/NAME``.
         overwrite: replace a collection that is there; it stays until the new one is complete.
+        index_type: of Milvus's; default FLAT in a file, which compares all tiles, and AUTOINDEX at a server, which is
+            faster and may miss some.
         progress: called with the stage, what is done and the total.
 
     Raises:
@@ -37,12 +42,13 @@ def publish_index(
     """
     address = Address.parse(to)
     opened = TileIndex.open(index)
-    card = Card.of(opened.path, opened.manifest)
+    kind = index_type or ("FLAT" if address.is_file else "AUTOINDEX")
     store = Store(address, OutputError, make=True)
     try:
         _check_free(store, overwrite=overwrite)
         with _unfinished(store) as name:
-            _fill(store, name, card, opened, progress)
+            _create(store, name, opened, kind)
+            _fill(store, name, opened, progress)
             _check_complete(store, name, len(opened))
             _check_free(store, overwrite=overwrite)  # someone else may have been faster
             store.drop(address.collection)
@@ -73,11 +79,14 @@ def _unfinished(store: Store) -> Iterator[str]:
         raise
 
 
-def _fill(store: Store, name: str, card: Card, index: TileIndex, progress: Progress) -> None:
-    """Make the collection and copy all tiles to it, BYTES of vectors at a time."""
-    size = index.vectors.stored(np.zeros(1, np.int64)).shape[1]
-    _create(store, name, size, card)
-    at_once = max(1, BYTES // (4 * size))
+def _components(index: TileIndex) -> int:
+    """Of each of its tiles' vectors."""
+    return int(index.vectors.stored(np.zeros(1, np.int64)).shape[1])
+
+
+def _fill(store: Store, name: str, index: TileIndex, progress: Progress) -> None:
+    """Copy all tiles to the collection, BYTES of vectors at a time."""
+    at_once = max(1, BYTES // (4 * _components(index)))
     for first in range(0, len(index), at_once):
         progress("publishing", first, len(index))
         tiles = np.arange(first, min(first + at_once, len(index)))
@@ -93,10 +102,11 @@ def _fill(store: Store, name: str, card: Card, index: TileIndex, progress: Progr
     progress("publishing", len(index), len(index))
 
 
-def _create(store: Store, name: str, size: int, card: Card) -> None:
-    """An empty collection for vectors of so many components, compared by their inner product."""
+def _create(store: Store, name: str, index: TileIndex, kind: IndexType) -> None:
+    """An empty collection for an index's vectors, compared by their inner product."""
     from pymilvus import DataType
 
+    size, card = _components(index), Card.of(index.path, index.manifest)
     with store.asking():
         schema = store.client.create_schema(auto_id=False)
         schema.add_field(TILE, DataType.INT64, is_primary=True)
@@ -104,7 +114,7 @@ def _create(store: Store, name: str, size: int, card: Card) -> None:
         schema.add_field(ROW, DataType.INT32)
         schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=size)
         kinds = store.client.prepare_index_params()
-        kinds.add_index(VECTOR, index_type="FLAT" if store.address.is_file else "AUTOINDEX", metric_type="IP")
+        kinds.add_index(VECTOR, index_type=kind, metric_type="IP")
         store.client.create_collection(
             name, schema=schema, index_params=kinds, properties={PROPERTY: card.to_json()}, timeout=WORK_S
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,64 @@ def test_tiles_that_do_not_arrive_are_missed(empty: Store, town_index: Path, mon
     with pytest.raises(OutputError, match=r"7 tiles arrived, not 1369"):
         publish_index(town_index, str(empty.address))
     assert empty.client.list_collections() == []
+
+
+def test_type_of_index_is_the_one_told(empty: Store, town_index: Path) -> None:
+    def kind() -> str:
+        return str(empty.client.describe_index("town", VECTOR)["index_type"])
+
+    publish_index(town_index, str(empty.address))
+    assert kind() == "FLAT"
+    asked = ("index", "publish", town_index, "--to", empty.address, "--overwrite", "--index-type")
+    assert geomatch(*asked, "AUTOINDEX").exit_code == 0
+    assert kind() == "AUTOINDEX"
+    assert geomatch(*asked, "BEST").exit_code == 2
+    assert kind() == "AUTOINDEX"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Address, subprocess.Popen[bytes]]]:
+    """Milvus Lite's own server in another process, which is reached as any Milvus is."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    code = "import sys, milvus_lite.cmdline as cmdline; sys.exit(cmdline.main())"
+    words = ["server", "--data-dir", str(tmp_path / "data"), "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL) as running:
+        end = time.monotonic() + 60
+        while not _listens(port):
+            assert running.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        yield Address(f"127.0.0.1:{port}", "town"), running
+        running.kill()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def test_server_answers_as_the_folder_until_it_ends(
+    server: tuple[Address, subprocess.Popen[bytes]], town_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, running = server
+    publish_index(town_index, str(address), index_type="FLAT")
+    ours, theirs = TileIndex.open(str(address)), TileIndex.open(town_index)
+    queries = theirs.vectors.back
+    assert queries is not None
+    found, true = ours.search(queries[:4], 600), theirs.search(queries[:4], 600)
+    np.testing.assert_allclose(found.scores, true.scores, atol=1e-5)
+    assert (found.tiles == true.tiles).mean() > 0.98  # ties
+    monkeypatch.setattr("geomatch.milvus.ANSWER_S", 1.0)
+    running.send_signal(signal.SIGSTOP)
+    start = time.perf_counter()
+    with pytest.raises(IndexFormatError, match="Milvus cannot be asked"):
+        ours.search(queries[:4], 5)
+    assert time.perf_counter() - start < 5
+    running.kill()
+    with pytest.raises(IndexFormatError, match="Milvus cannot be asked"):
+        ours.search(queries[:4], 5)
 
 
 @pytest.mark.parametrize(
