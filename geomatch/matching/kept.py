@@ -1,7 +1,7 @@
 """Rows of a measurement, kept as lines of JSON so that a run that was ended goes on and a changed one starts again.
 
 The first line says what made the rows; where that has changed none of them holds. Each row says what it was made of.
-A line that was cut off, as when a process was killed, is dropped and made again.
+A line that was cut off, as when a process was killed, or that says something else, is dropped with all after it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from geomatch.files import published, writing
 
@@ -47,9 +47,13 @@ class Kept(Generic[T]):
         good = [head.encode()]
         if lines[:1] == good:
             for line in lines[1:]:
-                if (told := _whole(line)) is None:
+                if not line.endswith(b"\n"):
                     break
-                self._rows[told["of"]] = row(**told["row"])
+                try:
+                    told = json.loads(line)
+                    self._rows[told["of"]] = row(**told["row"])
+                except (ValueError, TypeError, KeyError):  # no such row, now or ever
+                    break
                 good.append(line)
         if lines != good:
             with published(file) as part:
@@ -63,14 +67,3 @@ class Kept(Generic[T]):
                 with writing(self._file), self._file.open("a") as out:
                     out.write(json.dumps({"of": of, "row": asdict(made)}) + "\n")
         return self._rows[of]
-
-
-def _whole(line: bytes) -> dict[str, Any] | None:
-    """What a line says, or None where it was cut off."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        told: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return told if isinstance(told, dict) and {"of", "row"} <= told.keys() else None

@@ -119,3 +119,14 @@ def test_line_that_was_cut_off_is_made_again(cut: int, tmp_path: Path) -> None:
     assert (get("x", 8), get("y", 9), calls) == (Row(1), Row(9), [9])
     get, calls = rows(file)
     assert (get("y", 3), calls) == (Row(9), [])
+
+
+@pytest.mark.parametrize("line", ["no JSON", "[]", "3", '{"of": "y"}', '{"of": "y", "row": {"other": 2}}'])
+def test_line_of_something_else_is_made_again(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    get, _ = rows(file)
+    get("x", 1)
+    with file.open("a") as out:
+        out.write(f"{line}\n")
+    get, calls = rows(file)
+    assert (get("x", 8), get("y", 9), calls) == (Row(1), Row(9), [9])
