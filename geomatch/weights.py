@@ -183,7 +183,7 @@ class Weights(Generic[S]):
         elif name.endswith(SUFFIX):
             path = Path(name)
         else:
-            raise UsageError(f"unknown weights {name!r}", hint="geomatch weights list names those that there are")
+            raise UsageError(f"unknown weights {name!r}", hint="geomatch weights names those that there are")
         shape = _shape_of(path, kind)
         found: Weights[Any] = Weights(name if name in NAMED else str(path.resolve()), path, sha256_of(path), shape)
         if name in NAMED and found.sha256 != NAMED[name].sha256:

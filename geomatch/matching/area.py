@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from geomatch import defaults
 from geomatch.attitude import Attitude, Tolerance
 from geomatch.correlate import over, template
-from geomatch.encoder import Encoder, load_encoder
+from geomatch.encoder import Encoder, StructuralEncoder, load_encoder
 from geomatch.fusion import subpixel
 from geomatch.matching.matches import Matches
 from geomatch.matching.side import Side
@@ -31,7 +31,7 @@ LOOKS = (0.09, 0.044, 0.022)  # radians, and logarithms of the scale, that they 
 PART_PX = 64  # side of the parts that agree on a similarity
 FINER = (0.5, 0.25)  # of the step from one attitude to the next, where the best are sought again
 # What pairs of different places stay below: so much, and so much over the root of the cells.
-CHANCE, CHANCE_OF_CELLS = 0.13, 4.0
+CHANCE, STRUCTURAL_CHANCE, CHANCE_OF_CELLS = 0.13, 0.18, 4.0
 OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, along each side
 
 
@@ -74,10 +74,9 @@ class _Place:
         """What both say of it."""
         return self.features + FINE_WEIGHT * self.pixels
 
-    @property
-    def likely(self) -> bool:
+    def likely(self, chance: float) -> bool:
         """Whether images of different places hardly ever agree so well."""
-        return self.together >= CHANCE + CHANCE_OF_CELLS / float(np.sqrt(self.cells))
+        return self.together >= chance + CHANCE_OF_CELLS / float(np.sqrt(self.cells))
 
 
 class AreaMatcher:
@@ -86,17 +85,24 @@ class AreaMatcher:
     Args:
         encoder: whose dense features are tried first; its steps decide how many attitudes.
         tolerance: how far the SAR image may be turned and scaled against the optical one.
+        chance: how well images of different places agree, beside what goes with the root of the cells.
     """
 
-    def __init__(self, encoder: Encoder | None = None, tolerance: Tolerance = TOLERANCE) -> None:
+    def __init__(
+        self, encoder: Encoder | None = None, tolerance: Tolerance = TOLERANCE, *, chance: float = CHANCE
+    ) -> None:
         self._encoder = encoder or load_encoder(defaults.ENCODER)
-        self._tolerance = tolerance
+        self._tolerance, self._chance = tolerance, chance
+
+    @classmethod
+    def structural(cls) -> AreaMatcher:
+        """Without anything learned; its features agree more between different places that are both built up."""
+        return cls(StructuralEncoder(), chance=STRUCTURAL_CHANCE)
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """One match per window that is sure of its place, or why there are none."""
-        for side in (sar, optical):
-            if side.blank:
-                return Matches.none(f"the {side.modality} image shows nothing")
+        if (unusable := Matches.unusable(sar, optical, self._encoder.cell_px)) is not None:
+            return unusable
         raw = RawStrip(sar.image, sar.valid, np.eye(2), NORTH_UP, self._tolerance)
         search = _FeatureSearch(self._encoder, raw, optical)
         attitudes = self._tolerance.attitudes(self._encoder.steps)
@@ -106,7 +112,7 @@ class AreaMatcher:
         pixels = SidePixels(optical)
         likely = [search.refined(one, self._tolerance.spacing(self._encoder.steps)) for one in tried]
         best = max((_looked(one, raw, pixels) for one in likely), key=lambda one: one.together)
-        if not best.likely:
+        if not best.likely(self._chance):
             return Matches.none("no place of the optical image resembles the SAR image")
         strip = raw.at(best.lie.attitude)
         return tie_points(strip, best.lie.at_px - strip.middle_px, pixels)

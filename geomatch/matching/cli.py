@@ -60,7 +60,7 @@ def matching(
         list[str] | None,
         typer.Option(
             metavar="NAME|OPTICAL.tif,SAR.tif",
-            help="Pairs: validation, ombria, simulated, or two co-registered files; may be repeated.",
+            help="Pairs: validation, ombria, simulated, or two co-registered files; may be repeated. Default all sets.",
         ),
     ] = None,
     methods: Annotated[str, typer.Option(help="Methods separated by commas, also NAME=FILE, or all.")] = "all",
@@ -80,14 +80,15 @@ def matching(
     """Compare local matching methods on SAR–optical pairs, aligned and warped by random similarities.
 
     A pair counts as registered where the fitted transform puts the corners within 10 px of the truth; a match as
-    correct within 5 px.
+    correct within 5 px. In a folder, what was measured of the same pixels, code and weights is not measured again.
     """
     from geomatch.matching.compare import SCORES, Comparison, compare, tables
+    from geomatch.matching.samples import SOURCES
     from geomatch.summary import print_tables
 
     set_verbosity(verbose, quiet)
     asked = Comparison(
-        pairs=tuple(pairs or ["validation"]),
+        pairs=tuple(pairs or SOURCES),
         methods=methods,
         detectors=detectors,
         count=count,

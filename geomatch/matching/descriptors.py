@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.matching.keypoints import Detector, Keypoints
+from geomatch.matching.keypoints import Detector, Keypoints, has_room
 from geomatch.matching.side import Side
 
 Metric = Literal["euclidean", "hamming"]
@@ -94,10 +94,10 @@ class KazeDescriptor:
     def __call__(self, side: Side, most: int) -> Described:
         """The strongest, with descriptors."""
         tool = self._make()
-        found, vectors = tool.detectAndCompute(side.bytes, None)
+        found, vectors = tool.detectAndCompute(side.bytes, None) if has_room(side) else ((), None)
         kind = np.uint8 if self._metric == "hamming" else np.float32
         if not len(found):
-            return Described(Keypoints.at(np.empty((0, 2))), np.zeros((0, tool.descriptorSize()), kind), self._metric)
+            return Described(Keypoints.none(), np.zeros((0, tool.descriptorSize()), kind), self._metric)
         order = np.argsort([-one.response for one in found], kind="stable")
         keypoints = Keypoints.from_opencv([found[i] for i in order])
         kept = np.nonzero(keypoints.inside(side))[0][:most]

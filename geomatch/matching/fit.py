@@ -121,6 +121,8 @@ def fit(
     """
     if not len(matches):
         return NoFit(matches.reason or "no matches")
+    if matches.doubt:
+        return NoFit(matches.doubt)
     # A transform takes one point to one: of matches that share an optical point the surest is kept.
     kept = np.sort(np.unique(matches.optical_px, axis=0, return_index=True)[1])
     single = matches.some(kept)

@@ -28,6 +28,7 @@ SAFETENSORS = ".safetensors"
 LEAST_CONFIDENCE = 0.2
 SIFT_VECTOR = 128
 LEAST_PX = 32
+CLASSES = 6  # number of VGG16's last layer
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -43,7 +44,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "no pickle of tensors alone" if isinstance(error, UnpicklingError) else _first_line(error)
         hint = "give a state dict that torch.save or safetensors wrote"
         raise InputError(f"cannot be read as weights ({reason})", where=path, hint=hint) from error
     for key in ("state_dict", "model"):
@@ -53,14 +54,24 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("matcher."): value for name, value in found.items()}
 
 
-def load_state(net: nn.Module, path: Path) -> nn.Module:
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def load_state(net: nn.Module, path: Path, *, unused: str = "") -> nn.Module:
     """A network with the parameters of a file, in evaluation mode.
+
+    Args:
+        net: the network.
+        path: of the file.
+        unused: how names begin of parameters that the file may have and the network has not.
 
     Raises:
         InputError: the file cannot be read, or its parameters do not fit.
     """
     try:
-        net.load_state_dict(read_state(path))
+        state = read_state(path)
+        net.load_state_dict({name: state[name] for name in state if not (unused and name.startswith(unused))})
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"weights of another network ({reason})", where=path) from error
@@ -68,9 +79,13 @@ def load_state(net: nn.Module, path: Path) -> nn.Module:
 
 
 def vgg16(path: Path) -> PatchDescriptor:
-    """fc6 and fc7 of VGG16 on patches of 64 px, as Ye et al. 2018 use it; raises as ``load_state``."""
+    """fc6 and fc7 of VGG16 on patches of 64 px, as Ye et al. 2018 use it; raises as ``load_state``.
+
+    Its last layer, which tells classes, is not used; the file may lack it.
+    """
     net = PatchVgg(VggShape())
-    load_state(net, path)
+    del net.classifier[CLASSES]
+    load_state(net, path, unused=f"classifier.{CLASSES}.")
     return PatchDescriptor(net, net.shape.patch_px, 64, equalised=False)
 
 
@@ -85,9 +100,8 @@ class LoftrMatcher:
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches at least LEAST_CONFIDENCE sure."""
-        for side in (sar, optical):
-            if min(side.size_px) < LEAST_PX:
-                return Matches.none(f"the {side.modality} image is smaller than {LEAST_PX} px")
+        if (unusable := Matches.unusable(sar, optical, LEAST_PX)) is not None:
+            return unusable
         images = [_grey(side) for side in (sar, optical)]
         with torch.inference_mode():
             found = self._net({"image0": images[0], "image1": images[1]})
@@ -131,6 +145,8 @@ class LightGlueMatcher:
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches by its own assignment."""
+        if (unusable := Matches.unusable(sar, optical, LEAST_PX)) is not None:
+            return unusable
         described = [DESCRIPTORS["rootsift"](side, DETECTORS["sift"](side, self._most)) for side in (sar, optical)]
         found = (len(described[0]), len(described[1]))
         if min(found) < 2:

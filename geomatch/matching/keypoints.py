@@ -2,7 +2,8 @@
 
 Places are pixels with (0, 0) at the outer corner of the first pixel, as everywhere in geomatch; OpenCV counts from its
 centre. Every detector is asked for a number of keypoints and returns its strongest, so that they compare at equal
-numbers, and none within BORDER_PX of the edge or of nodata, where half of what a descriptor sees is missing.
+numbers, and none within BORDER_PX of the edge or of nodata, where half of what a descriptor sees is missing. Asked for
+keypoints some distance apart, it leaves out those near a stronger one, so that detectors also compare at one spread.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from geomatch.matching.side import Side
 
 BORDER_PX = 8
+LEAST_PX = 2 * BORDER_PX + 1  # side below which an image has no room for a keypoint; OpenCV fails on some such
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Keypoints:
         """Some of them."""
         places, score = self.xy_px[which], self.score[which]
         return Keypoints(places, self.size_px[which], self.angle_deg[which], score, self.octave[which])
+
+    @classmethod
+    def none(cls) -> Keypoints:
+        """No keypoints."""
+        return cls.at(np.empty((0, 2)))
 
     @classmethod
     def at(
@@ -91,13 +99,40 @@ class Keypoints:
         row = np.clip(self.xy_px[:, 1].astype(np.int64), 0, height - 1)
         return np.asarray(distance[row, col] > margin_px)
 
+    def on_something(self, side: Side) -> NDArray[np.bool_]:
+        """[N] which have any change within BORDER_PX; a network finds others by how far the edges are alone."""
+        around = np.ones((2 * BORDER_PX + 1, 2 * BORDER_PX + 1), np.uint8)
+        differs = cv2.dilate(side.bytes, around) > cv2.erode(side.bytes, around)
+        col, row = self.xy_px.astype(np.int64).T
+        return np.asarray(differs[np.clip(row, 0, len(differs) - 1), np.clip(col, 0, differs.shape[1] - 1)])
+
 
 class Detector(Protocol):
     """Finds keypoints."""
 
-    def __call__(self, side: Side, most: int) -> Keypoints:
-        """The strongest ``most`` keypoints of an image, fewer where it has fewer."""
+    def __call__(self, side: Side, most: int, apart_px: float = 0.0) -> Keypoints:
+        """The strongest ``most`` keypoints of an image, fewer where it has fewer; no two nearer than ``apart_px``."""
         ...
+
+
+def has_room(side: Side) -> bool:
+    """Whether an image is large enough for a keypoint away from its edges."""
+    return min(side.size_px) >= LEAST_PX
+
+
+def thinned(xy_px: NDArray[np.float64], strength: NDArray[np.float64], apart_px: float) -> NDArray[np.int64]:
+    """Numbers of the places [N x 2] that are left when each, the strongest first, drives out those too near to it."""
+    order = np.argsort(-strength, kind="stable")
+    if apart_px <= 0:
+        return order
+    tree = KDTree(xy_px)
+    free = np.ones(len(xy_px), bool)
+    kept = []
+    for number in order:
+        if free[number]:
+            kept.append(number)
+            free[tree.query_ball_point(xy_px[number], apart_px)] = False
+    return np.array(kept, np.int64)
 
 
 class OpenCvDetector:
@@ -110,10 +145,13 @@ class OpenCvDetector:
     def __init__(self, make: Callable[[], cv2.Feature2D]) -> None:
         self._make = make
 
-    def __call__(self, side: Side, most: int) -> Keypoints:
+    def __call__(self, side: Side, most: int, apart_px: float = 0.0) -> Keypoints:
         """The strongest."""
+        if not has_room(side):
+            return Keypoints.none()
         found = Keypoints.from_opencv(self._make().detect(side.bytes, None))
-        return found[found.inside(side)][:most]
+        found = found[found.inside(side)]
+        return found[thinned(found.xy_px, found.score, apart_px)][:most]
 
 
 DETECTORS: dict[str, Detector] = {

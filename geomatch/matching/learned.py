@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import time
+import zlib
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from geomatch.console import log
 from geomatch.matching.descriptors import Described
-from geomatch.matching.keypoints import BORDER_PX, Keypoints
+from geomatch.matching.keypoints import BORDER_PX, Keypoints, has_room, thinned
 from geomatch.matching.patches import patches, standardised
-from geomatch.matching.side import Side
+from geomatch.matching.side import NAMES, Side
 from geomatch.nets.features import Features
 from geomatch.nets.keypoint_detector import KeypointNet, standard, summits
 from geomatch.nets.shapes import D2Shape, HardNetShape, KeypointShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.weights import Weights
 
-BATCH = 256
+BATCH_PX = 1 << 19  # of the patches that are described at once; VGG16 needs 1 kB for each
+TOLD_S = 10.0  # between words about how far a long description is
 
 
 class PatchDescriptor:
@@ -46,12 +50,18 @@ class PatchDescriptor:
 
     def __call__(self, side: Side, keypoints: Keypoints) -> Described:
         """Descriptors of all of them."""
+        if not len(keypoints):
+            return Described(keypoints, np.zeros((0, 1), np.float32))
         image = side.equalised if self._equalised else side.bytes
-        made: list[NDArray[np.float32]] = [np.zeros((0, 1), np.float32)] if not len(keypoints) else []
+        made: list[NDArray[np.float32]] = []
+        batch = max(1, BATCH_PX // self._patch_px**2)
+        told = time.monotonic()
         with torch.inference_mode():
-            for first in range(0, len(keypoints), BATCH):
-                part = keypoints[first : first + BATCH]
-                cut = standardised(patches(image, part, self._side_px, self._patch_px))
+            for first in range(0, len(keypoints), batch):
+                if time.monotonic() - told > TOLD_S:
+                    told = time.monotonic()
+                    log.warning("%s image: %d of %d patches described", NAMES[side.modality], first, len(keypoints))
+                cut = standardised(patches(image, keypoints[first : first + batch], self._side_px, self._patch_px))
                 made.append(self._net(torch.from_numpy(cut)[:, None]).float().numpy())
         return Described(keypoints, np.concatenate(made))
 
@@ -68,20 +78,41 @@ class KeypointDetector:
         self._radius = 1 if net.shape.region_px else 2  # peaks of the sum are as broad as its coarsest map's pixels
 
     @classmethod
-    def load(cls, name: str) -> KeypointDetector:
+    def load(cls, name: str) -> Self:
         """With shipped weights, or those of a file; raises as ``Weights.find``."""
         weights = Weights.find(name, KeypointShape)
         return cls(cast(KeypointNet, weights.load_into(KeypointNet(weights.shape))))
 
-    def __call__(self, side: Side, most: int) -> Keypoints:
-        """The strongest; none within 8 px of the edge or of nodata."""
-        image = torch.from_numpy(side.bytes.astype(np.float32) / 255)[None, None]
+    def __call__(self, side: Side, most: int, apart_px: float = 0.0) -> Keypoints:
+        """The strongest; none within 8 px of the edge or of nodata. Of near ones the higher peak stays."""
+        if not has_room(side):
+            return Keypoints.none()
         with torch.inference_mode():
-            peaks, rank = (values[0, 0].float() for values in self._net(standard(image), side.modality))
+            peaks, rank = self._maps(side)
             places = summits(peaks, rank, side.image.size, radius=self._radius, margin=BORDER_PX)
-            strength = rank[places[:, 1], places[:, 0]].numpy().astype(np.float64)
-        found = Keypoints.at(places.numpy() + 0.5, strength)
-        return found[found.inside(side)][:most]
+            first, height = (values[places[:, 1], places[:, 0]].double().numpy() for values in (rank, peaks))
+        found = Keypoints.at(places.numpy() + 0.5, first)  # which come by rank already, and so stay in order
+        kept = np.nonzero(found.inside(side))[0]
+        return found[kept[np.sort(thinned(found.xy_px[kept], height[kept], apart_px))]][:most]
+
+    def _maps(self, side: Side) -> tuple[Tensor, Tensor]:
+        """[H x W] whose peaks are keypoints, and [H x W] by which they rank."""
+        image = torch.from_numpy(side.bytes.astype(np.float32) / 255)[None, None]
+        peaks, rank = (values[0, 0].float() for values in self._net(standard(image), side.modality))
+        return peaks, rank
+
+
+class NoiseDetector(KeypointDetector):
+    """The control of a detector that ranks by region: peaks of noise, ranked by the same regions.
+
+    They crowd where its keypoints do, and know nothing of the image beside. What it repeats no better than they do, it
+    owes to the crowd.
+    """
+
+    def _maps(self, side: Side) -> tuple[Tensor, Tensor]:
+        peaks, rank = super()._maps(side)
+        rng = np.random.default_rng(zlib.crc32(side.bytes.tobytes()))
+        return torch.from_numpy(rng.random(peaks.shape, dtype=np.float32)), rank
 
 
 class DetectDescribe:
@@ -101,18 +132,19 @@ class DetectDescribe:
         return cls(cast(Callable[[Tensor], Features], weights.load_into(_NETS[kind](weights.shape))))
 
     def __call__(self, side: Side, most: int) -> Described:
-        """The strongest, with descriptors; none within 8 px of the edge or of nodata."""
+        """The strongest, with descriptors; none near the edge or nodata, or where nothing is to be seen."""
+        if not has_room(side):
+            return Described(Keypoints.none(), np.zeros((0, 1), np.float32))
         image = torch.from_numpy(side.bytes.astype(np.float32) / 255)[None, None]
         with torch.inference_mode():
             seen = self._net(standard(image))
             rows, cols = torch.nonzero(seen.peaks[0, 0], as_tuple=True)
             strength = seen.rank[0, 0, rows, cols].double().numpy()
-            vectors = seen.vectors[0, :, rows, cols].T.float().numpy()
-        places = (torch.stack([cols, rows], dim=1).double().numpy() + 0.5) * seen.cell_px
+            places, vectors = (values.numpy() for values in seen.read(torch.stack([cols, rows], dim=1)))
         order = np.argsort(-strength, kind="stable")
         found = Keypoints.at(places, strength)
-        kept = np.nonzero(found.inside(side))[0][:most]
-        return Described(found[kept], np.ascontiguousarray(vectors[order[kept]]))
+        kept = np.nonzero(found.inside(side) & found.on_something(side))[0][:most]
+        return Described(found[kept], np.ascontiguousarray(vectors[order[kept]], np.float32))
 
 
 def _ltformer(shape: LTFormerShape) -> nn.Module:

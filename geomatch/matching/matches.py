@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.matching.descriptors import Described, Extractor
-from geomatch.matching.side import Side
+from geomatch.matching.keypoints import LEAST_PX
+from geomatch.matching.side import NAMES, Side
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Matches:
         shared: how many matches see the same pixels, as windows that overlap do; so many count as one.
         grain_px: how near in the SAR image matches see so much the same that they err together.
         placed: whether the place of the whole was judged before; then that matches agree need not surprise.
+        doubt: why that matches agree means nothing, as where they were chosen by their agreement; "" where it may.
     """
 
     sar_px: NDArray[np.float64]
@@ -35,6 +37,7 @@ class Matches:
     shared: float = 1.0
     grain_px: float = 1.0
     placed: bool = False
+    doubt: str = ""
 
     def __len__(self) -> int:
         """How many."""
@@ -44,6 +47,16 @@ class Matches:
     def none(cls, reason: str, found: tuple[int, int] = (0, 0)) -> Matches:
         """No matches, and why."""
         return cls(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), found, reason)
+
+    @classmethod
+    def unusable(cls, sar: Side, optical: Side, least_px: int) -> Matches | None:
+        """No matches, and why, where an image is smaller than a side or shows nothing; else None."""
+        for side in (sar, optical):
+            if min(side.size_px) < least_px:
+                return cls.none(f"the {NAMES[side.modality]} image is smaller than {least_px} px")
+            if side.blank:
+                return cls.none(f"the {NAMES[side.modality]} image shows nothing")
+        return None
 
     def some(self, which: NDArray[np.int64] | NDArray[np.bool_]) -> Matches:
         """Some of them."""
@@ -142,9 +155,8 @@ class Keypointed:
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches, or why there are none."""
-        for side in (sar, optical):
-            if side.blank:
-                return Matches.none(f"the {side.modality} image shows nothing")
+        if (unusable := Matches.unusable(sar, optical, LEAST_PX)) is not None:
+            return unusable
         ours, theirs = self.extractor(sar, self.most), self.extractor(optical, self.most)
         found = (len(ours), len(theirs))
         if min(found) < 2:

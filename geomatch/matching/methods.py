@@ -11,19 +11,21 @@ from geomatch.matching.descriptors import DESCRIPTORS, WHOLE, Descriptor, Detect
 from geomatch.matching.foreign import LightGlueMatcher, LoftrMatcher, vgg16
 from geomatch.matching.gloh import GlohDescriptor
 from geomatch.matching.keypoints import DETECTORS, Detector
-from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
+from geomatch.matching.learned import DetectDescribe, KeypointDetector, NoiseDetector, PatchDescriptor
 from geomatch.matching.matches import Keypointed, Matcher, Rule
 from geomatch.matching.pso_sift import PsoSift
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 
 RATIO = Rule(ratio=0.8, mutual=False)  # Lowe 2004
 MUTUAL = Rule()
+FEW = 300  # keypoints that VGG16 describes, a third of a second each
+CONTROL = "noise"  # as crowded as the learned detector's keypoints, and no better placed
 GRAIN_PX = 96.0  # what a patch, or a network's field of view, shows
 PUBLISHED = Rule(distance=0.5, mutual=False)  # Zhang et al. 2023
 
 
-def _described(detector: str, descriptor: str) -> Callable[[], Matcher]:
-    return lambda: Keypointed(DetectThenDescribe(DETECTORS[detector], DESCRIPTORS[descriptor]), RATIO)
+def _described(detector: str, descriptor: str, rule: Rule = RATIO) -> Callable[[], Matcher]:
+    return lambda: Keypointed(DetectThenDescribe(DETECTORS[detector], DESCRIPTORS[descriptor]), rule)
 
 
 def _whole(name: str) -> Callable[[], Matcher]:
@@ -37,7 +39,10 @@ def _patches(descriptor: Descriptor, rule: Rule = MUTUAL) -> Matcher:
 
 METHODS: dict[str, Callable[[], Matcher]] = {
     "sift": _described("sift", "sift"),
+    "sift-mutual": _described("sift", "sift", MUTUAL),
+    "sift-at-akaze": _described("akaze", "sift", MUTUAL),
     "rootsift": _described("sift", "rootsift"),
+    "rootsift-mutual": _described("sift", "rootsift", MUTUAL),
     "orb": _described("orb", "orb"),
     "brisk": _described("brisk", "brisk"),
     "akaze": _whole("akaze"),
@@ -51,12 +56,13 @@ METHODS: dict[str, Callable[[], Matcher]] = {
     "d2": lambda: Keypointed(DetectDescribe.load("d2net1", D2Shape), MUTUAL, grain_px=GRAIN_PX),
     "r2d2": lambda: Keypointed(DetectDescribe.load("r2d21", R2D2Shape), MUTUAL, grain_px=GRAIN_PX),
     "area": AreaMatcher,
+    "area-structural": AreaMatcher.structural,
 }
 
 
 # With weights that a user has.
 OWN: dict[str, Callable[[Path], Matcher]] = {
-    "vgg16-pso-sift": lambda path: PsoSift(DETECTORS["sift"], GlohDescriptor(), second=vgg16(path)),
+    "vgg16-pso-sift": lambda path: PsoSift(DETECTORS["sift"], GlohDescriptor(), second=vgg16(path), most=FEW),
     "loftr": LoftrMatcher,
     "lightglue": LightGlueMatcher,
 }
@@ -82,4 +88,5 @@ def method(spec: str) -> Matcher:
 
 def detectors() -> dict[str, Detector]:
     """All detectors by name."""
-    return DETECTORS | {"learned": KeypointDetector.load("keypoints1")}
+    learned = {"learned": KeypointDetector.load("keypoints1"), CONTROL: NoiseDetector.load("keypoints1")}
+    return DETECTORS | learned

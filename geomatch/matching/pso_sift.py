@@ -6,6 +6,9 @@ them. Under the transform every keypoint is matched again by (1 + e_p)(1 + e_s)(
 descriptors, and what is far from the modes of position, scale and orientation is left out (MS-SIFT, Kupfer et al.
 2015). A second descriptor, of patches, may be mixed in (Ye et al. 2018, "Remote sensing image registration using CNN
 features").
+
+As published, the transform on which most matches agree is taken however few they are, and all that comes back agrees
+with it. ``Matches.doubt`` tells whoever fits whether the first matches agreed on it more than by chance.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 
 from geomatch.matching.chance import surprising
 from geomatch.matching.descriptors import Described, Descriptor
-from geomatch.matching.keypoints import Detector, Keypoints
+from geomatch.matching.keypoints import LEAST_PX, Detector, Keypoints
 from geomatch.matching.matches import Matches
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import MINIMAL, Matrix, apply, nearest, through
@@ -28,6 +31,7 @@ MIXED = 0.3  # share of the second descriptor's distance
 MODE_PX, MODE_LOG_SCALE, MODE_DEG = 12.0, 0.4, 20.0  # from a mode, at most
 MODE_BINS = 40
 GRAIN_PX = 8.0  # matches nearer than that err together
+CHANCE = "its matches agree on no similarity more than by chance"
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,23 @@ class PsoSift:
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches that agree on a similarity, or why there are none."""
-        for side in (sar, optical):
-            if side.blank:
-                return Matches.none(f"the {side.modality} image shows nothing")
+        if (unusable := Matches.unusable(sar, optical, LEAST_PX)) is not None:
+            return unusable
         ours, theirs = self._found(sar), self._found(optical)
         found = (len(ours.own), len(theirs.own))
         if min(found) < MINIMAL["similarity"] + 1:
             return Matches.none("fewer than three keypoints in an image", found)
-        distance = _distances(ours, theirs)
+        distance = mixed_distance(ours, theirs)
         first, second, ratio = _by_ratio(distance, INITIAL_RATIO)
         source, target = ours.own.keypoints, theirs.own.keypoints
         matrix = consensus(source.xy_px[first], target.xy_px[second], ratio <= SURE_RATIO, self._seed)
         if matrix is None:
-            return Matches.none("no similarity has enough agreeing matches", found)
+            return Matches.none("no two matches to draw a similarity through", found)
+        initial = Matches(source.xy_px[first], target.xy_px[second], ratio, found, grain_px=GRAIN_PX)
+        doubt = "" if surprising(initial, matrix, "similarity", CONSENSUS_PX) else CHANCE
         if self._joint:
-            first, second, ratio = _by_ratio(_joint(distance, source, target, matrix), INITIAL_RATIO)
-            kept = _near_modes(source[first], target[second], matrix)
+            first, second, ratio = _by_ratio(joint_distance(distance, source, target, matrix), INITIAL_RATIO)
+            kept = near_modes(source[first], target[second], matrix)
         else:
             off = np.linalg.norm(apply(matrix, source.xy_px[first]) - target.xy_px[second], axis=1)
             kept = off <= CONSENSUS_PX
@@ -93,14 +98,14 @@ class PsoSift:
             return Matches.none("no matches agree on a similarity", found)
         order = np.nonzero(kept)[0][np.argsort(distance[first[kept], second[kept]], kind="stable")]
         places = source.xy_px[first[order]], target.xy_px[second[order]]
-        return Matches(*places, -distance[first[order], second[order]], found)
+        return Matches(*places, -distance[first[order], second[order]], found, doubt=doubt)
 
     def _found(self, side: Side) -> FoundKeypoints:
         own = self._descriptor(side, self._detector(side, self._most))
         return FoundKeypoints(own, None if self._second is None else self._second(side, own.keypoints))
 
 
-def _distances(ours: FoundKeypoints, theirs: FoundKeypoints) -> NDArray[np.float64]:
+def mixed_distance(ours: FoundKeypoints, theirs: FoundKeypoints) -> NDArray[np.float64]:
     """[N x M] Euclidean distances, with a second descriptor those of both, each over its mean."""
     own = _euclidean(ours.own, theirs.own)
     if ours.other is None or theirs.other is None:
@@ -131,16 +136,19 @@ def _by_ratio(
 def consensus(
     source: NDArray[np.float64], target: NDArray[np.float64], sure: NDArray[np.bool_], seed: int
 ) -> Matrix | None:
-    """FSC: the similarity through two sure matches that most of all matches agree with; None where hardly any do.
+    """FSC: through two sure matches, the similarity that most of all matches agree with, fitted to those.
 
     Args:
         source, target: [N x 2] matches.
-        sure: [N] those that transforms are drawn through; where they are too few, all are.
+        sure: [N] those that transforms are drawn through; where they are fewer than two, all are.
         seed: of the draws.
+
+    Returns:
+        [3 x 3], or None where no two matches lie apart.
     """
     pool = np.nonzero(sure)[0]
-    pool = pool if len(pool) > MINIMAL["similarity"] else np.arange(len(source))
-    if len(pool) <= MINIMAL["similarity"]:
+    pool = pool if len(pool) >= MINIMAL["similarity"] else np.arange(len(source))
+    if len(pool) < MINIMAL["similarity"]:
         return None
     rng = np.random.default_rng(seed)
     sets = pool[np.argpartition(rng.random((TRIED, len(pool))), 1, axis=1)[:, :2]]
@@ -148,14 +156,15 @@ def consensus(
     off = np.linalg.norm(apply(tried, source) - target, axis=2)
     agreeing = (off <= CONSENSUS_PX).sum(axis=1)
     best = int(agreeing.argmax())
-    matches = Matches(source, target, np.zeros(len(source)), (len(source), len(target)), grain_px=GRAIN_PX)
-    if not surprising(matches, tried[best], "similarity", CONSENSUS_PX):
-        return None
     inliers = off[best] <= CONSENSUS_PX
+    if inliers.sum() < MINIMAL["similarity"]:
+        return None
     return nearest("similarity", source[inliers], target[inliers])
 
 
-def _joint(distance: NDArray[np.float64], ours: Keypoints, theirs: Keypoints, matrix: Matrix) -> NDArray[np.float64]:
+def joint_distance(
+    distance: NDArray[np.float64], ours: Keypoints, theirs: Keypoints, matrix: Matrix
+) -> NDArray[np.float64]:
     """Distances after what disagrees with the transform: (1 + e_p)(1 + e_s)(1 + e_o) times them."""
     scale, turn = float(np.hypot(*matrix[:2, 0])), float(np.arctan2(matrix[1, 0], matrix[0, 0]))
     position = np.linalg.norm(apply(matrix, ours.xy_px)[:, None] - theirs.xy_px[None], axis=2)
@@ -165,7 +174,7 @@ def _joint(distance: NDArray[np.float64], ours: Keypoints, theirs: Keypoints, ma
     return np.asarray((1 + position) * (1 + sizes) * (1 + angle) * distance)
 
 
-def _near_modes(ours: Keypoints, theirs: Keypoints, matrix: Matrix) -> NDArray[np.bool_]:
+def near_modes(ours: Keypoints, theirs: Keypoints, matrix: Matrix) -> NDArray[np.bool_]:
     """Which matches are near the most frequent offset, scale and turn that are left under the transform."""
     left = theirs.xy_px - apply(matrix, ours.xy_px)
     scale = np.log(theirs.size_px / ours.size_px)

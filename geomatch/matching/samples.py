@@ -1,13 +1,16 @@
 """Pairs to measure matching on: a SAR and an optical image of one place, and the transform between them.
 
 Of the named sets ``validation`` is the validation block of Los Angeles, ``ombria`` the validation locations of OMBRIA,
-both in the folder of the real imagery; ``simulated`` are cities drawn for it, and needs nothing.
+both in the folder of the real imagery; ``simulated`` are cities drawn for it, and needs nothing. A pair depends on its
+set, the seed and its number alone, and not on how many others are drawn, or when.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -19,10 +22,12 @@ from geomatch.images import log_of
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import Matrix
 from geomatch.pairs import FolderPairs, Pair, PairSource, ScenePairs
-from geomatch.simulation.pairs import SimulatedPairs
+from geomatch.simulation.pairs import CityPairs, new_city
 from geomatch.splits import boxes_of, locations_of
 
-SIZE_PX = 256
+SIZE_PX, LEAST_PX = 256, 32
+CITY_PX, PER_CITY = 768, 5
+SIMULATED = "simulated"
 VALIDATION_SHARE = 0.3  # of OMBRIA's locations, as in training
 
 
@@ -74,6 +79,16 @@ class Sample:
     optical: Side
     to_optical: Matrix
 
+    @cached_property
+    def digest(self) -> str:
+        """A sha256 of all that a method and its judge are shown, hexadecimal."""
+        hashed = hashlib.sha256(np.ascontiguousarray(self.to_optical).tobytes())
+        for side in (self.sar, self.optical):
+            hashed.update(f"{side.modality} {side.size_px}".encode())
+            for plane in (side.image, side.valid):
+                hashed.update(np.ascontiguousarray(plane).tobytes())
+        return hashed.hexdigest()
+
     @classmethod
     def of(cls, pair: Pair, to_optical: Matrix, size_px: int) -> Sample:
         """The middle of a pair, the SAR image resampled so that the transform leads back.
@@ -81,7 +96,7 @@ class Sample:
         Args:
             pair: at least as large.
             to_optical: as of the sample.
-            size_px: of both images; what the pair lacks of it is unknown.
+            size_px: of both images.
         """
         first = (pair.valid.shape[0] - size_px) // 2
         middle = np.s_[first : first + size_px, first : first + size_px]
@@ -135,40 +150,55 @@ def ombria_source(data: Path) -> PairSource:
     return FolderPairs.of(folder / "optical", folder / "sar", names)
 
 
-def simulated_source(data: Path) -> PairSource:
-    """Cities that are drawn one after the other."""
+class Cities:
+    """Simulated cities that no training has seen, PER_CITY pairs of each.
+
+    Args:
+        size_px: side of a city.
+    """
+
+    def __init__(self, size_px: int = CITY_PX) -> None:
+        self._size_px = size_px
+        self._last: tuple[tuple[int, int], CityPairs] | None = None
+
+    def at(self, seed: int, number: int) -> PairSource:
+        """The city of a pair."""
+        which = (seed, number // PER_CITY)
+        if self._last is None or self._last[0] != which:
+            rng = np.random.default_rng(which)
+            self._last = which, CityPairs(new_city(rng, self._size_px, unseen=True))
+        return self._last[1]
+
+
+def simulated_source(data: Path) -> Cities:
+    """Cities that are drawn for it."""
     del data
-    return SimulatedPairs(size_px=1024, draws=20)
+    return Cities()
 
 
-SOURCES: dict[str, Callable[[Path], PairSource]] = {
+Source = PairSource | Cities
+SOURCES: dict[str, Callable[[Path], Source]] = {
     "validation": validation_source,
     "ombria": ombria_source,
-    "simulated": simulated_source,
+    SIMULATED: simulated_source,
 }
 
 
-def samples(source: PairSource, count: int, warp: Warp, *, size_px: int = SIZE_PX, seed: int = 0) -> Iterator[Sample]:
-    """Random pairs of a source; the same seed gives the same.
+def samples(source: Source, count: int, warp: Warp, *, size_px: int = SIZE_PX, seed: int = 0) -> Iterator[Sample]:
+    """Random pairs of a source; the same seed and number give the same.
 
     Raises:
-        UsageError: none, or too small to hold a keypoint.
+        UsageError: none, or too small to hold a keypoint, or larger than the source's.
         InputError: the source shows nothing.
     """
-    if count < 1 or size_px < 32:
+    if count < 1 or size_px < LEAST_PX:
         raise UsageError("no pairs, or of less than 32 px", hint="ask for one or more, of 32 px or more")
-    rng = np.random.default_rng(seed)
-    for _ in range(count):
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
         to_optical = warp.draw(rng, size_px)
-        pair = source.draw(rng, needed_px(warp, size_px))
-        yield Sample.of(_at_least(pair, size_px), to_optical, size_px)
-
-
-def _at_least(pair: Pair, size_px: int) -> Pair:
-    """A pair with unknown pixels around it where it is smaller than asked for."""
-    missing = size_px - pair.valid.shape[0]
-    if missing <= 0:
-        return pair
-    margin = (missing // 2, missing - missing // 2)
-    bands = ((0, 0), margin, margin)
-    return Pair(np.pad(pair.optical, bands), np.pad(pair.sar, bands), np.pad(pair.valid, (margin, margin)))
+        here = source.at(seed, number) if isinstance(source, Cities) else source
+        pair = here.draw(rng, needed_px(warp, size_px))
+        if (largest := pair.valid.shape[0]) < size_px:
+            what = f"pairs of {size_px} px, where the images have room for {largest}"
+            raise UsageError(what, where="--size", hint=f"ask for {largest} px or less")
+        yield Sample.of(pair, to_optical, size_px)

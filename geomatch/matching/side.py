@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geomatch.nets.shapes import Modality
 
+NAMES: dict[Modality, str] = {"optical": "optical", "sar": "SAR"}  # in messages
 CLAHE_LIMIT, CLAHE_TILES = 2.0, 8
 _DARK, _BRIGHT = 1.0, 99.0  # percentiles that become 0 and 255
 _LEAST_RANGE = 1e-6

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from places import SIZE, pair, similarity
-from programs import geomatch
+from programs import geomatch, listing
 
+from geomatch.errors import UsageError
 from geomatch.matching.area import AreaMatcher
-from geomatch.matching.compare import PREDICTIONS, SCORES
-from geomatch.matching.evaluation import Prediction, score
-from geomatch.matching.samples import Sample, Warp, needed_px, samples, warped
+from geomatch.matching.compare import MATCHES, SCORES, Comparison
+from geomatch.matching.evaluation import Judged, Prediction, Result, predict, prediction_of, score
+from geomatch.matching.matches import Matcher, Matches
+from geomatch.matching.methods import METHODS
+from geomatch.matching.samples import (
+    ALIGNED,
+    PER_CITY,
+    SOURCES,
+    WARPED,
+    Cities,
+    Sample,
+    Warp,
+    needed_px,
+    samples,
+    warped,
+)
 from geomatch.matching.scores import correct
 from geomatch.matching.transforms import apply
 from geomatch.pairs import Pair
+from geomatch.simulation.city import City, make_city
 from geomatch.simulation.pairs import SimulatedPairs
 
 SMALL = ("evaluate", "matching", "--pairs", "simulated", "--count", 1, "--size", 128, "--keypoints", 40)
@@ -66,22 +82,79 @@ def test_simulated_pairs_are_the_same_for_the_same_seed() -> None:
     np.testing.assert_array_equal(ours.to_optical, theirs.to_optical)
 
 
+def test_pairs_depend_on_seed_and_number_alone() -> None:
+    """However many are drawn, in whatever order, before or after others."""
+    source = Cities(512)
+
+    def digests(count: int, warp: Warp = WARPED, seed: int = 0) -> list[str]:
+        return [one.digest for one in samples(source, count, warp, size_px=64, seed=seed)]
+
+    seven = digests(7)
+    assert len(set(seven)) == 7
+    digests(2, ALIGNED)
+    assert digests(3) == seven[:3]
+    assert not set(digests(7, seed=1)) & set(seven)
+    assert [one.digest for one in samples(Cities(512), 7, WARPED, size_px=64)] == seven
+
+
+def test_simulated_pairs_are_of_several_cities_that_no_training_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    layouts = []
+
+    def city(size_px: int, *, gsd_m: float, seed: int) -> City:
+        layouts.append(seed)
+        return make_city(size_px, gsd_m=gsd_m, seed=seed)
+
+    monkeypatch.setattr("geomatch.simulation.pairs.make_city", city)
+    list(samples(Cities(400), 2 * PER_CITY + 1, ALIGNED, size_px=64))
+    assert len(set(layouts)) == len(layouts) == 3
+    assert min(layouts) >= 2**31
+    SimulatedPairs(400).draw(np.random.default_rng(0), 64)
+    assert layouts[-1] < 2**31
+
+
+def test_pairs_larger_than_the_images_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"--size: pairs of 500 px, where the images have room for 400"):
+        next(samples(Cities(400), 1, ALIGNED, size_px=500))
+
+
 def test_scores_are_counted_from_predictions() -> None:
     made = [
-        Prediction("a", "set", 0, (10, 20), (1.0, 4.9, 7.0), 0.5, 3, 4.0, (1.0, 2.0)),
-        Prediction("a", "set", 1, (30, 20), (), 1.5, reason="no matches"),
-        Prediction("b", "set", 0, (5, 5), (2.0,), 0.1, 1, 9.0),
+        Result("a", "set", Judged((10, 20), (1.0, 4.9, 7.0), 3, 4.0, (1.0, 2.0)), 0.5),
+        Result("a", "set", Judged((30, 20), (), reason="no matches"), 1.5),
+        Result("b", "set", Judged((5, 5), (2.0,), 1, 9.0, (3.0, 4.0)), 0.1),
+        Result("b", "set", Judged((5, 5), (), 4, 11.0, (50.0, 60.0)), 0.1),
     ]
     first, second = score(made)
     assert (first["method"], first["count"], first["registered"]) == ("a", 2, {"5": 0.5, "10": 0.5})
-    assert (first["matches"], first["correct"]) == (1.5, 1.0)
+    assert (first["matches"], first["correct"], first["misplaced"]) == (1.5, 1.0, 0.0)
     assert first["precision"] == pytest.approx(2 / 3)
     assert first["score"] == pytest.approx(2 / 30)
     assert (first["rms_all"], first["rms_loo"], first["n_red"], first["cpu_s"]) == (1.0, 2.0, 1.5, 1.0)
-    assert (second["registered"], second["rms_all"]) == ({"5": 0.0, "10": 1.0}, None)
+    assert (second["registered"], second["misplaced"]) == ({"5": 0.0, "10": 0.5}, 0.5)
+    assert (second["rms_all"], second["rms_loo"]) == (3.0, 4.0)  # of the fit that is right
 
 
-def test_comparison_prints_writes_and_resumes(tmp_path: Path) -> None:
+def test_prediction_keeps_its_matches() -> None:
+    rng = np.random.default_rng(0)
+    whole = Matches(
+        rng.uniform(0, 256, (30, 2)), rng.uniform(0, 256, (30, 2)), rng.random(30), (40, 50), "", 4.0, 96.0, True, "why"
+    )
+    kept = prediction_of(**json.loads(json.dumps(asdict(Prediction.of(whole, 1.5)))))
+    again = kept.matches
+    np.testing.assert_allclose(again.sar_px, whole.sar_px, atol=2e-5)
+    np.testing.assert_allclose(again.optical_px, whole.optical_px, atol=2e-5)
+    np.testing.assert_allclose(again.scores, whole.scores, atol=1e-6)
+    for name in ("found", "reason", "shared", "grain_px", "placed", "doubt"):
+        assert getattr(again, name) == getattr(whole, name)
+    assert kept.digest == Prediction.of(whole, 99.0).digest != Prediction.of(whole.some(np.arange(29)), 1.5).digest
+    assert len(Prediction.of(Matches.none("nothing"), 0.1).matches) == 0
+
+
+def nothing_is_left(matcher: Matcher, sample: Sample) -> Prediction:
+    raise AssertionError("matched again")
+
+
+def test_comparison_prints_writes_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = (*SMALL, "--methods", "sift,area", "--detectors", "sift", "-o", tmp_path / "out")
     result = geomatch(*words, "--json")
     assert result.exit_code == 0, result.stderr
@@ -91,10 +164,39 @@ def test_comparison_prints_writes_and_resumes(tmp_path: Path) -> None:
     ]
     assert {row["detector"] for row in scores["detectors"]} == {"sift"}
     assert json.loads((tmp_path / "out" / SCORES).read_text()) == scores
-    before = (tmp_path / "out" / PREDICTIONS).read_text()
+    before = listing(tmp_path / "out")
+    kept = tmp_path / "out" / MATCHES / "simulated-warped" / "sift.jsonl"
+    monkeypatch.setattr("geomatch.matching.compare.predict", nothing_is_left)
     again = geomatch(*words)
     assert "1 pairs, simulated, warped" in again.stdout
-    assert (tmp_path / "out" / PREDICTIONS).read_text() == before
+    assert listing(tmp_path / "out") == before
+    monkeypatch.setattr("geomatch.matching.compare.predict", predict)
+    kept.write_bytes(kept.read_bytes()[:-7])
+    assert geomatch(*words).exit_code == 0
+    changed = {name for name, sha in listing(tmp_path / "out").items() if before[name] != sha}
+    assert changed <= {f"{MATCHES}/simulated-warped/sift.jsonl", SCORES}  # its seconds
+
+
+def test_what_has_changed_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another seed, another rule under the same name; not the rest."""
+    asked: list[int] = []
+
+    def told(matcher: Matcher, sample: Sample) -> Prediction:
+        asked.append(1)
+        return predict(matcher, sample)
+
+    monkeypatch.setattr("geomatch.matching.compare.predict", told)
+    words = (*SMALL, "--methods", "sift,orb", "--detectors", "none", "-o", tmp_path / "out")
+    counts = []
+    for more in ((), ("--seed", 4), ()):
+        assert geomatch(*words, *more).exit_code == 0
+        counts.append(len(asked))
+    assert counts == [4, 8, 8]
+    monkeypatch.setitem(METHODS, "sift", METHODS["sift-mutual"])
+    assert geomatch(*words).exit_code == 0
+    assert len(asked) == 10
+    assert geomatch(*words).exit_code == 0
+    assert len(asked) == 10
 
 
 @pytest.mark.parametrize(
@@ -105,22 +207,25 @@ def test_comparison_prints_writes_and_resumes(tmp_path: Path) -> None:
         (("--pairs", "mars"), 2, "unknown pairs 'mars'"),
         (("--pairs", "validation", "--data", "nowhere"), 3, "nowhere: no imagery there"),
         (("--pairs", "a.tif,b.tif"), 3, "a.tif"),
-        (("--count", 0), 2, "no pairs"),
+        (("--pairs", "validation"), 2, "--pairs validation: needs the folder of the real imagery"),
+        (("--count", 0), 2, "--count: 0 is less than 1"),
+        (("--keypoints", -5), 2, "--keypoints: -5 is less than 1"),
+        (("--size", 31), 2, "--size: 31 is less than 32"),
+        (("--size", 5000), 2, "--size: pairs of 5000 px, where the images have room for 768"),
     ],
 )
-def test_what_cannot_be_is_one_line(words: tuple[object, ...], code: int, said: str) -> None:
+def test_what_cannot_be_is_one_line(
+    words: tuple[object, ...], code: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEOMATCH_DATA", raising=False)
     result = geomatch(*SMALL, "--methods", "sift", *words)
     assert result.exit_code == code
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
 
 
-def test_folder_of_other_pairs_is_refused(tmp_path: Path) -> None:
-    words = (*SMALL, "--methods", "none", "--detectors", "none", "-o", tmp_path / "out")
-    assert geomatch(*words).exit_code == 0
-    result = geomatch(*words, "--seed", 5)
-    assert result.exit_code == 2
-    assert "holds a comparison on other pairs" in result.stderr
+def test_all_sets_are_compared_where_none_is_named() -> None:
+    assert Comparison().pairs == tuple(SOURCES) == ("validation", "ombria", "simulated")
 
 
 def test_evaluation_of_an_index_still_asks_for_both() -> None:

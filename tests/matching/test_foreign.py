@@ -10,10 +10,12 @@ import torch
 from places import pair, similarity
 
 from geomatch.errors import InputError, UsageError
-from geomatch.matching.foreign import load_state, read_state
+from geomatch.matching.foreign import CLASSES, load_state, read_state
+from geomatch.matching.keypoints import Keypoints
+from geomatch.matching.learned import PatchDescriptor
 from geomatch.matching.methods import method
 from geomatch.matching.side import Side
-from geomatch.nets.shapes import VggShape
+from geomatch.nets.shapes import HardNetShape, VggShape
 from geomatch.nets.vgg import PatchVgg
 
 SAR, OPTICAL = pair(similarity(0, 1, (0, 0)))
@@ -30,8 +32,9 @@ def test_parameters_are_found_whatever_wraps_them(wrapped: str, tmp_path: Path) 
 def test_file_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"w\.pth: cannot be read as weights"):
+    with pytest.raises(InputError, match=r"w\.pth: cannot be read as weights") as caught:
         read_state(file)
+    assert "weights_only" not in str(caught.value)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -41,6 +44,37 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     for name in ("loftr", "lightglue", "vgg16-pso-sift"):
         with pytest.raises(InputError, match="weights of another network"):
             method(f"{name}={tmp_path / 'w.pth'}")
+
+
+def test_last_layer_of_vgg16_may_be_missing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = PatchVgg(VggShape(64, 2, planes=3, hidden=6, classes=2)).eval()
+    patches = torch.randn(3, 1, 64, 64)
+    with torch.inference_mode():
+        expected = net(patches)
+    state = net.state_dict()
+    for number, kept in enumerate((state, {name: state[name] for name in state if "classifier.6" not in name})):
+        torch.save(kept, tmp_path / f"{number}.pth")
+        other = PatchVgg(net.shape)
+        del other.classifier[CLASSES]
+        load_state(other, tmp_path / f"{number}.pth", unused=f"classifier.{CLASSES}.")
+        with torch.inference_mode():
+            torch.testing.assert_close(other(patches), expected)
+
+
+def test_long_descriptions_are_told_of_and_do_not_depend_on_the_batch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    descriptor = PatchDescriptor.load("hardnet1", HardNetShape)
+    keypoints = Keypoints.at(np.random.default_rng(0).uniform(40, 200, (9, 2)))
+    whole = descriptor(OPTICAL, keypoints).vectors
+    monkeypatch.setattr("geomatch.matching.learned.BATCH_PX", 4 * 32 * 32)
+    monkeypatch.setattr("geomatch.matching.learned.TOLD_S", -1.0)
+    monkeypatch.setattr("geomatch.matching.learned.log.propagate", True)
+    with caplog.at_level("WARNING", logger="geomatch"):
+        parts = descriptor(OPTICAL, keypoints).vectors
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+    assert "optical image: 8 of 9 patches described" in caplog.messages
 
 
 def test_methods_that_need_weights_say_so() -> None:

@@ -181,3 +181,13 @@ def test_residuals_are_about_their_own_fit() -> None:
     assert every == pytest.approx(np.sqrt(np.square(move - move.mean(axis=0)).sum(axis=1).mean()))
     loo = [np.linalg.norm(move[i] - np.delete(move, i, axis=0).mean(axis=0)) for i in range(12)]
     assert left_out == pytest.approx(np.sqrt(np.square(loo).mean()))
+
+
+@pytest.mark.parametrize("name", ["d2", "r2d2"])
+def test_network_finds_no_keypoints_where_there_is_nothing(name: str) -> None:
+    image = np.zeros((SIZE, SIZE), np.float32)
+    image[100:103, 120:123] = 1.0
+    found = METHODS[name]().extractor(Side(image, np.ones((SIZE, SIZE), bool), "sar"), 1000)  # type: ignore[attr-defined]
+    assert len(found) > 0
+    assert np.abs(found.keypoints.xy_px - (121.5, 101.5)).max() < BORDER_PX + 3
+    assert (np.diff(found.keypoints.score) <= 0).all()

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from geomatch.nets.d2net import CELL_PX, D2Net, hard_detection, soft_detection
-from geomatch.nets.features import local_peaks
+from geomatch.matching.learned import DetectDescribe
+from geomatch.matching.side import Side
+from geomatch.nets.d2net import CELL_PX, D2Net, hard_detection, peak_shift, soft_detection
+from geomatch.nets.features import Features, local_peaks
 from geomatch.nets.r2d2 import R2D2
 from geomatch.nets.shapes import D2Shape, R2D2Shape, VggShape
 from geomatch.nets.vgg import PatchVgg
@@ -101,3 +103,63 @@ def test_vgg_describes_by_both_hidden_layers() -> None:
     np.testing.assert_allclose(
         vectors[:, :6] * 2**0.5, sixth / torch.linalg.norm(sixth, dim=1, keepdim=True), atol=1e-5
     )
+
+
+def test_d2_cells_see_what_lies_around_their_places() -> None:
+    """The field of view by gradients: its middle is where the cell is said to lie."""
+    torch.manual_seed(0)
+    net = D2Net(D2Shape(2)).eval()
+    image = torch.randn(1, 1, 160, 160, requires_grad=True)
+    seen = net(image)
+    seen.vectors[0, :, 20, 17].sum().backward()
+    assert image.grad is not None
+    rows, cols = (torch.nonzero(image.grad[0, 0].abs().sum(dim=dim))[:, 0] for dim in (1, 0))
+    middle = [(int(at[0]) + int(at[-1]) + 1) / 2 for at in (cols, rows)]
+    place, _ = seen.read(torch.tensor([[17, 20]]))
+    shift = seen.shift[0, :, 20, 17].double() * CELL_PX
+    np.testing.assert_allclose(middle, (place[0] - shift).detach())
+
+
+def test_peak_between_cells_is_that_of_a_paraboloid() -> None:
+    """Drawn by hand at a turned and stretched one, where a parabola through its neighbours is exact."""
+    rows, cols = torch.meshgrid(torch.arange(7.0), torch.arange(9.0), indexing="ij")
+    x, y = cols - 4.3, rows - 2.8
+    raw = torch.zeros(1, 3, 7, 9)
+    raw[0, 1] = 50 - 1.5 * x**2 - 0.8 * y**2 + 0.7 * x * y
+    assert peak_shift(raw)[0, :, 3, 4].tolist() == pytest.approx([0.3, -0.2], abs=1e-4)
+    assert torch.isinf(peak_shift(-raw)[0, :, 3, 4]).all()
+
+
+def test_vectors_are_read_between_cells() -> None:
+    vectors = torch.zeros(1, 2, 4, 5)
+    vectors[0, 0], vectors[0, 1] = 1.0, torch.arange(5.0)
+    shift = torch.zeros(1, 2, 4, 5)
+    shift[0, :, 1, 2] = torch.tensor([0.25, -0.5])
+    none = torch.ones(1, 1, 4, 5)
+    places, found = Features(vectors, none, none > 0, 4, first_px=4.0, shift=shift).read(torch.tensor([[2, 1], [0, 3]]))
+    assert places.tolist() == [[13.0, 6.0], [4.0, 16.0]]
+    np.testing.assert_allclose(found, [np.array([1, 2.25]) / np.hypot(1, 2.25), [1, 0]], atol=1e-6)
+
+
+def test_d2_follows_a_shift_of_less_than_a_cell() -> None:
+    """Blobs moved by hand: the shipped network's places move as far, and not by whole cells."""
+    extractor = DetectDescribe.load("d2net1", D2Shape)
+    rng = np.random.default_rng(0)
+    blobs = rng.uniform(20, 172, (60, 2))
+    tones = rng.uniform(-1, 1, 60)
+    x, y = np.meshgrid(np.arange(192) + 0.5, np.arange(192) + 0.5)
+
+    def drawn(right: float, down: float) -> Side:
+        image = np.zeros((192, 192))
+        for (col, row), tone in zip(blobs, tones, strict=True):
+            image += tone * np.exp(-((x - col - right) ** 2 + (y - row - down) ** 2) / (2 * 3.0**2))
+        return Side(image.astype(np.float32), np.ones((192, 192), bool), "optical")
+
+    here = extractor(drawn(0, 0), 400)
+    for move in ((1.0, 0.0), (0.0, 2.0), (1.5, -1.0)):
+        there = extractor(drawn(*move), 400)
+        off = there.keypoints.xy_px[:, None] - here.keypoints.xy_px[None] - move
+        nearest = off[np.arange(len(there)), np.linalg.norm(off, axis=2).argmin(axis=1)]
+        near = nearest[np.linalg.norm(nearest, axis=1) < 2]
+        assert len(near) > 0.5 * len(there)
+        assert np.abs(np.median(near, axis=0)).max() < 0.35, move
