@@ -12,7 +12,7 @@ from geomatch.matching.descriptors import DESCRIPTORS, Described
 from geomatch.matching.fit import Fit, NoFit, fit
 from geomatch.matching.gloh import GlohDescriptor, redefined_gradient
 from geomatch.matching.keypoints import BORDER_PX, DETECTORS, Keypoints
-from geomatch.matching.matches import Matches, Rule, neighbours
+from geomatch.matching.matches import Matches, Rule, neighbours, of_the_edge
 from geomatch.matching.methods import METHODS, method
 from geomatch.matching.patches import patches, standardised
 from geomatch.matching.scores import corner_error_px, correct, repeatability, residual_rms
@@ -181,3 +181,11 @@ def test_residuals_are_about_their_own_fit() -> None:
     assert every == pytest.approx(np.sqrt(np.square(move - move.mean(axis=0)).sum(axis=1).mean()))
     loo = [np.linalg.norm(move[i] - np.delete(move, i, axis=0).mean(axis=0)) for i in range(12)]
     assert left_out == pytest.approx(np.sqrt(np.square(loo).mean()))
+
+
+def test_matches_that_only_share_an_edge_are_told() -> None:
+    sar = np.array([[10.0, 100], [10, 100], [100, 100], [250, 100], [60, 100], [100, 8]])
+    optical = np.array([[11.0, 40], [30, 100], [100, 100], [194, 40], [60, 100], [100, 9]])
+    matches = Matches(sar, optical, np.zeros(6), (6, 6))
+    # The same distance from the left; not the same; far from all; from the right, of another width; too far; the top.
+    assert of_the_edge(matches, (256, 256), (200, 256), 48).tolist() == [True, False, False, True, False, True]
