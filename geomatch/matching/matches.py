@@ -161,7 +161,9 @@ class Keypointed:
         places = ours.keypoints.xy_px[pairs.first], theirs.keypoints.xy_px[pairs.second]
         made = Matches(*places, -pairs.distance, found, grain_px=self.grain_px, step_px=self.step_px)
         kept = ~of_the_edge(made, sar.size_px, optical.size_px, self.edge_px)
-        return made.some(kept) if kept.any() else Matches.none("descriptors are alike at the images' edges alone", found)
+        if not kept.any():
+            return Matches.none("descriptors are alike at the images' edges alone", found)
+        return made.some(kept)
 
 
 def of_the_edge(
