@@ -1,8 +1,8 @@
 """What a fit to tie points makes of located windows, beside the answer itself: error, spread, model, cost.
 
 Random windows of the Los Angeles validation block, north up, located by an index of it. The error is that of a window's
-middle against the scene's georeference; "in the ellipse" is the share whose error the fit's 95 % ellipse, taken as a
-circle of its longer axis, holds.
+middle against the scene's georeference; "in the ellipse" is the share whose error the fit's 95 % ellipse holds, with
+its Wilson interval.
 
     python benchmarks/registration.py [--windows 200] [--sizes 200 400] [--into docs/matching.md] [-o FILE]
 """
@@ -15,12 +15,12 @@ from typing import Any
 
 import common
 import numpy as np
-from common import BENCH, LA_VAL, area_file, finish, show
+from common import BENCH, LA_VAL, area_file, finish, share, show
 
-from geomatch.geo import ground_resolution_m
 from geomatch.hidden import hidden_windows
 from geomatch.index.build import build_index
 from geomatch.locator import Locator
+from geomatch.matching.accuracy import CHI2_95
 from geomatch.matching.fit import NoFit
 from geomatch.registration import register_located
 from geomatch.sampling import WindowOptions
@@ -45,14 +45,16 @@ def measured(locator: Locator, sar: Path, options: WindowOptions) -> dict[str, A
         located += 1
         found = register_located(trace, grid, pixels)
         ended = time.process_time()
-        if isinstance(found.fit, NoFit) or found.ellipse is None:
+        if isinstance(found.fit, NoFit):
             unfitted += 1
             continue
-        middle = found.fit.at(np.array([trace.strip.file_size]) / 2)[0]
+        middle = found.fit.at(trace.strip.middle_px[None])[0]
         error = float(np.linalg.norm(middle - truth))
-        within = error * ground_resolution_m(grid, truth) <= found.ellipse.semi_major_m
+        gap = middle - truth
+        spread = found.fit.covariance_at(trace.strip.middle_px.tolist())
+        within = bool(gap @ np.linalg.solve(spread, gap) <= CHI2_95)
         off = float(np.linalg.norm(np.subtract(trace.found_px, truth)))
-        rows.append((off, error, within, len(found.gcps), answered - began, ended - answered))
+        rows.append((off, error, within, int(found.fit.inliers.sum()), answered - began, ended - answered))
         models.append(found.fit.model)
     off, error, within, points, answering, fitting = np.array(rows, float).T
     return {
@@ -61,7 +63,7 @@ def measured(locator: Locator, sar: Path, options: WindowOptions) -> dict[str, A
         "no_fit": unfitted,
         "answer_px": np.percentile(off, (50, 90)).tolist(),
         "fit_px": np.percentile(error, (50, 90)).tolist(),
-        "within": float(within.mean()),
+        "within": share(within > 0),
         "points": float(np.median(points)),
         "models": {name: models.count(name) for name in dict.fromkeys(models)},
         "cpu_ms": [1000 * float(answering.mean()), 1000 * float(fitting.mean())],
@@ -72,7 +74,7 @@ def cells(size: int, told: dict[str, Any]) -> list[str]:
     answer, fitted = (" / ".join(f"{value:.2f}" for value in told[name]) for name in ("answer_px", "fit_px"))
     cpu = " + ".join(f"{value:.0f} ms" for value in told["cpu_ms"])
     first = [f"{told['windows']} of {size} px", str(told["located"]), answer, fitted, str(told["no_fit"])]
-    return [*first, f"{told['within']:.2f}", f"{told['points']:.0f}", cpu]
+    return [*first, told["within"], f"{told['points']:.0f}", cpu]
 
 
 def main() -> None:

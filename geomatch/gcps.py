@@ -1,8 +1,7 @@
 """Ground control points of a placed SAR file, as GDAL and QGIS read them.
 
 ``.tif`` is the file itself with the points in the place of its georeferencing, ``.points`` what QGIS's georeferencer
-opens, ``.txt`` options ``-gcp`` for ``gdal_translate --optfile``. Each point is a measurement of its own: a warp from
-them should smooth, as ``gdalwarp -order 1`` does.
+opens, ``.txt`` options ``-gcp`` for ``gdal_translate --optfile``.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import rasterio.crs
 from pyproj import CRS
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
+from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 
 from geomatch.errors import OutputError, UsageError
-from geomatch.gdal import GDAL_OPTIONS
+from geomatch.gdal import GDAL_OPTIONS, local_file, open_dataset
 from geomatch.location import TiePoint
 from geomatch.outputs import output_file
 from geomatch.raster import open_raster
@@ -72,10 +72,11 @@ def _write_options(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) 
 
 
 def _write_geotiff(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) -> None:
-    """A copy of the file's bands, block by block."""
+    """A copy of the file's bands and of its mask, block by block."""
     gcps = [GroundControlPoint(row=one.row, col=one.col, x=one.x, y=one.y) for one in points]
     open_raster(sar).close()  # refuses what geomatch does not read
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(sar) as source:
+    with rasterio.Env(**GDAL_OPTIONS, GDAL_TIFF_INTERNAL_MASK=True), open_dataset(local_file(sar)) as source:
+        masked = source.mask_flag_enums[0] == [MaskFlags.per_dataset]  # beside the bands, neither nodata nor alpha
         profile = {
             "driver": "GTiff",
             "width": source.width,
@@ -90,8 +91,11 @@ def _write_geotiff(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) 
             "crs": rasterio.crs.CRS.from_wkt(crs.to_wkt()),
         }
         with rasterio.open(file, "w", **profile) as copy:
+            copy.colorinterp = source.colorinterp
             for _, window in copy.block_windows(1):
                 copy.write(source.read(window=window), window=window)
+                if masked:
+                    copy.write_mask(source.read_masks(1, window=window), window=window)
 
 
 WRITERS: dict[str, Write] = {".points": _write_points, ".tif": _write_geotiff, ".txt": _write_options}

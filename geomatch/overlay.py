@@ -26,6 +26,7 @@ from geomatch.geo import Grid, apply_affine, linear_part
 from geomatch.images import SarRadiometry
 from geomatch.location import Location
 from geomatch.locator import Locator
+from geomatch.matching.transforms import apply
 from geomatch.outputs import output_file
 from geomatch.raster import Patch, Raster, open_raster
 from geomatch.refine import MapPixels
@@ -116,6 +117,7 @@ def checkerboard(
     options: StripOptions | None = None,
     cell_px: int = 50,
     margin_px: int = 100,
+    to_map: NDArray[np.float64] | None = None,
 ) -> None:
     """Write a PNG of the map around an answer, with the strip in every other square and its outline.
 
@@ -129,6 +131,7 @@ def checkerboard(
         options: how to read the strip's numbers, as they were given to ``locate``.
         cell_px: side of a square, pixels of the picture.
         margin_px: of map on every side, pixels of the map.
+        to_map: [3 x 3] homography from pixels of the strip to the map, in the place of the answer's transform.
 
     Raises:
         InputError: the answer has no place, there are no pixels of the map, or the strip cannot be read.
@@ -137,14 +140,15 @@ def checkerboard(
     pixels = _pixels(canvas)
     with open_raster(strip) as raster:
         placed = _placed(location, canvas, raster)
-        view = _View.around(canvas.grid.to_pixel(placed.to_map(placed.corners_px)), margin_px, MAX_PICTURE_PX)
+        whole = _matrix(placed.transform) if to_map is None else to_map
+        view = _View.around(canvas.grid.to_pixel(apply(whole, placed.corners_px)), margin_px, MAX_PICTURE_PX)
         picture = _map_picture(pixels, view)
-        to_picture = view.from_map @ ~canvas.grid.transform @ placed.transform
+        to_picture = _matrix(view.from_map @ ~canvas.grid.transform) @ whole
         sar, valid = _sar_picture(raster, options or StripOptions(), to_picture, picture.shape[:2])
     rows, cols = np.indices(valid.shape) // cell_px
     shown = valid & ((rows + cols) % 2 == 1)
     picture[shown] = sar[shown, None]
-    _draw_outline(picture, apply_affine(to_picture, placed.corners_px), ORANGE)
+    _draw_outline(picture, apply(to_picture, placed.corners_px), ORANGE)
     write_png(picture, target)
 
 
@@ -171,7 +175,12 @@ def footprints(canvas: Canvas, outlines: Sequence[Outline], target: str | os.Pat
 
 
 def warp_strip(
-    strip: str | os.PathLike[str], location: Location, canvas: Canvas, target: str | os.PathLike[str]
+    strip: str | os.PathLike[str],
+    location: Location,
+    canvas: Canvas,
+    target: str | os.PathLike[str],
+    *,
+    to_map: NDArray[np.float64] | None = None,
 ) -> None:
     """Write a strip as a Cloud Optimized GeoTIFF on the map's pixel grid, where it was found.
 
@@ -184,6 +193,8 @@ def warp_strip(
         location: its answer.
         canvas: the map that it stands on; its pixels are not needed.
         target: the GeoTIFF; its origin lies on a whole pixel of the map, so that pixels coincide.
+        to_map: [3 x 3] homography from pixels of the strip to the map, in the place of the answer's transform; then
+            nothing is averaged.
 
     Raises:
         InputError: the answer has no place, or the strip cannot be read.
@@ -193,14 +204,15 @@ def warp_strip(
     with open_raster(strip) as raster:
         placed = _placed(location, canvas, raster)
         patch = _straight(raster.read(0, 0, raster.width, raster.height), location)
-    corners = canvas.grid.to_pixel(placed.to_map(placed.corners_px))
+    whole = _matrix(placed.transform) if to_map is None else to_map
+    corners = canvas.grid.to_pixel(apply(whole, placed.corners_px))
     # A corner that lies on the grid but for rounding opens no further row or column of pixels.
     low, high = np.floor(corners.min(axis=0) + 1e-6), np.ceil(corners.max(axis=0) - 1e-6)
     snapped = canvas.grid.window(int(low[0]), int(low[1]), *(high - low).astype(int).tolist())
     path = Path(target)
     with output_file(path) as file:
         try:
-            _write_cog(patch, placed.transform, snapped, file)
+            _write_cog(patch, placed.transform if to_map is None else to_map, snapped, file)
         except (RasterioError, CPLE_BaseError) as error:
             hint = "free some space or choose another place"
             raise OutputError(f"cannot be written ({error})", where=path, hint=hint) from error
@@ -272,22 +284,24 @@ def _map_picture(pixels: MapPixels, view: _View) -> NDArray[np.uint8]:
 
 
 def _sar_picture(
-    raster: Raster, options: StripOptions, to_picture: Affine, shape: tuple[int, int]
+    raster: Raster, options: StripOptions, to_picture: NDArray[np.float64], shape: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The strip's amplitude for the eye and its validity, both [H x W] of the picture."""
     radiometry = SarRadiometry.detect(raster, options.kind, options.bands)
     patch = raster.read(0, 0, raster.width, raster.height, bands=radiometry.bands)
-    # What warpAffine would skip over is averaged first; it reaches no sources beyond 32,767 px either.
-    scale = min(1.0, float(np.sqrt(abs(np.linalg.det(linear_part(to_picture))))))
+    # What warpPerspective would skip over is averaged first; it reaches no sources beyond 32,767 px either.
+    wide, tall = raster.width, raster.height
+    corners = apply(to_picture, np.array([[0.0, 0.0], [wide, 0], [wide, tall], [0, tall]]))
+    scale = min(1.0, float(np.sqrt(Polygon(corners).area / (wide * tall))))
     size = (max(1, round(raster.width * scale)), max(1, round(raster.height * scale)))
     image = cv2.resize(radiometry.picture(patch), size, interpolation=cv2.INTER_AREA)
     valid = cv2.resize(patch.valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     enlarged = Affine.scale(raster.width / size[0], raster.height / size[1])
     # OpenCV puts (0, 0) at the centre of the first pixel, the corner convention half a pixel before it.
     half = Affine.translation(-0.5, -0.5)
-    matrix = np.array(half @ to_picture @ enlarged @ ~half).reshape(3, 3)[:2]
-    warped = cv2.warpAffine(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    known = cv2.warpAffine(valid, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderValue=0)
+    matrix = _matrix(half) @ to_picture @ _matrix(enlarged @ ~half)
+    warped = cv2.warpPerspective(image, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    known = cv2.warpPerspective(valid, matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderValue=0)
     return np.asarray(warped, dtype=np.uint8), np.asarray(known > 0.5)
 
 
@@ -302,7 +316,11 @@ def _draw_outline(
         cv2.putText(picture, label, at, cv2.FONT_HERSHEY_SIMPLEX, 0.7, shade, width, cv2.LINE_AA)
 
 
-def _write_cog(patch: Patch, transform: Affine, grid: Grid, file: Path) -> None:
+def _matrix(affine: Affine) -> NDArray[np.float64]:
+    return np.array(affine, np.float64).reshape(3, 3)
+
+
+def _write_cog(patch: Patch, transform: Affine | NDArray[np.float64], grid: Grid, file: Path) -> None:
     """Resample [B x H x W] with its pixel -> map transform to a grid, beside ``file``, and copy it to a COG there."""
     dtype = np.result_type(patch.data.dtype, np.float32)
     crs = rasterio.crs.CRS.from_wkt(grid.crs.to_wkt())
@@ -319,8 +337,12 @@ def _write_cog(patch: Patch, transform: Affine, grid: Grid, file: Path) -> None:
         rasterio.shutil.copy(plain, file, driver="COG", **layout)
 
 
-def _warped(plane: NDArray[Any], transform: Affine, grid: Grid, crs: rasterio.crs.CRS) -> NDArray[Any]:
-    """[H x W] with its pixel -> map transform, resampled to a grid; NaN is unknown in both."""
+def _warped(
+    plane: NDArray[Any], transform: Affine | NDArray[np.float64], grid: Grid, crs: rasterio.crs.CRS
+) -> NDArray[Any]:
+    """[H x W] with its pixel -> map transform or homography, resampled to a grid; NaN is unknown in both."""
+    if not isinstance(transform, Affine):
+        return _projected(plane, _matrix(~grid.transform) @ transform, grid)
     # GDAL reads the scale from bounding boxes, and so takes an image that is turned for one to be averaged.
     scale = float(np.sqrt(abs(np.linalg.det(linear_part(~grid.transform @ transform)))))
     warped = np.full((grid.height, grid.width), np.nan, plane.dtype)
@@ -339,3 +361,14 @@ def _warped(plane: NDArray[Any], transform: Affine, grid: Grid, crs: rasterio.cr
         YSCALE=scale,
     )
     return warped
+
+
+def _projected(plane: NDArray[Any], to_grid: NDArray[np.float64], grid: Grid) -> NDArray[Any]:
+    """[H x W] with a homography from its pixels to a grid's, resampled to that."""
+    if np.iscomplexobj(plane):
+        real, imaginary = (_projected(part, to_grid, grid) for part in (plane.real, plane.imag))
+        return np.asarray(real + 1j * imaginary, plane.dtype)
+    half = _matrix(Affine.translation(-0.5, -0.5))  # OpenCV counts from pixel centres
+    size, unknown = (grid.width, grid.height), float("nan")
+    centred = half @ to_grid @ np.linalg.inv(half)
+    return np.asarray(cv2.warpPerspective(plane, centred, size, flags=cv2.INTER_LINEAR, borderValue=unknown))

@@ -84,9 +84,9 @@ class Pictures:
         ellipse = registration.ellipse
         assert ellipse is not None, "of a fit"
         log.info(
-            "%s: %d ground control points agree on a %s; its middle within %.3g × %.3g m, the longer towards %.0f°",
+            "%s: %d tie points agree on a %s; its middle within %.3g × %.3g m, the longer towards %.0f°",
             strip,
-            len(registration.gcps),
+            int(registration.fit.inliers.sum()),
             registration.fit.model,
             ellipse.semi_major_m,
             ellipse.semi_minor_m,

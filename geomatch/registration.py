@@ -6,8 +6,9 @@ place, any method of ``geomatch.matching`` does.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,16 +23,39 @@ from geomatch.geo import Grid, apply_affine, footprint, ground_jacobian, six
 from geomatch.images import OpticalStretch
 from geomatch.location import Location, TiePoint, crs_name
 from geomatch.locator import Trace
-from geomatch.matching.fit import Ellipse, Fit, NoFit, fit
+from geomatch.matching.accuracy import Ellipse
+from geomatch.matching.fit import ORTHO, Fit, NoFit, fit
 from geomatch.matching.matches import Matcher, Matches
 from geomatch.matching.side import Side
 from geomatch.matching.ties import tie_points
+from geomatch.matching.transforms import Matrix, Model, apply, nearest
 from geomatch.raster import Raster, open_raster
 from geomatch.refine import MapPixels
 from geomatch.strips import StripOptions, read_strip
 from geomatch.threads import one_thread
 
 MAX_PIXELS = 1 << 24  # of either image of a pair
+GCPS_ALONG = 5  # ground control points along each side of a file
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A tie point as it was measured.
+
+    Attributes:
+        col, row: in the SAR file, corner convention.
+        x, y: in the CRS of the optical image.
+        across_px, down_px: from where the fit says, pixels of the optical image.
+        agrees: whether the fit rests on it.
+    """
+
+    col: float
+    row: float
+    x: float
+    y: float
+    across_px: float
+    down_px: float
+    agrees: bool
 
 
 @dataclass(frozen=True)
@@ -39,24 +63,48 @@ class Registration:
     """What ties a SAR file to an optical image.
 
     Attributes:
-        ties: pixels of the file with pixels of ``grid``.
+        ties: pixels of the SAR image, as it was matched, with pixels of ``grid``.
         fit: the transform between them, or why there is none.
         grid: of the optical image.
         file_size: columns and rows of the SAR file.
+        from_file: pixel of the SAR file -> pixel of the SAR image as it was matched.
     """
 
     ties: Matches
     fit: Fit | NoFit
     grid: Grid
     file_size: tuple[int, int]
+    from_file: Affine
+
+    @property
+    def to_map(self) -> Matrix | None:
+        """[3 x 3] from pixels of the SAR file to the CRS of the optical image; None without a fit."""
+        if isinstance(self.fit, NoFit):
+            return None
+        whole = _matrix(self.grid.transform) @ self.fit.matrix @ _matrix(self.from_file)
+        return np.asarray(whole / whole[2, 2])
 
     @property
     def placed(self) -> Grid | None:
-        """Where the pixels of the SAR file lie in the CRS of the optical image; None without a fit."""
+        """Where the pixels of the SAR file lie in the CRS of the optical image; None without a fit.
+
+        Of a homography the nearest affine transform.
+        """
         if isinstance(self.fit, NoFit):
             return None
-        (a, b, c), (d, e, f), _ = self.fit.matrix.tolist()
-        return Grid(self.grid.crs, self.grid.transform @ Affine(a, b, c, d, e, f), *self.file_size)
+        matrix = self.fit.matrix
+        if self.fit.model == "homography":
+            points = apply_affine(self.from_file, self._spread)
+            matrix = nearest("affine", points, self.fit.at(points))
+        (a, b, c), (d, e, f), _ = matrix.tolist()
+        to_map = self.grid.transform @ Affine(a, b, c, d, e, f) @ self.from_file
+        return Grid(self.grid.crs, to_map, *self.file_size)
+
+    @property
+    def _spread(self) -> NDArray[np.float64]:
+        """[N x 2] points of the file in a grid over all of it."""
+        at = [np.linspace(0, side, GCPS_ALONG) for side in self.file_size]
+        return np.stack(np.meshgrid(*at), axis=-1).reshape(-1, 2)
 
     @property
     def ellipse(self) -> Ellipse | None:
@@ -66,19 +114,32 @@ class Registration:
         """
         if isinstance(self.fit, NoFit):
             return None
-        middle = np.array(self.file_size) / 2
+        middle = apply_affine(self.from_file, np.array(self.file_size) / 2)
         at = self.fit.at(middle[None])[0]
         return Ellipse.of(self.fit.covariance_at(middle.tolist()), ground_jacobian(self.grid, at))
 
     @property
     def gcps(self) -> tuple[TiePoint, ...]:
-        """The tie points on which the fit agrees, or none."""
+        """Points of the file in a grid over all of it, and where the fit says that they lie; none without a fit.
+
+        Not the tie points: through those another transform would be fitted, and that by other weights.
+        """
+        to_map = self.to_map
+        if to_map is None:
+            return ()
+        rows = zip(self._spread.tolist(), apply(to_map, self._spread).tolist(), strict=True)
+        return tuple(TiePoint(*point, *place) for point, place in rows)
+
+    @property
+    def measured(self) -> tuple[Measured, ...]:
+        """The tie points, and how far each lies from where the fit says; none without a fit."""
         if isinstance(self.fit, NoFit):
             return ()
-        agreeing = self.ties.some(self.fit.inliers)
-        places = self.grid.to_map(agreeing.optical_px)
-        rows = zip(agreeing.sar_px.tolist(), places.tolist(), strict=True)
-        return tuple(TiePoint(*point, *place) for point, place in rows)
+        sar, optical = apply_affine(~self.from_file, self.ties.sar_px), self.ties.optical_px
+        off = optical - self.fit.at(self.ties.sar_px)
+        columns = [*sar.T, *self.grid.to_map(optical).T, *off.T]
+        rows = zip(*(column.tolist() for column in columns), self.fit.inliers.tolist(), strict=True)
+        return tuple(itertools.starmap(Measured, rows))
 
     def properties(self) -> dict[str, Any]:
         """What is to be told, JSON-able."""
@@ -87,6 +148,8 @@ class Registration:
             assert isinstance(self.fit, NoFit)
             return told | {"reason": self.fit.reason}
         ellipse = self.ellipse
+        if self.fit.model == "homography" and self.to_map is not None:
+            told["homography"] = self.to_map.tolist()
         return told | {
             "registered": True,
             "inliers": int(self.fit.inliers.sum()),
@@ -122,6 +185,10 @@ class Registration:
         )
 
 
+def _matrix(affine: Affine) -> Matrix:
+    return np.array(affine, np.float64).reshape(3, 3)
+
+
 def register_located(trace: Trace, grid: Grid, pixels: MapPixels) -> Registration:
     """Tie points of a strip where it was found.
 
@@ -133,16 +200,19 @@ def register_located(trace: Trace, grid: Grid, pixels: MapPixels) -> Registratio
     Raises:
         InputError: the strip has no place.
     """
-    size = trace.strip.file_size
+    strip = trace.strip
     if trace.judged is None or trace.location.transform is None:
         hint = "only located and ambiguous strips have tie points"
         raise InputError(f"it has no place, it is {trace.location.status}", hint=hint)
     if trace.location.evidence.tie_points:
-        ties = _sway_ties(trace.location.evidence.tie_points, grid)
+        in_file = _sway_ties(trace.location.evidence.tie_points, grid)
     else:
         with one_thread():
-            ties = tie_points(trace.strip, trace.judged.corner_px, pixels)
-    return Registration(ties, fit(ties, size), grid, size)
+            in_file = tie_points(strip, trace.judged.corner_px, pixels)
+    places: NDArray[np.float64] = apply_affine(strip.from_file, in_file.sar_px) if len(in_file) else in_file.sar_px
+    ties = replace(in_file, sar_px=places)
+    height, width = strip.image.shape
+    return Registration(ties, fit(ties, (width, height)), grid, strip.file_size, strip.from_file)
 
 
 def _sway_ties(points: tuple[TiePoint, ...], grid: Grid) -> Matches:
@@ -157,12 +227,10 @@ class PairRegistration(Registration):
 
     Attributes:
         sides: SAR and optical image as they were matched.
-        from_file: pixel of the SAR file -> pixel of the SAR side.
         pixels: of the optical file.
     """
 
     sides: tuple[Side, Side]
-    from_file: Affine
     pixels: MapPixels
 
 
@@ -172,6 +240,7 @@ def register_pair(
     optical: str | os.PathLike[str],
     matcher: Matcher,
     options: StripOptions | None = None,
+    models: Sequence[Model] = ORTHO,
 ) -> Iterator[PairRegistration]:
     """Match two files that show one place; the optical one stays open as long as the block lasts.
 
@@ -181,6 +250,7 @@ def register_pair(
         optical: georeferenced, at most MAX_PIXELS.
         matcher: a method.
         options: how to read the SAR file.
+        models: kinds of transform that are considered, as of ``fit``.
 
     Raises:
         InputError: a file cannot be used.
@@ -197,15 +267,9 @@ def register_pair(
             patch = raster.read(0, 0, raster.width, raster.height, bands=stretch.bands)
             sides = Side(strip.image, strip.valid, "sar"), Side(stretch.grey(patch), patch.valid, "optical")
             found = matcher(*sides)
-            in_file = _in_file(found, strip.from_file)
+            made = fit(found, sides[0].size_px, models)
         pixels = MapPixels(raster, (0, 0), stretch)
-        made = fit(in_file, strip.file_size)
-        yield PairRegistration(in_file, made, grid, strip.file_size, sides, strip.from_file, pixels)
-
-
-def _in_file(found: Matches, from_file: Affine) -> Matches:
-    places: NDArray[np.float64] = apply_affine(~from_file, found.sar_px) if len(found) else found.sar_px
-    return replace(found, sar_px=places)
+        yield PairRegistration(found, made, grid, strip.file_size, strip.from_file, sides, pixels)
 
 
 def _check_size(raster: Raster) -> None:

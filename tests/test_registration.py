@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
@@ -13,14 +15,18 @@ from drawing import write_tiff
 from numpy.typing import NDArray
 from programs import geomatch
 from pyproj import CRS
+from rasterio.enums import ColorInterp
 
 from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.gcps import write_gcps
-from geomatch.geo import apply_affine
+from geomatch.geo import Grid, apply_affine
 from geomatch.location import TiePoint
+from geomatch.matching.fit import fit
+from geomatch.matching.matches import Matches
 from geomatch.matching.methods import method
 from geomatch.matching.samples import Sample, Warp, samples
-from geomatch.registration import register_pair
+from geomatch.matching.transforms import Model
+from geomatch.registration import Registration, register_pair
 from geomatch.simulation.pairs import SimulatedPairs
 
 UTM11 = "EPSG:32611"
@@ -60,12 +66,16 @@ def test_pair_is_fixed_where_it_lies(files: tuple[Path, Path], sample: Sample) -
         assert found.placed is not None
         assert found.ellipse is not None
         assert off_px(found.placed.transform, sample).max() < 4
-        assert 0 < found.ellipse.semi_minor_m <= found.ellipse.semi_major_m < 30
-        assert len(found.gcps) == found.fit.inliers.sum()  # type: ignore[union-attr]
+        assert 0 < found.ellipse.semi_minor_m <= found.ellipse.semi_major_m < 80
+        assert sum(one.agrees for one in found.measured) == found.fit.inliers.sum()  # type: ignore[union-attr]
+        for one in found.measured:
+            expected = apply_affine(~MAP @ found.placed.transform, (one.col, one.row))
+            told = apply_affine(~MAP, (one.x, one.y)) - (one.across_px, one.down_px)
+            np.testing.assert_allclose(told, expected, atol=1e-6)
 
 
 def test_everything_is_written_and_gdal_warps_to_the_same_place(
-    files: tuple[Path, Path], sample: Sample, tmp_path: Path, gdal: object
+    files: tuple[Path, Path], sample: Sample, tmp_path: Path, gdal: Run
 ) -> None:
     done = geomatch("register", *files, "-o", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.stderr
@@ -76,24 +86,120 @@ def test_everything_is_written_and_gdal_warps_to_the_same_place(
     assert off_px(placed, sample).max() < 4
     made = {path.name for path in (tmp_path / "out").iterdir()}
     pictures = {"matches.png", "checkerboard.png"}
-    assert made == pictures | {"control.points", "control.tif", "control.txt", "registered.tif", "registration.json"}
-    # A bright square in a copy of the file, warped by GDAL from the points, lies where the transform says.
-    run = gdal
-    marked = write_tiff(tmp_path / "marked.tif", _square(), crs=None, transform=None)
+    control = {"control.points", "control.tif", "control.txt"}
+    assert made == pictures | control | {"registered.tif", "registration.json", "ties.csv"}
+    ties = (tmp_path / "out" / "ties.csv").read_text().splitlines()
+    assert ties[0] == "col,row,x,y,across_px,down_px,agrees"
+    assert len(ties) == 1 + told["matches"]
+    assert sum(line.endswith(",1") for line in ties) == told["inliers"]
+    # Bright squares in the four corners of a copy of the file, warped by GDAL from the points, lie where the transform
+    # says, by either file of points.
+    marked = write_tiff(tmp_path / "marked.tif", squares(), crs=None, transform=None)
     options = (tmp_path / "out" / "control.txt").read_text().split()
-    run("gdal_translate", "-q", *options, marked, tmp_path / "told.tif")  # type: ignore[operator]
-    run("gdalwarp", "-q", "-order", "1", "-tr", "5", "5", "-r", "near", tmp_path / "told.tif", tmp_path / "w.tif")  # type: ignore[operator]
-    with rasterio.open(tmp_path / "w.tif") as warped:
-        rows, cols = np.nonzero(warped.read(1) > 100)
-        middle = warped.transform @ (cols.mean() + 0.5, rows.mean() + 0.5)
-    expected = placed @ (130.0, 90.0)
-    assert np.hypot(*np.subtract(middle, expected)) < 10  # a pixel of the map
+    assert_warped(gdal, options, marked, placed, tmp_path)
+    lines = (tmp_path / "out" / "control.points").read_text().splitlines()[2:]
+    points = [[float(value) for value in line.split(",")[:4]] for line in lines]
+    gcps = [word for x, y, col, row in points for word in ("-gcp", col, -row, x, y)]
+    assert_warped(gdal, ["-a_srs", UTM11, *gcps], marked, placed, tmp_path)
 
 
-def _square() -> NDArray[np.uint8]:
+SQUARES = ((20, 20), (236, 20), (236, 236), (20, 236))
+Run = Callable[..., str]
+
+
+def squares() -> NDArray[np.uint8]:
+    """[256 x 256] with a bright square about each of SQUARES."""
     image = np.zeros((256, 256), np.uint8)
-    image[80:100, 120:140] = 255
+    for col, row in SQUARES:
+        image[row - 10 : row + 10, col - 10 : col + 10] = 255
     return image
+
+
+def assert_warped(run: Run, options: Sequence[object], marked: Path, placed: Affine, folder: Path) -> None:
+    """GDAL's own warp of ``squares`` from control points puts each within a pixel of the map of where it should be."""
+    run("gdal_translate", "-q", *options, marked, folder / "told.tif")
+    run("gdalwarp", "-q", "-overwrite", "-order", 1, "-tr", 2, 2, "-r", "near", folder / "told.tif", folder / "w.tif")
+    with rasterio.open(folder / "w.tif") as warped:
+        count, _, _, middles = cv2.connectedComponentsWithStats((warped.read(1) > 100).astype(np.uint8))
+        assert count == 1 + len(SQUARES)
+        found = apply_affine(warped.transform, middles[1:] + 0.5)
+    for square in SQUARES:
+        off = np.linalg.norm(found - placed @ square, axis=1).min()
+        assert off < MAP.a
+
+
+SAME = Affine.identity()
+TRANSFORMS: dict[Model, tuple[float, float, float, float, float, float]] = {
+    "translation": (1, 0, 12.3, 0, 1, -7.7),
+    "similarity": (1.05, -0.12, 12.3, 0.12, 1.05, -7.7),
+    "affine": (1.08, -0.12, 12.3, 0.06, 0.95, -7.7),
+}
+
+
+def registration(model: Model, from_file: Affine = SAME, seed: int = 0) -> Registration:
+    """Of noisy matches of a 256 px image, many more at one end, some wrong."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(0, 256, (80, 2)) * np.where(rng.random((80, 1)) < 0.6, (0.4, 0.5), 1)
+    target = apply_affine(Affine(*TRANSFORMS[model]), points) + rng.normal(0, 1.2, points.shape)
+    target[:20] = rng.uniform(0, 256, (20, 2))
+    ties = Matches(points, target, np.zeros(80), (80, 80))
+    size = tuple(np.rint(apply_affine(~from_file, (256, 256))).astype(int).tolist())
+    return Registration(ties, fit(ties, (256, 256), (model,)), Grid(CRS(UTM11), MAP, 300, 300), size, from_file)
+
+
+@pytest.mark.parametrize("model", TRANSFORMS)
+def test_gdal_lands_at_every_corner_where_the_fit_says(model: Model, tmp_path: Path, gdal: Run) -> None:
+    found = registration(model)
+    assert found.placed is not None
+    assert found.fit.model == model  # type: ignore[union-attr]
+    marked = write_tiff(tmp_path / "marked.tif", squares(), crs=None, transform=None)
+    write_gcps(found.gcps, found.grid.crs, marked, tmp_path / "control.txt")
+    options = (tmp_path / "control.txt").read_text().split()
+    assert_warped(gdal, options, marked, found.placed.transform, tmp_path)
+    # At the very corners, by the transform that GDAL itself fits to the points.
+    write_gcps(found.gcps, found.grid.crs, marked, tmp_path / "control.tif")
+    corners = "\n".join(f"{col} {row}" for col, row in ((0, 0), (256, 0), (256, 256), (0, 256)))
+    told = gdal("gdaltransform", "-order", 1, tmp_path / "control.tif", stdin=corners)
+    places = np.array([[float(value) for value in line.split()[:2]] for line in told.splitlines()])
+    np.testing.assert_allclose(places, found.placed.to_map(found.placed.corners_px), atol=0.01)
+
+
+def test_pixels_of_the_file_are_not_those_that_were_matched() -> None:
+    """Of a file of four times finer pixels the transform is its own; how exactly it is known does not change."""
+    coarse, fine = (registration("affine", from_file) for from_file in (SAME, Affine.scale(0.25)))
+    assert coarse.placed is not None
+    assert fine.placed is not None
+    np.testing.assert_allclose(fine.placed.corners_px, 4 * coarse.placed.corners_px)
+    places = [one.to_map(one.corners_px) for one in (coarse.placed, fine.placed)]
+    np.testing.assert_allclose(*places)
+    assert coarse.ellipse is not None
+    assert fine.ellipse is not None
+    assert fine.ellipse.semi_major_m == pytest.approx(coarse.ellipse.semi_major_m)
+
+
+@pytest.mark.parametrize("how", ["mask", "nodata", "alpha"])
+def test_what_is_not_known_of_the_file_is_not_known_of_its_warp(how: str, tmp_path: Path, gdal: Run) -> None:
+    known = np.zeros((256, 256), np.uint8)
+    known[:, :160] = 255
+    values = np.full((256, 256), 100, np.uint8)
+    bands = {"mask": values[None], "alpha": np.stack([values, known]), "nodata": np.where(known, values, 0)[None]}[how]
+    profile = {"driver": "GTiff", "width": 256, "height": 256, "count": len(bands), "dtype": "uint8", "transform": MAP}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "sar.tif", "w", **profile) as file:
+        if how == "nodata":
+            file.nodata = 0
+        if how == "alpha":
+            file.colorinterp = (ColorInterp.gray, ColorInterp.alpha)
+        file.write(bands)
+        if how == "mask":
+            file.write_mask(known)
+    found = registration("similarity")
+    write_gcps(found.gcps, found.grid.crs, tmp_path / "sar.tif", tmp_path / "control.tif")
+    with rasterio.open(tmp_path / "control.tif") as copy:
+        assert (copy.dataset_mask() == known).all()
+    gdal("gdalwarp", "-q", "-order", 1, "-tr", 10, 10, "-dstalpha", tmp_path / "control.tif", tmp_path / "warped.tif")
+    with rasterio.open(tmp_path / "warped.tif") as warped:
+        seen = (warped.dataset_mask() > 0).sum()
+    assert seen == pytest.approx(256 * 160 * 1.05**2, rel=0.05)
 
 
 def test_points_are_those_that_gdal_reads(tmp_path: Path) -> None:
@@ -142,6 +248,58 @@ def test_pair_that_does_not_match_says_so(wrong: str, files: tuple[Path, Path], 
     assert "not registered" in done.stdout
     assert not json.loads((tmp_path / "out" / "registration.json").read_text())["registered"]
     assert not (tmp_path / "out" / "registered.tif").exists()
+
+
+PROJECTIVE = np.array([[1.02, 0.05, 8], [-0.04, 0.98, 12], [3e-4, -2e-4, 1]])
+
+
+def projected(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Under PROJECTIVE, pixels of the map."""
+    x, y, depth = PROJECTIVE @ np.array([*points.T, np.ones(len(points))])
+    return np.stack([x / depth, y / depth], axis=1)
+
+
+def test_homography_is_kept_whole(files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a method that knows the answer: figures, control points and the warped image, against the matrix itself."""
+    points = np.random.default_rng(0).uniform(0, 256, (80, 2))
+    ties = Matches(points, projected(points), np.zeros(80), (80, 80), step_px=0.1)
+    monkeypatch.setattr("geomatch.matching.products.method", lambda name: lambda sar, optical: ties)
+    grey = squares().astype(np.float32) + 1
+    sar = write_tiff(tmp_path / "s.tif", grey, crs=UTM11, transform=Affine(10, 0, 0, 0, -10, 0))
+    assert geomatch("register", sar, files[1], "-o", tmp_path / "out", "--json").exit_code == 0
+    plain = json.loads((tmp_path / "out" / "registration.json").read_text())
+    assert plain.get("model") != "homography"
+    done = geomatch("register", sar, files[1], "-o", tmp_path / "out", "--homography", "--json")
+    told = json.loads(done.stdout)
+    assert told["model"] == "homography"
+    expected = np.array(MAP).reshape(3, 3) @ PROJECTIVE
+    np.testing.assert_allclose(told["homography"], expected, rtol=1e-6, atol=1e-5)
+    corners = np.array([(0.0, 0.0), (256, 0), (256, 256), (0, 256)])
+    with rasterio.open(tmp_path / "out" / "control.tif") as control:
+        gcps = {(one.col, one.row): (one.x, one.y) for one in control.gcps[0]}
+    for corner, place in zip(corners.tolist(), apply_affine(MAP, projected(corners)), strict=True):
+        np.testing.assert_allclose(gcps[corner[0], corner[1]], place, atol=0.01)
+    with rasterio.open(tmp_path / "out" / "registered.tif") as warped:
+        count, _, _, middles = cv2.connectedComponentsWithStats((warped.read(1) > 100).astype(np.uint8))
+        found = apply_affine(~MAP @ warped.transform, middles[1:] + 0.5)
+    assert count == 1 + len(SQUARES)
+    for square in projected(np.array(SQUARES, float)):
+        assert np.linalg.norm(found - square, axis=1).min() < 0.5
+
+
+def test_nothing_of_an_earlier_run_stays(files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert geomatch("register", *files, "-o", out).exit_code == 0
+    assert (out / "control.tif").exists()
+    (out / "notes.txt").write_text("mine")
+    done = geomatch("register", out / "registered.tif", files[1], "-o", out)
+    assert done.exit_code == 2
+    assert "registered.tif: would be overwritten" in done.stderr
+    blank = np.full((256, 256), 3, np.float32)
+    sar = write_tiff(tmp_path / "sar.tif", blank, crs=UTM11, transform=Affine(10, 0, 0, 0, -10, 0))
+    assert geomatch("register", sar, files[1], "-o", out).exit_code == 0
+    assert not json.loads((out / "registration.json").read_text())["registered"]
+    assert {path.name for path in out.iterdir()} == {"registration.json", "notes.txt"}
 
 
 @pytest.mark.parametrize(

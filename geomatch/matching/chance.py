@@ -19,15 +19,15 @@ from scipy.stats import binom
 from geomatch.matching.matches import Matches
 from geomatch.matching.transforms import MINIMAL, Matrix, Model, Points, apply
 
-ALARMS = 0.01  # expected of matches that mean nothing
+ALARMS = 1e-3  # expected of matches that mean nothing
 
 
-def surprising(matches: Matches, matrix: Matrix, model: Model, radius_px: float) -> bool:
+def surprising(matches: Matches, matrix: Matrix, model: Model, radius_px: float, kinds: int = 1) -> bool:
     """Whether so many matches agree that chance hardly makes it; arguments as ``false_alarms``."""
-    return false_alarms(matches, matrix, model, radius_px) <= ALARMS
+    return false_alarms(matches, matrix, model, radius_px, kinds) <= ALARMS
 
 
-def false_alarms(matches: Matches, matrix: Matrix, model: Model, radius_px: float) -> float:
+def false_alarms(matches: Matches, matrix: Matrix, model: Model, radius_px: float, kinds: int = 1) -> float:
     """Expected number of transforms with as many agreeing matches.
 
     Args:
@@ -35,6 +35,7 @@ def false_alarms(matches: Matches, matrix: Matrix, model: Model, radius_px: floa
         matrix: [3 x 3] the transform.
         model: its kind.
         radius_px: within which a match agrees.
+        kinds: of transforms among which this one was chosen.
     """
     needed, count = MINIMAL[model], len(matches)
     moved = apply(matrix, matches.sar_px)
@@ -48,7 +49,7 @@ def false_alarms(matches: Matches, matrix: Matrix, model: Model, radius_px: floa
     single = float(max(paired.sum() - paired.diagonal().sum(), 1) / max(count * (count - 1), 1))
     by_chance = 1 - (1 - single) ** (count / every)
     tail = float(binom.sf(agreeing - needed - 1, every - needed, by_chance))
-    return math.comb(count, needed) * tail
+    return kinds * math.comb(count, needed) * tail
 
 
 def _distance(first: Points, second: Points) -> NDArray[np.float64]:

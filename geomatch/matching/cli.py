@@ -24,6 +24,9 @@ def register(
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="Method of matching, or NAME=FILE with weights of your own.")] = "area",
+    homography: Annotated[
+        bool, typer.Option("--homography", help="The SAR image is no orthophoto: consider a homography too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -32,10 +35,12 @@ def register(
 
     Scale and heading come from the SAR image's georeferencing, its position is not used.
     """
+    from geomatch.matching.fit import ORTHO
     from geomatch.matching.products import register_files
+    from geomatch.matching.transforms import MODELS
 
     set_verbosity(verbose, quiet)
-    told = register_files(sar, optical, method, output)
+    told = register_files(sar, optical, method, output, MODELS if homography else ORTHO)
     if as_json:
         typer.echo(json.dumps(told, indent=1, allow_nan=False))
     elif not quiet:
@@ -48,9 +53,10 @@ def _told(registration: dict[str, Any]) -> str:
         return f"not registered, {registration['reason']}"
     ellipse = registration["error_ellipse"]
     weak = f"; its points are {registration['weakness']}" if registration["weakness"] else ""
+    sure = "at 95 %" if ellipse["calibrated"] else "or so, as this method's errors were not calibrated"
     return (
         f"registered by {registration['inliers']} of {registration['matches']} matches as {registration['model']},"
-        f" middle within {ellipse['semi_major_m']:.3g} × {ellipse['semi_minor_m']:.3g} m{weak}"
+        f" middle within {ellipse['semi_major_m']:.3g} × {ellipse['semi_minor_m']:.3g} m {sure}{weak}"
     )
 
 

@@ -5,7 +5,8 @@ noise is not known but bounded, and the weight of a point is its likelihood aver
 Transforms through random minimal sets are judged by that loss; the best are improved by iteratively reweighted least
 squares with those weights, geometric ones for a homography. Which kind of transform the points support is decided as
 by Torr's GRIC (1998, "Geometric motion segmentation and model selection"): bounded squared residuals over the noise's
-variance, plus a price for every parameter.
+variance, plus a price for every parameter. Nothing is believed that cannot be (``limits``), that chance gives as well
+(``chance``), or that leaves open where the corners lie (``accuracy``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfc
 
+from geomatch.matching.accuracy import CHI2_95, FLOOR_PX, INFLATION, apart, covariance_at, covariance_of, noise_of
 from geomatch.matching.chance import surprising
+from geomatch.matching.limits import Limits
 from geomatch.matching.matches import Matches
 from geomatch.matching.transforms import (
     MINIMAL,
@@ -34,11 +37,15 @@ from geomatch.matching.transforms import (
 THRESHOLD_PX = 3.0  # residual of an inlier at most
 TRIED, IMPROVED, ROUNDS = 2000, 8, 10
 QUANTILE = 3.03  # of the residual, a Rayleigh variable: 99 % lie below as many deviations of each coordinate
-LEAST_NOISE_PX = 0.1
 AGREEING = 4  # inliers beyond those that fix the transform, at least
 COLLINEAR, CLUSTERED = 0.05, 0.1  # of the spread across over along; of the spread over the image's half side
-CHI2_95 = 5.991  # of two degrees of freedom
+STRAY = 0.1  # of the points, that may lie away from all others
+STEP_DEVIATION = 0.41  # of the difference of two places that are told in steps of one: the root of a sixth
+OPEN = 0.15  # of the image's longer side: how far a corner may lie elsewhere, at 95 %
 CHANCE = "no transform has more points that agree than chance gives"
+ORTHO: tuple[Model, ...] = ("translation", "similarity", "affine")
+LIMITS, ANY = Limits(), Limits(turn_deg=180, scale=10, stretch=10, mirrored=True)
+BEYOND = "what the points agree on is turned, scaled, stretched or mirrored further than two images of one place can be"
 _CHUNK = 1 << 21
 
 
@@ -50,16 +57,18 @@ class Fit:
         model: its kind.
         matrix: [3 x 3] pixels to pixels.
         inliers: [N] which matches agree.
-        noise_px: deviation of a match in each coordinate.
-        covariance: [P x P] of the parameters (``transforms.jacobian``).
+        noise: [2 x 2] covariance of a match, px².
+        covariance: [P x P] of the parameters of an affine transform, or of a homography where it is one.
+        floor_px: deviation of where any point lies, however many matches there are.
         weakness: "", or why the transform is not to be trusted far from the points: "collinear" or "clustered".
     """
 
     model: Model
     matrix: Matrix
     inliers: NDArray[np.bool_]
-    noise_px: float
+    noise: NDArray[np.float64]
     covariance: NDArray[np.float64]
+    floor_px: float
     weakness: str = ""
 
     def at(self, points: Points) -> Points:
@@ -68,8 +77,13 @@ class Fit:
 
     def covariance_at(self, point: Sequence[float]) -> NDArray[np.float64]:
         """[2 x 2] covariance, px², of where a point of the SAR image lies."""
-        moves = jacobian(self.model, self.matrix, np.asarray(point, np.float64)[None])[0]
-        return np.asarray(moves @ self.covariance @ moves.T)
+        spread = covariance_at(self.model, self.matrix, self.covariance, np.asarray(point, np.float64))
+        return spread + self.floor_px**2 * np.eye(2)
+
+    @property
+    def noise_px(self) -> float:
+        """Deviation of a match in a coordinate."""
+        return float(np.sqrt(np.trace(self.noise) / 2))
 
 
 @dataclass(frozen=True)
@@ -79,34 +93,13 @@ class NoFit:
     reason: str
 
 
-@dataclass(frozen=True)
-class Ellipse:
-    """An error ellipse.
-
-    Attributes:
-        semi_major_m, semi_minor_m: of 95 % probability, metres.
-        azimuth_deg: of the major axis, clockwise from north, in [0, 180).
-    """
-
-    semi_major_m: float
-    semi_minor_m: float
-    azimuth_deg: float
-
-    @classmethod
-    def of(cls, covariance_px: NDArray[np.float64], ground: NDArray[np.float64]) -> Ellipse:
-        """Of a covariance [2 x 2] in px² of a map, whose pixels ``ground`` [2 x 2] takes to metres east and north."""
-        values, axes = np.linalg.eigh(ground @ covariance_px @ ground.T)
-        minor, major = np.sqrt(CHI2_95 * np.maximum(values, 0)).tolist()
-        east, north = axes[:, 1]
-        return cls(major, minor, float(np.degrees(np.arctan2(east, north)) % 180))
-
-
 def fit(
     matches: Matches,
     size_px: tuple[int, int],
-    models: Sequence[Model] = ("translation", "similarity", "affine"),
+    models: Sequence[Model] = ORTHO,
     *,
     threshold_px: float = THRESHOLD_PX,
+    limits: Limits = LIMITS,
     seed: int = 0,
 ) -> Fit | NoFit:
     """The transform that most matches agree on.
@@ -114,9 +107,9 @@ def fit(
     Args:
         matches: of a pair.
         size_px: width and height of the SAR image.
-        models: kinds that are considered, the simpler before the richer; of ortho to ortho an affine one is the
-            richest that there is a reason for.
+        models: kinds that are considered, the simpler before the richer.
         threshold_px: residual of an inlier at most.
+        limits: of what is considered.
         seed: of the random minimal sets.
     """
     if not len(matches):
@@ -126,38 +119,65 @@ def fit(
     # A transform takes one point to one: of matches that share an optical point the surest is kept.
     kept = np.sort(np.unique(matches.optical_px, axis=0, return_index=True)[1])
     single = matches.some(kept)
-    found: list[Fit] = []
-    why = CHANCE
-    for model in models:
-        if len(single) < MINIMAL[model] + AGREEING:
-            why = f"{len(single)} matches, too few to tell a {model} from chance"
-            continue
-        one = _robust(single, size_px, model, threshold_px, np.random.default_rng(seed))
-        if one is not None and not (one.weakness and model in _ASKS_AREA):
-            found.append(one)
-    chosen = _chosen(found, single, threshold_px)
+    possible = [model for model in models if len(single) >= MINIMAL[model] + AGREEING]
+    if not possible:
+        return NoFit(f"{len(single)} different matches, too few to tell any transform from chance")
+    search = _Search(single, size_px, threshold_px, limits)
+    found = [one for model in possible if (one := search.best(model, np.random.default_rng(seed))) is not None]
+    chosen = _chosen([one for one in found if not (one.weakness and one.model in _ASKS_AREA)], search, len(possible))
+    if _beyond(search, chosen, possible, seed):
+        return NoFit(BEYOND)
     if chosen is None:
-        return NoFit(CHANCE if found else why)
+        return NoFit(CHANCE)
+    if (open_px := _open_px(chosen, size_px)) > OPEN * max(size_px):
+        return NoFit(f"the points that agree leave open where its corners lie, by {open_px:.0f} px")
     inliers = np.zeros(len(matches), bool)
     inliers[kept] = chosen.inliers
     return replace(chosen, inliers=inliers)
 
 
-def _chosen(found: Sequence[Fit], matches: Matches, threshold_px: float) -> Fit | None:
+def _beyond(search: _Search, chosen: Fit | None, possible: Sequence[Model], seed: int) -> bool:
+    """Whether far more points, and more than by chance, agree on what is not within the limits.
+
+    What is within them then are the few that any two transforms have in common, as those on the axis of a mirror.
+    """
+    richest = next((model for model in reversed(possible) if model in ORTHO), None)
+    if richest is None:
+        return False
+    free = replace(search, limits=ANY).best(richest, np.random.default_rng(seed))
+    if free is None or len(search.allowed(free.matrix[None])):
+        return False
+    more = chosen is None or free.inliers.sum() >= 2 * chosen.inliers.sum()
+    return bool(more and surprising(search.matches, free.matrix, richest, search.threshold_px, len(possible)))
+
+
+def _chosen(found: Sequence[Fit], search: _Search, kinds: int) -> Fit | None:
     """The kind of transform that the points support, and not by chance; None where there is none.
 
     A simpler kind on which half as many points agree is not what the points say, but a part of them.
     """
     if not found:
         return None
+    matches, radius = search.matches, search.threshold_px
     noise = min(one.noise_px for one in found)
     most = max(int(one.inliers.sum()) for one in found)
-    for one in sorted(found, key=lambda one: _price(one, matches, noise, threshold_px)):
+    for one in sorted(found, key=lambda one: _price(one, matches, noise, radius)):
         if 2 * one.inliers.sum() >= most and (
-            matches.placed or surprising(matches, one.matrix, one.model, threshold_px)
+            matches.placed or surprising(matches, one.matrix, one.model, radius, kinds)
         ):
             return one
     return None
+
+
+def _open_px(one: Fit, size_px: tuple[int, int]) -> float:
+    """How far the corner that is known worst may lie elsewhere, at 95 %."""
+    spreads = [one.covariance_at(corner) for corner in _corners(size_px).tolist()]
+    return float(np.sqrt(CHI2_95 * max(np.linalg.eigvalsh(spread)[-1] for spread in spreads)))
+
+
+def _corners(size_px: tuple[int, int]) -> Points:
+    width, height = size_px
+    return np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
 
 
 def _price(one: Fit, matches: Matches, noise_px: float, threshold_px: float) -> float:
@@ -167,33 +187,64 @@ def _price(one: Fit, matches: Matches, noise_px: float, threshold_px: float) -> 
     return float(bounded.sum() + PARAMETERS[one.model] * np.log(4 * len(matches)))
 
 
-def _robust(
-    matches: Matches, size_px: tuple[int, int], model: Model, threshold_px: float, rng: np.random.Generator
-) -> Fit | None:
-    """The transform of one kind with the least loss, or None where too few points agree."""
-    source, target = matches.sar_px, matches.optical_px
-    sets = _minimal_sets(len(source), MINIMAL[model], rng)
-    tried = through(model, source[sets], target[sets])
-    bound = threshold_px / QUANTILE
-    gains = np.concatenate(
-        [_gain(_residuals(part, source, target), bound).sum(axis=1) for part in _parts(tried, len(source))]
-    )
-    improved = [_improved(model, tried[i], source, target, bound) for i in np.argsort(-gains)[:IMPROVED]]
-    matrix = max(improved, key=lambda one: float(_gain(_residuals(one, source, target), bound).sum()))
-    residuals = _residuals(matrix, source, target)
-    inliers = residuals <= threshold_px
-    if inliers.sum() < MINIMAL[model] + AGREEING:
-        return None
-    weight = _weight(residuals, bound)
-    freedom = max(2 * inliers.sum() - PARAMETERS[model], 1)
-    noise = max(float(np.sqrt(np.square(residuals[inliers]).sum() / freedom)), LEAST_NOISE_PX)
-    rows = jacobian(model, matrix, source[inliers])
-    shares = weight[inliers] / weight.max()
-    normal = np.einsum("nip,n,niq->pq", rows, shares, rows)
-    middle = np.einsum("nip,n,niq->pq", rows, np.square(shares), rows)
-    inverse = np.linalg.pinv(normal)
-    covariance = matches.shared * noise**2 * inverse @ middle @ inverse
-    return Fit(model, matrix, inliers, noise, covariance, _weakness(source[inliers], size_px))
+@dataclass(frozen=True)
+class _Search:
+    """For the transform with the least loss.
+
+    Attributes:
+        matches, size_px, threshold_px, limits: as of ``fit``.
+    """
+
+    matches: Matches
+    size_px: tuple[int, int]
+    threshold_px: float
+    limits: Limits
+
+    @property
+    def bound(self) -> float:
+        """Greatest deviation of the noise."""
+        return self.threshold_px / QUANTILE
+
+    def best(self, model: Model, rng: np.random.Generator) -> Fit | None:
+        """The transform of one kind, or None where too few points agree on any that can be."""
+        source, target = self.matches.sar_px, self.matches.optical_px
+        sets = _minimal_sets(len(source), MINIMAL[model], rng)
+        tried = self.allowed(through(model, source[sets], target[sets]))
+        if not len(tried):
+            return None
+        gains = np.concatenate([self._gains(part) for part in _parts(tried, len(source))])
+        first = tried[np.argsort(-gains, kind="stable")[:IMPROVED]]
+        improved = self.allowed(np.stack([_improved(model, one, source, target, self.bound) for one in first]))
+        if not len(improved):
+            return None
+        matrix = improved[int(self._gains(improved).argmax())]
+        if (_residuals(matrix, source, target) <= self.threshold_px).sum() < MINIMAL[model] + AGREEING:
+            return None
+        return self._known(model, matrix)
+
+    def allowed(self, matrices: Matrix) -> Matrix:
+        """Those of [K x 3 x 3] that are within the limits all over the SAR image."""
+        return matrices[self.limits.allow(matrices, np.vstack([_corners(self.size_px), np.array(self.size_px) / 2]))]
+
+    def _gains(self, matrices: Matrix) -> NDArray[np.float64]:
+        residuals = _residuals(matrices, self.matches.sar_px, self.matches.optical_px)
+        return np.asarray(_gain(residuals, self.bound).sum(axis=-1))
+
+    def _known(self, model: Model, matrix: Matrix) -> Fit:
+        """A transform, and how exactly it is known."""
+        matches = self.matches
+        gaps = matches.optical_px - apply(matrix, matches.sar_px)
+        residuals = _residuals(matrix, matches.sar_px, matches.optical_px)
+        inliers = residuals <= self.threshold_px
+        points, weight = matches.sar_px[inliers], _weight(residuals[inliers], self.bound)
+        step = matches.step_px * STEP_DEVIATION
+        noise = noise_of(gaps[inliers], np.ones(len(points)), PARAMETERS[model], step)
+        weakness, core = _weakness(points, self.size_px)
+        counted = core if weakness else np.ones(len(points), bool)  # a few stray ones do not fix what the others leave
+        trust = weight[counted] * weight[counted].sum() / np.square(weight[counted]).sum()  # as exact as their mean
+        alone = trust * apart(points[counted], matches.grain_px)
+        covariance = covariance_of(model, matrix, points[counted], alone, INFLATION**2 * noise)
+        return Fit(model, matrix, inliers, noise, covariance, max(matches.step_px / 2, FLOOR_PX), weakness)
 
 
 def _improved(model: Model, matrix: Matrix, source: Points, target: Points, bound: float) -> Matrix:
@@ -243,12 +294,14 @@ def _gain(residuals: NDArray[np.float64], bound: float) -> NDArray[np.float64]:
     return np.asarray(1 - np.interp(residuals / bound, steps, loss / loss[-1]))
 
 
-def _weakness(points: Points, size_px: tuple[int, int]) -> str:
-    """Whether points lie along a line, or near each other."""
-    across, along = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(points.T)), 0)).tolist()
+def _weakness(points: Points, size_px: tuple[int, int]) -> tuple[str, NDArray[np.bool_]]:
+    """Whether points lie along a line or near each other but for a few, and which of them are not those few."""
+    far = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    core = far <= np.sort(far)[-1 - max(1, round(STRAY * len(points)))]
+    across, along = np.sqrt(np.maximum(np.linalg.eigvalsh(np.cov(points[core].T)), 0)).tolist()
     if along < CLUSTERED * min(size_px) / 2:
-        return "clustered"
-    return "collinear" if across < COLLINEAR * along else ""
+        return "clustered", core
+    return "collinear" if across < COLLINEAR * along else "", core
 
 
 _ASKS_AREA: tuple[Model, ...] = ("affine", "homography")

@@ -13,6 +13,8 @@ from geomatch.matching.descriptors import Described, Extractor
 from geomatch.matching.keypoints import LEAST_PX
 from geomatch.matching.side import NAMES, Side
 
+SAME_PX = 2.0  # of two distances from an edge that are one
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -23,8 +25,8 @@ class Matches:
         scores: [N] higher is better; comparable within one method.
         found: keypoints in the SAR and in the optical image, matched or not.
         reason: why there are none.
-        shared: how many matches see the same pixels, as windows that overlap do; so many count as one.
-        grain_px: how near in the SAR image matches see so much the same that they err together.
+        grain_px: side of the square in the SAR image that a match sees; those whose squares overlap err together.
+        step_px: of the places that a match can be told.
         placed: whether the place of the whole was judged before; then that matches agree need not surprise.
         doubt: why that matches agree means nothing, as where they were chosen by their agreement; "" where it may.
     """
@@ -34,8 +36,8 @@ class Matches:
     scores: NDArray[np.float64]
     found: tuple[int, int]
     reason: str = ""
-    shared: float = 1.0
     grain_px: float = 1.0
+    step_px: float = 1.0
     placed: bool = False
     doubt: str = ""
 
@@ -145,13 +147,16 @@ class Keypointed:
         extractor: of keypoints with descriptors.
         rule: which neighbours are matches.
         most: keypoints of each image.
-        grain_px: as of ``Matches``.
+        grain_px, step_px: as of ``Matches``.
+        edge_px: how far from the edge of an image descriptors show that edge, whatever the image.
     """
 
     extractor: Extractor
     rule: Rule
     most: int = 1024
     grain_px: float = 8.0
+    step_px: float = 1.0
+    edge_px: float = 0.0
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches, or why there are none."""
@@ -166,4 +171,22 @@ class Keypointed:
         if not len(pairs.first):
             return Matches.none("no descriptors are alike", found)
         places = ours.keypoints.xy_px[pairs.first], theirs.keypoints.xy_px[pairs.second]
-        return Matches(*places, -pairs.distance, found, grain_px=self.grain_px)
+        made = Matches(*places, -pairs.distance, found, grain_px=self.grain_px, step_px=self.step_px)
+        kept = ~of_the_edge(made, sar.size_px, optical.size_px, self.edge_px)
+        if not kept.any():
+            return Matches.none("descriptors are alike at the images' edges alone", found)
+        return made.some(kept)
+
+
+def of_the_edge(
+    matches: Matches, sar_size_px: tuple[int, int], optical_size_px: tuple[int, int], edge_px: float
+) -> NDArray[np.bool_]:
+    """[N] which matches lie at the same distance from the same edge, near enough to be alike by that alone.
+
+    Networks that fill the outside with zeros tell the distance from it, and so any two images agree on "no shift".
+    """
+    ours, theirs = (
+        np.concatenate([places, np.array(size, float) - places], axis=1)
+        for places, size in ((matches.sar_px, sar_size_px), (matches.optical_px, optical_size_px))
+    )
+    return np.asarray(((np.maximum(ours, theirs) < edge_px) & (np.abs(ours - theirs) <= SAME_PX)).any(axis=1))

@@ -53,8 +53,7 @@ def tie_points(strip: Strip, corner_px: NDArray[np.float64], pixels: Pixels) -> 
         return Matches.none("no window is sure of its place", found)
     order = np.argsort(-np.array(scores), kind="stable")
     places = np.array(sar)[order], np.array(optical)[order]
-    shared = (TIE_PX / TIE_STRIDE_PX) ** 2
-    return Matches(*places, np.array(scores)[order], found, shared=shared, placed=True)
+    return Matches(*places, np.array(scores)[order], found, grain_px=TIE_PX, placed=True)
 
 
 def grid_windows(strip: Strip, size_px: int, stride_px: int) -> NDArray[np.int64]:

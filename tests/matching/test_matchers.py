@@ -12,7 +12,7 @@ from geomatch.matching.descriptors import DESCRIPTORS, Described
 from geomatch.matching.fit import Fit, NoFit, fit
 from geomatch.matching.gloh import GlohDescriptor, redefined_gradient
 from geomatch.matching.keypoints import BORDER_PX, DETECTORS, Keypoints
-from geomatch.matching.matches import Matches, Rule, neighbours
+from geomatch.matching.matches import Matches, Rule, neighbours, of_the_edge
 from geomatch.matching.methods import METHODS, method
 from geomatch.matching.patches import patches, standardised
 from geomatch.matching.scores import corner_error_px, correct, repeatability, residual_rms
@@ -191,3 +191,11 @@ def test_network_finds_no_keypoints_where_there_is_nothing(name: str) -> None:
     assert len(found) > 0
     assert np.abs(found.keypoints.xy_px - (121.5, 101.5)).max() < BORDER_PX + 3
     assert (np.diff(found.keypoints.score) <= 0).all()
+
+
+def test_matches_that_only_share_an_edge_are_told() -> None:
+    sar = np.array([[10.0, 100], [10, 100], [100, 100], [250, 100], [60, 100], [100, 8]])
+    optical = np.array([[11.0, 40], [30, 100], [100, 100], [194, 40], [60, 100], [100, 9]])
+    matches = Matches(sar, optical, np.zeros(6), (6, 6))
+    # The same distance from the left; not the same; far from all; from the right, of another width; too far; the top.
+    assert of_the_edge(matches, (256, 256), (200, 256), 48).tolist() == [True, False, False, True, False, True]
