@@ -36,15 +36,15 @@ class Prediction:
         points: x and y in the SAR image, x and y in the optical one, and score of each match, [N x 5] float32 in the
             machine's order, compressed, as base64.
         cpu_s: of matching.
-        found, reason, shared, grain_px, placed, doubt: as of ``Matches``.
+        found, reason, grain_px, step_px, placed, doubt: as of ``Matches``.
     """
 
     points: str
     cpu_s: float
     found: tuple[int, int]
     reason: str
-    shared: float
     grain_px: float
+    step_px: float
     placed: bool
     doubt: str
 
@@ -54,14 +54,14 @@ class Prediction:
         table = np.column_stack([matches.sar_px, matches.optical_px, matches.scores]).astype("<f4")
         points = base64.b64encode(zlib.compress(table.tobytes())).decode()
         m = matches
-        return cls(points, cpu_s, m.found, m.reason, m.shared, m.grain_px, m.placed, m.doubt)
+        return cls(points, cpu_s, m.found, m.reason, m.grain_px, m.step_px, m.placed, m.doubt)
 
     @property
     def matches(self) -> Matches:
         """What was matched, places to the precision of float32."""
         table = np.frombuffer(zlib.decompress(base64.b64decode(self.points)), "<f4").reshape(-1, 5).astype(np.float64)
         places = table[:, :2], table[:, 2:4]
-        judged = {name: getattr(self, name) for name in ("reason", "shared", "grain_px", "placed", "doubt")}
+        judged = {name: getattr(self, name) for name in ("reason", "grain_px", "step_px", "placed", "doubt")}
         return Matches(*places, table[:, 4], self.found, **judged)
 
     @property

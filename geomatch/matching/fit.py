@@ -112,10 +112,8 @@ def fit(
         limits: of what is considered.
         seed: of the random minimal sets.
     """
-    if not len(matches):
-        return NoFit(matches.reason or "no matches")
-    if matches.doubt:
-        return NoFit(matches.doubt)
+    if not len(matches) or matches.doubt:
+        return NoFit(matches.doubt or matches.reason or "no matches")
     # A transform takes one point to one: of matches that share an optical point the surest is kept.
     kept = np.sort(np.unique(matches.optical_px, axis=0, return_index=True)[1])
     single = matches.some(kept)
