@@ -151,7 +151,7 @@ def main() -> None:
         show(name, columns, rows)
         if given.into is not None:
             into(given.into, name, columns, rows)
-    bars = [Bar(f"{name}: prediction off by", abs(p / m - 1), WITHIN, at_least=False)
+    bars = [Bar(f"{name}: prediction off by", float(abs(p / m - 1)), WITHIN, at_least=False)
             for name, p, m in zip(COSTS, predicted, kept.measured, strict=True)]  # fmt: skip
     told: dict[str, Any] = {"builds": [asdict(build) for build in builds], "constants": model.constants.tolist(),
                             "slopes": model.slopes.tolist(), "predicted": predicted.tolist()}  # fmt: skip
