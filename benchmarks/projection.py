@@ -27,7 +27,7 @@ from torch.nn import functional
 from geomatch import defaults
 from geomatch.encoder import ALONE, load_encoder
 from geomatch.index import vectors as fitting
-from geomatch.index.plan import VectorPlan
+from geomatch.index.kinds import Kind, VectorPlan
 from geomatch.nets.shapes import EncoderShape
 from geomatch.planes import CELL_PX
 from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TileGrid
@@ -94,7 +94,7 @@ def learned_layer(optical: Tensor, sar: Tensor, seed: int) -> nn.Linear:
 def pca(sample: Vectors, vectors: Vectors, power: float) -> Vectors:
     """Through an index's own PCA, whitened with that power of the deviation."""
     with patch.object(fitting, "PCA_POWER", power):
-        index = fitting.fit_vectors(VectorPlan(COMPONENTS, "Flat"), sample)
+        index = fitting.fit_vectors(VectorPlan(COMPONENTS, Kind("Flat")), sample)
     reduced: Vectors = index.chain.at(0).apply(np.ascontiguousarray(vectors))
     return reduced
 

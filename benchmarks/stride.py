@@ -20,7 +20,7 @@ from common import LA_VAL, SarWindows
 from numpy.typing import NDArray
 
 from geomatch import tiles
-from geomatch.index import plan
+from geomatch.index import kinds
 from geomatch.index import vectors as fitting
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid
@@ -29,7 +29,7 @@ AT = (1, 10, 100, 1000)
 STRIDES = (16, 24, 32, 50)
 POOLS = (16, 20, 24)
 MARGIN_PX = 4
-CHOSEN = {"stride": tiles.STRIDE_PX, "pool": tiles.POOL_PX, "pca": plan.PCA_DIMENSIONS, "power": plan.PCA_POWER}
+CHOSEN = {"stride": tiles.STRIDE_PX, "pool": tiles.POOL_PX, "pca": kinds.PCA_DIMENSIONS, "power": fitting.PCA_POWER}
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ def evaluate(choice: Choice, dense: Dense, queries: list[Dense], truth: NDArray[
     grid = TileGrid(LA_VAL.width, LA_VAL.height, gallery.SIZE_PX, choice.stride)
     changes = [
         (tiles, "POOL_PX", choice.pool),
-        (plan, "PCA_DIMENSIONS", min(choice.pca, rank_of(choice.pool))),
+        (kinds, "PCA_DIMENSIONS", min(choice.pca, rank_of(choice.pool))),
         (fitting, "PCA_POWER", choice.power),
     ]
     with gallery.setting(*changes):
         valid, encoder = tiles.MIN_TILE_VALID, gallery.ENCODER
         sample = fitting.sample_vectors(dense.crop, grid, dense.valid.shape, encoder, valid)
-        index = fitting.fit_vectors(plan.plan_vectors(len(grid), sample.shape[1], encoder.channels, "Flat"), sample)
+        index = fitting.fit_vectors(kinds.plan_vectors(len(grid), sample.shape[1], encoder.channels, "Flat"), sample)
         vectors, corners = gallery.gallery_vectors(dense, grid, valid)
         asked = gallery.query_vectors(queries)
     index.add(vectors)

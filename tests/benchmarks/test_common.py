@@ -12,6 +12,7 @@ import gallery
 import numpy as np
 import pytest
 import rasterio
+import varied
 
 from geomatch import structure, tiles
 from geomatch.structure import Dense
@@ -73,13 +74,25 @@ def test_settings_are_undone() -> None:
     assert before == tiles.POOL_PX
 
 
-@pytest.mark.parametrize(("across", "down"), [(True, False), (False, True), (True, True)])
-def test_features_of_a_mirrored_map_are_the_mirrored_features(across: bool, down: bool) -> None:
-    image = np.random.default_rng(1).random((160, 240), dtype=np.float32)
-    valid = np.ones(image.shape, bool)
-    turned = np.ascontiguousarray(image[:: -1 if down else 1, :: -1 if across else 1])
-    mirrored = gallery.mirrored(structure.structure(image, valid), across=across, down=down)
-    np.testing.assert_allclose(mirrored.values, structure.structure(turned, valid).values, atol=1e-4)
+def test_pieces_of_a_varied_map_are_real_ground_and_no_two_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    ground = [rng.integers(0, 256, (varied.PIECE_PX, varied.PIECE_PX, 3), np.uint8) for _ in range(2)]
+    monkeypatch.setattr(varied, "boxes_of", lambda file, scene, split: [scene])
+    monkeypatch.setattr(varied, "_pixels", lambda data, scene, box: ground[varied.SCENES.index(scene)])
+    pieces = [varied._Pieces(tmp_path, seed) for seed in (0, 0, 1)]
+    made = [[one.next() for _ in range(3)] for one in pieces]
+    assert all(piece.shape == (3, varied.PIECE_PX, varied.PIECE_PX) for piece in made[0])
+    assert all((ours == theirs).all() for ours, theirs in zip(made[0], made[1], strict=True))
+    assert len({piece.tobytes() for row in (made[0], made[2]) for piece in row}) == 6
+
+
+def test_varied_map_is_large_enough_for_its_tiles() -> None:
+    for count, stride in ((1, 16), (100_000, 16), (1_000_000, 25)):
+        side = varied.side_of(tiles, stride)
+        assert side % varied.PIECE_PX == 0
+        assert ((side - 200) // stride + 1) ** 2 >= count
 
 
 def test_ranks_count_from_one() -> None:

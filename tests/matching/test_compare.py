@@ -144,7 +144,7 @@ def test_prediction_keeps_its_matches() -> None:
     np.testing.assert_allclose(again.sar_px, whole.sar_px, atol=2e-5)
     np.testing.assert_allclose(again.optical_px, whole.optical_px, atol=2e-5)
     np.testing.assert_allclose(again.scores, whole.scores, atol=1e-6)
-    for name in ("found", "reason", "shared", "grain_px", "placed", "doubt"):
+    for name in ("found", "reason", "grain_px", "step_px", "placed", "doubt"):
         assert getattr(again, name) == getattr(whole, name)
     assert kept.digest == Prediction.of(whole, 99.0).digest != Prediction.of(whole.some(np.arange(29)), 1.5).digest
     assert len(Prediction.of(Matches.none("nothing"), 0.1).matches) == 0
