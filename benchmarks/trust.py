@@ -2,9 +2,10 @@
 
 Random pairs of a block of the Los Angeles scenes, warped as in ``matching.py``; each SAR image also turned by 90
 degrees, and shown another place of the block. Of those no method may make a fit. "in the ellipse" is the share of all
-fits of true pairs, right or wrong, whose error at the middle the ellipse holds.
+fits of true pairs, right or wrong, whose error at the middle the ellipse holds. Of OMBRIA, whose pairs lie within 2 px
+of each other, the validation locations; there no other place is shown.
 
-    python benchmarks/trust.py [--windows 60] [--methods area hardnet d2] [--split val|train] [--into docs/matching.md]
+    python benchmarks/trust.py [--windows 60] [--methods area hardnet d2] [--pairs val|train|ombria] [--into FILE]
 """
 
 from __future__ import annotations
@@ -21,26 +22,28 @@ from geomatch.matching.accuracy import CHI2_95
 from geomatch.matching.fit import Fit, fit
 from geomatch.matching.matches import Matcher
 from geomatch.matching.methods import method
-from geomatch.matching.samples import SIZE_PX, WARPED, Sample, needed_px, samples
+from geomatch.matching.samples import SIZE_PX, WARPED, Sample, needed_px, ombria_source, samples
 from geomatch.matching.scores import corner_error_px
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
-from geomatch.pairs import Pair, ScenePairs
+from geomatch.pairs import Pair, PairSource, ScenePairs
 from geomatch.splits import boxes_of
 
-COLUMNS = ("method", "pairs", "within 10 px", "wrong", "turned by 90°", "another place", "in the ellipse")
+COLUMNS = ("pairs, method", "n", "within 10 px", "wrong", "turned by 90°", "another place", "in the ellipse")
 RIGHT_PX = 10.0
 
 
 @dataclass
 class Told:
-    """Pairs of a scene that say where they lie."""
+    """Pairs of a source that say where they lie, where they are of one scene."""
 
-    source: ScenePairs
+    source: PairSource
     places: list[tuple[int, int]] = field(default_factory=list)
 
     def draw(self, rng: np.random.Generator, side_px: int) -> Pair:
-        """As ``ScenePairs``."""
+        """As a ``PairSource``."""
+        if not isinstance(self.source, ScenePairs):
+            return self.source.draw(rng, side_px)
         found = self.source.find(rng, side_px)
         self.places.append((found.col, found.row))
         return found.pair
@@ -50,6 +53,11 @@ class Told:
         off = np.abs(np.subtract(self.places, self.places[number])).max(axis=1)
         order = np.roll(np.arange(len(off)), -number - 1)
         return int(order[off[order] >= side_px][0])
+
+
+def scene_source(data: Path, split: str) -> ScenePairs:
+    scene = data / LA_VAL.scene
+    return ScenePairs(scene / "optical.tif", scene / "sar.tif", boxes_of(data / "split.csv", scene.name, split))
 
 
 def fitted(matcher: Matcher, sar: Side, optical: Side) -> Fit | None:
@@ -75,34 +83,32 @@ def measured(name: str, pairs: list[Sample], told: Told) -> dict[str, Any]:
         right.append(found is not None and near)
         wrong.append(found is not None and not near)
         at_turned.append(fitted(matcher, turned(pair.sar, 1 + 2 * (number % 2)), pair.optical) is not None)
-        other = pairs[told.apart_from(number, needed_px(WARPED, SIZE_PX))]
-        elsewhere.append(fitted(matcher, pair.sar, other.optical) is not None)
+        if told.places:
+            other = pairs[told.apart_from(number, needed_px(WARPED, SIZE_PX))]
+            elsewhere.append(fitted(matcher, pair.sar, other.optical) is not None)
     lists = {"right": right, "wrong": wrong, "turned": at_turned, "elsewhere": elsewhere, "held": held}
     return {"method": name, "pairs": len(pairs)} | lists
 
 
-def cells(result: dict[str, Any]) -> list[str]:
-    counts = [str(sum(result[key])) for key in ("wrong", "turned", "elsewhere")]
+def cells(result: dict[str, Any], kind: str) -> list[str]:
+    counts = [str(sum(result[key])) if result[key] else "–" for key in ("wrong", "turned", "elsewhere")]
     held = result["held"]
     ellipse = f"{share(held)} of {len(held)}" if held else "–"
-    return [result["method"], str(result["pairs"]), share(result["right"]), *counts, ellipse]
+    return [f"{kind}, {result['method']}", str(result["pairs"]), share(result["right"]), *counts, ellipse]
 
 
 def main() -> None:
     parser = common.parser(__doc__, windows=60)
     parser.add_argument("--methods", nargs="+", default=["area", "hardnet", "d2"])
-    parser.add_argument("--split", choices=("val", "train"), default="val")
+    parser.add_argument("--pairs", choices=("val", "train", "ombria"), default="val")
     parser.add_argument("--into", type=Path, help="document that gets the table")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
-    scene = data / LA_VAL.scene
-    told = Told(
-        ScenePairs(scene / "optical.tif", scene / "sar.tif", boxes_of(data / "split.csv", scene.name, given.split))
-    )
+    told = Told(ombria_source(data) if given.pairs == "ombria" else scene_source(data, given.pairs))
     pairs = list(samples(told, given.windows, WARPED, seed=given.seed))
     results = [measured(name, pairs, told) for name in given.methods]
-    rows = [cells(one) for one in results]
+    rows = [cells(one, given.pairs) for one in results]
     show("Fits of true pairs, of turned ones and of other places", COLUMNS, rows)
     if given.into is not None:
         common.into(given.into, "trust", COLUMNS, rows)
