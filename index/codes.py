@@ -15,7 +15,7 @@ from geomatch.vectors import coded
 if TYPE_CHECKING:
     import faiss
 
-PART_TILES = 250_000  # whose codes are in memory, 136 MB at most, before they are written as a file of their own
+PART_TILES = 250_000  # whose codes are in memory, 144 MB of the shipped kinds at most, before they become a file
 
 
 class Coder:
