@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geomatch.location import Evidence, Location
     from geomatch.locator import Locator
     from geomatch.near import Near
-    from geomatch.strips import StripOptions
+    from geomatch.strip_files import StripOptions
     from geomatch.tile_index import TileIndex
 
 __all__ = ["Evidence", "GeomatchError", "Location", "Locator", "Near", "StripOptions", "TileIndex", "build_index"]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from geomatch.location import Location
     from geomatch.locator import Locator
     from geomatch.pictures import Pictures
-    from geomatch.strips import StripOptions
+    from geomatch.strip_files import StripOptions
 
 app = typer.Typer(
     name="geomatch",
@@ -159,7 +159,7 @@ def locate(
     from geomatch.near import Near
     from geomatch.outputs import check_locations_path, feature_collection, write_locations
     from geomatch.pictures import Pictures
-    from geomatch.strips import StripOptions
+    from geomatch.strip_files import StripOptions
 
     set_verbosity(verbose, quiet)
     heading_deg = None if heading is None else _heading(heading)

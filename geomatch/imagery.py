@@ -14,6 +14,22 @@ from geomatch.geo import Grid
 from geomatch.patches import Patch
 
 
+class Closing:
+    """A context manager that is closed where its block ends."""
+
+    def close(self) -> None:
+        """Close what is open."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class Imagery(Protocol):
     """Pixels on one grid, read by windows; a context manager. One object serves one thread."""
 

@@ -25,7 +25,8 @@ from geomatch.posterior import standings
 from geomatch.query import Query
 from geomatch.refine import CHANCE_PEAK, CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
 from geomatch.seeking import Seeker
-from geomatch.strips import RawStrip, Strip, StripOptions, read_strip
+from geomatch.strip_files import StripOptions, read_strip
+from geomatch.strips import RawStrip, Strip
 from geomatch.sway import find_sway
 from geomatch.texture import unusable
 from geomatch.threads import one_thread

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from shapely.geometry import Polygon
 
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, pixel_between
-from geomatch.imagery import Imagery, Orthomosaic
+from geomatch.imagery import Closing, Imagery, Orthomosaic
 from geomatch.patches import Patch, blank, chosen_bands, nearest
 from geomatch.raster import Raster, open_raster
 from geomatch.rescaled import Rescaled
@@ -59,7 +58,7 @@ class Part:
         return replace(self, col0=self.col0 + cols, row0=self.row0 + rows, outline=outline)
 
 
-class Mosaic:
+class Mosaic(Closing):
     """Many files as one map, ``geomatch.imagery.Orthomosaic``; files are opened when a window meets them.
 
     Args:
@@ -106,14 +105,6 @@ class Mosaic:
         col0, row0 = (int(value) for value in low)
         grid = first.grid.window(col0, row0, int(width), int(height))
         return cls([part.moved(-col0, -row0) for part in parts], grid, first.dtype, first.data_bands, limits)
-
-    def __enter__(self) -> Mosaic:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def name(self) -> str:

@@ -30,7 +30,7 @@ from geomatch.matching.transforms import apply
 from geomatch.outputs import output_file
 from geomatch.raster import Patch, Raster, open_raster
 from geomatch.refine import MapPixels
-from geomatch.strips import StripOptions
+from geomatch.strip_files import StripOptions
 
 MAX_PICTURE_PX = 2000
 MAX_OVERVIEW_PX = 1200

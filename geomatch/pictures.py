@@ -13,7 +13,7 @@ from geomatch.locator import Locator, Trace
 from geomatch.matching.fit import NoFit
 from geomatch.overlay import Canvas, checkerboard, warp_strip
 from geomatch.registration import register_located
-from geomatch.strips import StripOptions
+from geomatch.strip_files import StripOptions
 
 
 class Pictures:

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from rasterio.windows import Window
 from geomatch.errors import InputError
 from geomatch.gdal import control_points, gdal_session, georeference, local_file, open_dataset
 from geomatch.geo import Grid, linear_between
+from geomatch.imagery import Closing
 from geomatch.patches import Patch, blank, chosen_bands, nearest, scaled_grid
 from geomatch.tiff import DEFAULT_LIMITS, Limits, check_tiff
 
@@ -73,7 +73,7 @@ class Source:
     sha256: str
 
 
-class Raster:
+class Raster(Closing):
     """A GeoTIFF opened for reading; a context manager. One object serves one thread, as GDAL's datasets do.
 
     Attributes:
@@ -104,14 +104,6 @@ class Raster:
         self.dtype = np.result_type(*(_numpy_dtype(dataset.dtypes[i - 1]) for i in self.data_bands or (1,)))
         self.grid, self.no_grid = georeference(dataset, path)
         self.control = None if self.grid else control_points(dataset)
-
-    def __enter__(self) -> Raster:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def name(self) -> str:

@@ -31,7 +31,7 @@ from geomatch.matching.ties import tie_points
 from geomatch.matching.transforms import Matrix, Model, apply, nearest
 from geomatch.raster import Raster, open_raster
 from geomatch.refine import MapPixels
-from geomatch.strips import StripOptions, read_strip
+from geomatch.strip_files import StripOptions, read_strip
 from geomatch.threads import one_thread
 
 MAX_PIXELS = 1 << 24  # of either image of a pair

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from rasterio.warp import reproject
 
 from geomatch.gdal import gdal_session
 from geomatch.geo import Grid
-from geomatch.imagery import Orthomosaic
+from geomatch.imagery import Closing, Orthomosaic
 from geomatch.patches import Patch, blank, chosen_bands, scaled_grid
 from geomatch.tiff import Limits
 
@@ -23,7 +22,7 @@ MARGIN_PX = 2  # of the map, which bilinear interpolation looks at
 _LEAST_SHARE = 1e-6  # of a pixel that must be valid
 
 
-class Rescaled:
+class Rescaled(Closing):
     """Averages of a map's pixels where those asked for are larger, else between them; ``geomatch.imagery.Imagery``.
 
     GDAL's kernels on arrays of what the map reads, rather than each file warped by itself: then a pixel that lies over
@@ -42,14 +41,6 @@ class Rescaled:
     def __init__(self, source: Orthomosaic, grid: Grid, scale: float, limits: Limits) -> None:
         self._source, self._own, self._scale, self._limits = source, grid, scale, limits
         self.grid = scaled_grid(grid, scale, limits, source.name)
-
-    def __enter__(self) -> Rescaled:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def name(self) -> str:

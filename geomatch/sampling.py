@@ -17,7 +17,7 @@ from geomatch.errors import InputError, UsageError
 from geomatch.geo import Grid, apply_affine, pixel_between
 from geomatch.images import SarRadiometry
 from geomatch.raster import Patch, Raster
-from geomatch.strips import MIN_STRIP_PX
+from geomatch.strip_files import MIN_STRIP_PX
 from geomatch.tile_index import TileIndex
 
 MIN_VALID = 0.99  # share of a window's pixels that must hold data

@@ -26,7 +26,7 @@ from geomatch.geo import footprint, grid_through, linear_between, pixel_between,
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.locator import Locator
 from geomatch.raster import open_raster
-from geomatch.strips import StripOptions, read_strip
+from geomatch.strip_files import StripOptions, read_strip
 
 GSD_M = 0.5
 ORIENTATIONS: dict[str, NDArray[np.float64]] = {  # a column and a row, in pixels, as metres east and north

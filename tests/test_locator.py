@@ -33,7 +33,7 @@ from geomatch.index.build import build_index
 from geomatch.index.plan import BuildOptions
 from geomatch.locator import Locator
 from geomatch.refine import Refined, Refiner
-from geomatch.strips import StripOptions
+from geomatch.strip_files import StripOptions
 
 Views = dict[str, tuple[tuple[float, float], float, float, tuple[int, int]]]
 

@@ -17,7 +17,7 @@ from geomatch.geo import Grid, as_crs
 from geomatch.index.build import build_index
 from geomatch.locator import Locator
 from geomatch.near import Disc, Near
-from geomatch.strips import StripOptions
+from geomatch.strip_files import StripOptions
 from geomatch.vectors import Vectors
 
 SIDE = 768

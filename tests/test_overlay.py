@@ -29,7 +29,7 @@ from geomatch.locator import Locator
 from geomatch.overlay import ORANGE, SKY_BLUE, Canvas, Outline, checkerboard, footprints, warp_strip
 from geomatch.raster import open_raster
 from geomatch.refine import MapPixels
-from geomatch.strips import StripOptions
+from geomatch.strip_files import StripOptions
 from geomatch.tile_index import TileIndex
 
 MAP_SIZE = (240, 200)  # columns, rows of the file

@@ -11,7 +11,7 @@ from towns import Town, view
 
 from geomatch.locator import RETRIEVED_TILES
 from geomatch.query import Query
-from geomatch.strips import read_strip
+from geomatch.strip_files import read_strip
 from geomatch.tile_index import TileIndex
 
 CENTRE = (380.0, 400.0)

@@ -15,14 +15,8 @@ from towns import PLACE, UTM33, corners, moved, pixel_centres
 from geomatch.attitude import TOLD, Attitude
 from geomatch.errors import InputError, LimitError, UsageError
 from geomatch.geo import Grid, as_crs
-from geomatch.strips import (
-    NORTH_UP,
-    RawStrip,
-    Strip,
-    StripOptions,
-    read_strip,
-    resample,
-)
+from geomatch.strip_files import StripOptions, read_strip
+from geomatch.strips import NORTH_UP, RawStrip, Strip, resample
 
 MAP = Grid(as_crs(UTM33), PLACE, 1000, 800)
 
