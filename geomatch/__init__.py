@@ -35,7 +35,7 @@ _HOMES = {
     "Location": "geomatch.location",
     "Locator": "geomatch.locator",
     "Near": "geomatch.near",
-    "StripOptions": "geomatch.strips",
+    "StripOptions": "geomatch.strip_files",
     "TileIndex": "geomatch.tile_index",
 }
 
