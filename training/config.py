@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,10 +272,12 @@ def load_config(file: Path, overrides: Sequence[str] = ()) -> EncoderConfig:
 
 
 def one_of(value: str | int, known: Iterable[str | int], where: str) -> None:
-    """Raise a UsageError that lists what is known, if a value is not among it."""
+    """Raise a UsageError that lists what is known and names the nearest of it, if a value is not among it."""
     names = list(known)
     if value not in names:
-        hint = f"known are {', '.join(map(str, names))}"
+        listed = list(map(str, names))
+        near = difflib.get_close_matches(str(value), listed, n=1, cutoff=0.0)
+        hint = f"known are {', '.join(listed)}; the nearest one is {near[0]}"
         raise UsageError(f"unknown {where.rpartition('.')[2]} {value!r}", where=where, hint=hint)
 
 
