@@ -1,7 +1,8 @@
 """R2D2: descriptors at full resolution with two maps, how repeatable a place is and how reliable its descriptor.
 
 Revaud et al. 2019: L2-Net whose strides are dilations and whose last 8 x 8 convolution is three of 2 x 2; both maps are
-1 x 1 convolutions of the squared features.
+1 x 1 convolutions of the squared features. In the released code no ReLU stands between these three and no batch norm
+after them; weights from before that was known have both (``R2D2Shape.released``).
 """
 
 from __future__ import annotations
@@ -15,17 +16,30 @@ from geomatch.nets.shapes import R2D2Shape
 
 
 class Layer(nn.Sequential):
-    """Convolution of an odd or even kernel that keeps the size, batch norm without parameters, and perhaps ReLU."""
+    """Convolution of an odd or even kernel that keeps the size; perhaps batch norm without parameters, and ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, dilation: int = 1, *, kernel: int = 3, last: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        dilation: int = 1,
+        *,
+        kernel: int = 3,
+        bias: bool = False,
+        norm: bool = True,
+        relu: bool = True,
+    ) -> None:
         reach = dilation * (kernel - 1)
         before, after = reach // 2, reach - reach // 2
         layers: list[nn.Module] = [
             nn.ZeroPad2d((before, after, before, after)),
-            nn.Conv2d(inputs, outputs, kernel, dilation=dilation, bias=last),
-            nn.BatchNorm2d(outputs, affine=False),
+            nn.Conv2d(inputs, outputs, kernel, dilation=dilation, bias=bias),
         ]
-        super().__init__(*layers, *([] if last else [nn.ReLU()]))
+        if norm:
+            layers.append(nn.BatchNorm2d(outputs, affine=False))
+        if relu:
+            layers.append(nn.ReLU())
+        super().__init__(*layers)
 
 
 class R2D2(nn.Module):
@@ -34,7 +48,7 @@ class R2D2(nn.Module):
     def __init__(self, shape: R2D2Shape) -> None:
         super().__init__()
         self.shape = shape
-        w = shape.width
+        w, between = shape.width, not shape.released
         self.trunk = nn.Sequential(
             Layer(1, w),
             Layer(w, w),
@@ -42,9 +56,9 @@ class R2D2(nn.Module):
             Layer(2 * w, 2 * w, 2),
             Layer(2 * w, 4 * w, 2),
             Layer(4 * w, 4 * w, 4),
-            Layer(4 * w, 4 * w, 4, kernel=2),
-            Layer(4 * w, 4 * w, 8, kernel=2),
-            Layer(4 * w, 4 * w, 16, kernel=2, last=True),
+            Layer(4 * w, 4 * w, 4, kernel=2, relu=between),
+            Layer(4 * w, 4 * w, 8, kernel=2, relu=between),
+            Layer(4 * w, 4 * w, 16, kernel=2, bias=True, norm=between, relu=False),
         )
         self.repeatable = nn.Conv2d(4 * w, 1, 1)
         self.reliable = nn.Conv2d(4 * w, 2, 1)

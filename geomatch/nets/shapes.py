@@ -160,9 +160,12 @@ class R2D2Shape:
 
     Attributes:
         width: channels of the first layer; 32 as published, and four times as many are the descriptor's.
+        released: whether the last three convolutions are as the authors released them, without ReLU after the first two
+            and without batch norm after the last; else ReLU follows both and batch norm all three.
     """
 
     width: int = 32
+    released: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from geomatch.nets.deform import DeformableConv, deformed
 from geomatch.nets.hardnet import HardNet
 from geomatch.nets.keypoint_detector import KeypointNet, peakiness, standard, summits
 from geomatch.nets.ltformer import LTFormer
-from geomatch.nets.shapes import HardNetShape, KeypointShape, LTFormerShape
+from geomatch.nets.r2d2 import R2D2
+from geomatch.nets.shapes import HardNetShape, KeypointShape, LTFormerShape, R2D2Shape
 
 
 @pytest.mark.parametrize(("vector", "patch_px"), [(128, 128), (64, 64), (256, 64)])
@@ -114,3 +115,20 @@ def test_summits_are_local_maxima_away_from_the_edge_the_highest_first() -> None
     rank[20, 30] = 6.0
     assert summits(score, rank, 1).tolist() == [[30, 20]]
     assert summits(score, score, 1).tolist() == [[12, 10]]
+
+
+@pytest.mark.parametrize(
+    ("released", "expected"), [(True, ["CBR"] * 6 + ["CB", "CB", "C"]), (False, ["CBR"] * 8 + ["CB"])]
+)
+def test_r2d2_has_the_layers_of_the_released_trunk_where_asked_for(released: bool, expected: list[str]) -> None:
+    """C convolution, B batch norm, R ReLU; the authors' default has neither ReLU after 2 x 2 nor a last batch norm."""
+    letters = {"Conv2d": "C", "BatchNorm2d": "B", "ReLU": "R", "ZeroPad2d": ""}
+    net = R2D2(R2D2Shape(4, released)).eval()
+    assert ["".join(letters[type(part).__name__] for part in layer) for layer in net.trunk] == expected
+    convolutions = [layer[1] for layer in net.trunk]
+    assert [one.dilation[0] for one in convolutions] == [1, 1, 1, 2, 2, 4, 4, 8, 16]
+    assert [one.kernel_size[0] for one in convolutions] == [3] * 6 + [2] * 3
+    found = net(torch.randn(1, 1, 24, 30))
+    assert found.vectors.shape == (1, 16, 24, 30)
+    torch.testing.assert_close(found.vectors.norm(dim=1), torch.ones(1, 24, 30))
+    assert R2D2Shape() == R2D2Shape(32, released=False)  # as the shipped weights have it

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from geomatch.config import read_config
 from geomatch.console import Step
+from geomatch.errors import UsageError
 from geomatch.matching.learned import DetectDescribe
 from geomatch.matching.matches import Keypointed, Rule
 from geomatch.matching.samples import Sample
@@ -39,15 +39,25 @@ from .streams import CropBatches, Example
 from .views import CopyConfig, copied
 
 VALIDATION_SEED = 7
-_FORMS = {"d2": (D2Net, D2Shape), "r2d2": (R2D2, R2D2Shape)}
 
 
 @dataclass
 class DenseNetConfig:
-    """The network: "d2" or "r2d2", and the channels of its first layer."""
+    """The network.
+
+    Attributes:
+        form: "d2" or "r2d2".
+        width: channels of its first layer.
+        released: of "r2d2", as of ``R2D2Shape``.
+    """
 
     form: str = "d2"
     width: int = 16
+    released: bool = False
+
+    def make(self) -> nn.Module:
+        """The network, not trained."""
+        return D2Net(D2Shape(self.width)) if self.form == "d2" else R2D2(R2D2Shape(self.width, self.released))
 
 
 @dataclass
@@ -92,7 +102,9 @@ class DetectDescribeConfig:
 def load_detect_describe_config(file: Path, overrides: Sequence[str] = ()) -> DetectDescribeConfig:
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on names that are not known."""
     config = read_config(file, DetectDescribeConfig, overrides, examples="configs/detect-describe")
-    one_of(config.net.form, _FORMS, "net.form")
+    one_of(config.net.form, LOSSES, "net.form")
+    if config.net.released and config.net.form != "r2d2":
+        raise UsageError("is of r2d2 alone", where="net.released", hint="set net.form=r2d2, or leave it out")
     return config
 
 
@@ -119,8 +131,7 @@ class DetectDescribeTask(SmallTask[DetectDescribeConfig]):
 
     def __init__(self, config: DetectDescribeConfig, total_steps: int) -> None:
         super().__init__(config, total_steps)
-        make, shape = _FORMS[config.net.form]
-        self.net: nn.Module = cast(Any, make)(shape(config.net.width))
+        self.net: nn.Module = config.net.make()
         self._loss = LOSSES[config.net.form]
         self._held_out: list[Sample] | None = None
 
