@@ -135,7 +135,7 @@ def contrast_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
     """1 - correlation of two score maps of a place, plus that with maps of other places of the batch; as ``huber``."""
     share = known.float()
     ours, theirs = (_standardised(score, share) * share for score in (first, second))
-    every = ours.flatten(1) @ theirs.flatten(1).T / share.sum(dim=(1, 2, 3)).mean()
+    every = ours.flatten(1) @ theirs.flatten(1).T / share.sum(dim=(1, 2, 3)).mean().clamp_min(1)
     others = ~torch.eye(len(every), dtype=torch.bool, device=every.device)
     chance = functional.relu(every[others]).mean() if len(every) > 1 else every.new_zeros(())
     return 1 - every.diagonal().mean() + chance
