@@ -11,6 +11,10 @@ from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.features import Features
 from geomatch.training.local.dense import (
+    BINS,
+    COSIM_PX,
+    DECLINED,
+    GRID_PX,
     MARGIN,
     NEAR_CELLS,
     Views,
@@ -102,6 +106,84 @@ def test_average_precision_of_one_right_answer_is_one_over_its_rank(right: float
     wrong = torch.tensor([[0.6, 0.1, -0.4]])
     found = float(average_precision(torch.tensor([[right]]), wrong))
     assert found == pytest.approx(expected, abs=0.02)
+
+
+def precision_by_loop(right: float, wrong: list[float]) -> float:
+    """Average precision of one right answer by soft bins: each score belongs to the two bins that it lies between."""
+    share = [
+        [max(0.0, 1 - abs(score - (1 - 2 * k / (BINS - 1))) * (BINS - 1) / 2) for k in range(BINS)] for score in wrong
+    ]
+    own = [max(0.0, 1 - abs(right - (1 - 2 * k / (BINS - 1))) * (BINS - 1) / 2) for k in range(BINS)]
+    total = above = above_own = 0.0
+    for k in range(BINS):
+        above_own += own[k]
+        above += own[k] + sum(one[k] for one in share)
+        if own[k]:
+            total += own[k] * above_own / above
+    return total / sum(own)
+
+
+def test_average_precision_is_that_of_a_plain_loop() -> None:
+    torch.manual_seed(5)
+    right, wrong = 2 * torch.rand(6, 1) - 1, 2 * torch.rand(6, 9) - 1
+    found = average_precision(right, wrong)
+    expected = [precision_by_loop(float(one), row.tolist()) for one, row in zip(right, wrong, strict=True)]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+
+
+def r2d2_by_loop(first: Features, second: Features, seen: Views) -> float:
+    """All three parts; the shift is of whole pixels, and a cell is one."""
+    assert first.reliability is not None
+
+    def there(image: int, row: int, col: int) -> tuple[int, int] | None:
+        at = row - int(SHIFT[1]), col - int(SHIFT[0])
+        inside = min(at) >= 0 and max(at) < SIDE and bool(seen.known[image, row, col])
+        return at if inside else None
+
+    cosines, apart = [], []
+    for image in range(2):
+        ours, theirs = first.score[image, 0].numpy(), second.score[image, 0].numpy()
+        known, back = np.zeros_like(ours), np.zeros_like(ours)
+        for row in range(SIDE):
+            for col in range(SIDE):
+                if (at := there(image, row, col)) is not None:
+                    known[row, col], back[row, col] = 1, theirs[at]
+        for row in range(0, SIDE - COSIM_PX + 1, COSIM_PX // 2):
+            for col in range(0, SIDE - COSIM_PX + 1, COSIM_PX // 2):
+                part = np.s_[row : row + COSIM_PX, col : col + COSIM_PX]
+                one, other = (ours * known)[part], back[part]
+                lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+                cosines.append(float((one * other).sum()) / lengths if lengths else 0.0)
+                apart += [float(score[part].max() - score[part].mean()) for score in (ours, theirs)]
+    lattice_px = [
+        (row, col) for row in range(GRID_PX // 2, SIDE, GRID_PX) for col in range(GRID_PX // 2, SIDE, GRID_PX)
+    ]
+    made: list[tuple[float, float]] = []
+    for image in range(2):
+        ours, theirs = first.vectors[image].numpy(), second.vectors[image].numpy()
+        for row, col in lattice_px:
+            if (at := there(image, row, col)) is None:
+                continue
+            wrong = []
+            for other in lattice_px:
+                near = np.hypot(other[0] - at[0], other[1] - at[1]) < NEAR_CELLS * GRID_PX / 4
+                wrong.append(-1.0 if near else float(ours[:, row, col] @ theirs[:, other[0], other[1]]))
+            precision = precision_by_loop(float(ours[:, row, col] @ theirs[:, at[0], at[1]]), wrong)
+            made.append((precision, float(first.reliability[image, 0, row, col])))
+    declined = min(DECLINED, float(np.mean([precision for precision, _ in made])))
+    costs = [1 - precision * reliable - (1 - reliable) * declined for precision, reliable in made]
+    return (1 - float(np.mean(cosines))) + (1 - float(np.mean(apart))) + float(np.mean(costs))
+
+
+def test_r2d2_loss_is_that_of_a_plain_loop() -> None:
+    first, second = grid(1, cell=1), grid(2, cell=1)
+    expected = r2d2_by_loop(first, second, views())
+    assert float(r2d2_loss(first, second, views())) == pytest.approx(expected, rel=1e-3)
+
+
+def test_r2d2_loss_of_views_that_do_not_meet_is_finite() -> None:
+    first, second = grid(1, cell=1), grid(2, cell=1)
+    assert np.isfinite(float(r2d2_loss(first, second, views((200.0, 0.0)))))
 
 
 def test_r2d2_loss_prefers_the_same_features_seen_again() -> None:
