@@ -12,15 +12,20 @@ FLAT = 1e-3  # deviation below which a patch is divided by this instead
 
 
 def patches(
-    image: NDArray[np.uint8] | NDArray[np.float32], keypoints: Keypoints, side_px: float, output_px: int
+    image: NDArray[np.uint8] | NDArray[np.float32],
+    keypoints: Keypoints,
+    side_px: float,
+    output_px: int,
+    frames: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """Upright square patches, resampled.
+    """Square patches, resampled; upright where no frames are given.
 
     Args:
         image: [H x W].
         keypoints: N; a patch is centred on each, and sees the image mirrored beyond its edge.
         side_px: of what a patch shows.
         output_px: of the patch itself.
+        frames: [N x 2 x 2] from directions in each patch to those in the image.
 
     Returns:
         [N x output x output] float32.
@@ -33,8 +38,11 @@ def patches(
     middle = (output_px - 1) / 2
     out = np.empty((len(keypoints), output_px, output_px), np.float32)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    for number, (x, y) in enumerate(keypoints.xy_px - 0.5):
-        source = np.array([[scale, 0, x - scale * middle], [0, scale, y - scale * middle]])
+    if frames is None:
+        frames = np.broadcast_to(np.eye(2), (len(keypoints), 2, 2))
+    for number, (centre, frame) in enumerate(zip(keypoints.xy_px - 0.5, frames, strict=True)):
+        linear = scale * frame
+        source = np.column_stack([linear, centre - linear.sum(axis=1) * middle])
         out[number] = cv2.warpAffine(smooth, source, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     return out
 

@@ -2,8 +2,9 @@
 
 A step sees ``data.batch`` crops with ``points`` places each. A place is a keypoint of either image, found where the
 detector of a query would find one, and its patch is cut from both: from one image where it is, from the other where the
-known transform of the crop leads, so that turn, scale and shift are those between the crops. Negatives are the patches
-of other places of the batch, in a random order.
+known transform of the crop leads, so that turn and scale are those between the crops. From there the SAR patch may be
+moved, turned and scaled further (``local.positives``). Negatives are the patches of other places of the batch, in a
+random order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from geomatch.config import read_config
+from geomatch.config import merged, read_config
 from geomatch.console import Step
 from geomatch.matching.keypoints import DETECTORS, Keypoints
 from geomatch.matching.patches import patches, standardised
@@ -27,18 +28,19 @@ from geomatch.matching.samples import Sample
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.shapes import HardNetShape, LTFormerShape, VggShape
+from geomatch.weights import Weights
 
 from ..config import TrainerConfig, one_of
 from ..data import scene_named
 from ..optimizers import SmallOptimizerConfig
 from ..small import SmallJob, SmallTask
 from ..streams import Batch
+from .positives import PositiveConfig, drawn_moves
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 from .triplets import LOSSES, TEMPERATURE, infonce
 
 VALIDATION_SEED = 7
-SHIFTED = 1 / 3  # of the places, where they are shifted at all
 APART_PX = 12  # places of one crop nearer than this are not told apart
 _NETS: dict[str, Any] = {"ltformer": LTFormerShape, "hardnet": HardNetShape, "vgg": VggShape}
 
@@ -84,19 +86,20 @@ class DescriptorConfig:
         seed: of everything that is random.
         points: places of each crop.
         detector: that finds them.
-        shifted_px: how far, in any direction, the SAR patch of a third of the places is cut beside the true place: the
-            paper's positives are scaled, turned or shifted by 8 px.
         temperature: that inner products are divided by, of infonce.
         loss: lt, fixed-margin, adaptive-margin, hardest or infonce (``local.triplets``).
+        start: weights to begin with, by name or path, of the network that ``net`` says.
+        positives: how far SAR patches are off the true places.
     """
 
     name: str = "descriptor"
     seed: int = 1
     points: int = 16
     detector: str = "gftt"
-    shifted_px: float = 0.0
     loss: str = "infonce"
     temperature: float = TEMPERATURE
+    start: str | None = None
+    positives: PositiveConfig = field(default_factory=PositiveConfig)
     data: CropConfig = field(default_factory=CropConfig)
     net: DescriptorNetConfig = field(default_factory=DescriptorNetConfig)
     optimizer: SmallOptimizerConfig = field(default_factory=SmallOptimizerConfig)
@@ -108,8 +111,10 @@ def load_descriptor_config(file: Path, overrides: Sequence[str] = ()) -> Descrip
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on names that are not known."""
     config = read_config(file, DescriptorConfig, overrides, examples="configs/descriptor")
     one_of(config.net.form, _NETS, "net.form")
+    merged(_NETS[config.net.form], config.net.shape, where=file, prefix="net.shape.")
     one_of(config.loss, LOSSES, "loss")
     one_of(config.detector, DETECTORS, "detector")
+    config.positives.check()
     return config
 
 
@@ -127,31 +132,38 @@ def make_descriptor_net(config: DescriptorNetConfig) -> Any:
 def paired_patches(crops: Sample, config: DescriptorConfig, rng: np.random.Generator) -> Example | None:
     """Patches of places in both images: "optical" and "sar", [K x 1 x s x s] each; None where there are too few places.
 
-    Half of the places are keypoints of the optical image and half of the SAR image.
+    Half of the places are keypoints of the optical image and half of the SAR image. The SAR patch is moved off the
+    place as ``config.positives`` says.
     """
     there = np.asarray(np.linalg.inv(crops.to_optical), np.float64)
     found = [_keypoints(side, config, rng) for side in (crops.optical, crops.sar)]
     optical_px = np.concatenate([found[0], apply(crops.to_optical, found[1])])
     sar_px = np.concatenate([apply(there, found[0]), found[1]])
+    moves = drawn_moves(config.positives, len(sar_px), rng)
+    sar_px = sar_px + moves.shift_px
     inside = np.ones(len(optical_px), bool)
     for points, side in ((optical_px, crops.optical), (sar_px, crops.sar)):
         inside &= (points >= 0).all(axis=1) & (points < side.size_px).all(axis=1)
-    numbers = _apart(optical_px, rng.permutation(np.nonzero(inside)[0]), config.points)
+    # A patch that is moved has to stay nearer to its own place than to any other.
+    apart_px = APART_PX + config.positives.shift_px
+    numbers = _apart(optical_px, rng.permutation(np.nonzero(inside)[0]), config.points, apart_px)
     if len(numbers) < config.points:
         return None
-    sar_px = sar_px + _shifts(len(sar_px), config.shifted_px, rng)
-    cut = {
-        side.modality: patches_of(side, points[numbers], config.net)
-        for points, side in ((optical_px, crops.optical), (sar_px, crops.sar))
-    }
-    return {name: values[:, None] for name, values in cut.items()}
+    optical = patches_of(crops.optical, optical_px[numbers], config.net)
+    sar = patches_of(crops.sar, sar_px[numbers], config.net, moves.of(numbers).frames)
+    return {"optical": optical[:, None], "sar": sar[:, None]}
 
 
-def patches_of(side: Side, points: NDArray[np.float64], net: DescriptorNetConfig) -> NDArray[np.float32]:
-    """Standardised patches around points [K x 2], as the network of a configuration sees them: [K x s x s]."""
+def patches_of(
+    side: Side, points: NDArray[np.float64], net: DescriptorNetConfig, frames: NDArray[np.float64] | None = None
+) -> NDArray[np.float32]:
+    """Standardised patches around points [K x 2], as the network of a configuration sees them: [K x s x s].
+
+    ``frames``: as of ``geomatch.matching.patches.patches``.
+    """
     image = side.equalised if net.equalised else side.bytes
     output_px = int(net.shape.get("patch_px", _NETS[net.form]().patch_px))
-    return standardised(patches(image, Keypoints.at(points), net.side_px, output_px))
+    return standardised(patches(image, Keypoints.at(points), net.side_px, output_px, frames))
 
 
 def _keypoints(side: Side, config: DescriptorConfig, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -160,21 +172,13 @@ def _keypoints(side: Side, config: DescriptorConfig, rng: np.random.Generator) -
     return found[rng.permutation(len(found))[: 2 * config.points]]
 
 
-def _shifts(count: int, length_px: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Of a third of so many places by so much in any direction, of the rest none: [count x 2]."""
-    turn = rng.uniform(0, 2 * np.pi, count)
-    moved = length_px * (rng.random(count) < SHIFTED)
-    shifts: NDArray[np.float64] = np.stack([np.cos(turn), np.sin(turn)], axis=1) * moved[:, None]
-    return shifts
-
-
-def _apart(points: NDArray[np.float64], order: NDArray[np.int64], most: int) -> list[int]:
-    """Numbers of points, taken in an order, that are APART_PX from those taken before."""
+def _apart(points: NDArray[np.float64], order: NDArray[np.int64], most: int, apart_px: float) -> list[int]:
+    """Numbers of points, taken in an order, that are so far from those taken before."""
     kept: list[int] = []
     for number in order.tolist():
         if len(kept) == most:
             break
-        if not kept or np.linalg.norm(points[kept] - points[number], axis=1).min() >= APART_PX:
+        if not kept or np.linalg.norm(points[kept] - points[number], axis=1).min() >= apart_px:
             kept.append(number)
     return kept
 
@@ -185,6 +189,8 @@ class DescriptorTask(SmallTask[DescriptorConfig]):
     def __init__(self, config: DescriptorConfig, total_steps: int) -> None:
         super().__init__(config, total_steps)
         self.net = make_descriptor_net(config.net)
+        if config.start is not None:
+            Weights.find(config.start, _NETS[config.net.form]).load_into(self.net).train()
         self._loss = LOSSES[config.loss]
         if self._loss is infonce:
             self._loss = partial(infonce, temperature=config.temperature)
@@ -227,9 +233,9 @@ def found_themselves(net: nn.Module, examples: Sequence[Example]) -> float:
 
 
 def held_out_patches(config: DescriptorConfig) -> list[Example]:
-    """Patches of the crops that a run is validated on, twice as many of each as in training."""
+    """Patches of the crops that a run is validated on, at the true places, twice as many of each as in training."""
     scene = scene_named(config.data.scenes, config.validation.scene)
-    denser = replace(config, points=2 * config.points)
+    denser = replace(config, points=2 * config.points, positives=PositiveConfig())
     crops = held_out(config.data, scene, config.validation.crops, VALIDATION_SEED)
     rng = np.random.default_rng(VALIDATION_SEED)
     made = (paired_patches(one, denser, rng) for one in crops)

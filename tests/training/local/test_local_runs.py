@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from geomatch.errors import InputError, UsageError
 from geomatch.matching.keypoints import DETECTORS
 from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.matching.samples import Sample, Warp, samples
+from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.training.local.descriptor import (
-    _shifts,
     load_descriptor_config,
     paired_patches,
     patches_of,
@@ -34,6 +36,7 @@ from geomatch.training.local.detector import (
     within,
 )
 from geomatch.training.local.vgg import load_vgg_config, train_vgg
+from geomatch.weights import Weights
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SMALL = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.precision=32-true", "validation.crops=1"]
@@ -122,23 +125,69 @@ def test_patches_of_a_pair_show_the_same_places(sample: Sample) -> None:
         assert gaps.min() < 0.2
 
 
-def test_a_third_of_the_patches_is_cut_beside_the_place(sample: Sample) -> None:
-    file = CONFIGS / "descriptor" / "hardnet.yaml"
-    given = ["points=12", "net.side_px=32"]
-    there, beside = (
-        paired_patches(sample, load_descriptor_config(file, [*given, f"shifted_px={shift}"]), np.random.default_rng(3))
-        for shift in (0, 8)
-    )
-    assert there is not None
-    assert beside is not None
-    assert (there["optical"] == beside["optical"]).all()
-    same = (there["sar"] == beside["sar"]).all(axis=(1, 2, 3))
-    assert 4 <= same.sum() <= 11
-    moves = _shifts(3000, 8.0, np.random.default_rng(0))
-    lengths = np.hypot(*moves.T)
-    assert np.isclose(lengths, 8).mean() == pytest.approx(1 / 3, abs=0.03)
-    assert np.isclose(lengths, 0).mean() == pytest.approx(2 / 3, abs=0.03)
-    assert np.abs(moves.mean(axis=0)).max() < 0.3
+@pytest.mark.parametrize("shift_px", [0.0, 8.0])
+def test_positive_is_cut_as_far_off_the_place_as_asked_for(shift_px: float) -> None:
+    """Both images are one, in which every patch is found again by looking at all places."""
+    texture = cv2.GaussianBlur(np.random.default_rng(5).random((120, 120), np.float32), (0, 0), 1.5)
+    known = np.ones(texture.shape, bool)
+    same = Sample(Side(texture, known, "sar"), Side(texture, known, "optical"), np.eye(3))
+    given = ["points=8", "net.side_px=16", "net.equalised=false", "net.shape.patch_px=16"]
+    given += ["positives.exactly=true", f"positives.shift_px={shift_px}"]
+    config = load_descriptor_config(CONFIGS / "descriptor" / "hardnet.yaml", given)
+    made = paired_patches(same, config, np.random.default_rng(3))
+    assert made is not None
+    every = np.stack(np.meshgrid(np.arange(120), np.arange(120)), axis=-1).reshape(-1, 2) + 0.5
+    cut = patches_of(same.sar, every, config.net)
+
+    def place(patch: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        return np.asarray(every[np.square(cut - patch).mean(axis=(1, 2)).argmin()])
+
+    moves = np.array([place(made["sar"][at, 0]) - place(made["optical"][at, 0]) for at in range(8)])
+    np.testing.assert_allclose(np.linalg.norm(moves, axis=1), shift_px, atol=0.8)
+    assert (len(np.unique(moves, axis=0)) > 4) == (shift_px > 0)  # in a direction of its own each
+
+
+def test_positive_is_turned_and_scaled_as_asked_for(sample: Sample) -> None:
+    """A frame cut by hand: its corner is where the turned and enlarged corner of the upright one lies."""
+    config = load_descriptor_config(CONFIGS / "descriptor" / "hardnet.yaml", ["net.side_px=32"])
+    at = np.array([[80.0, 80.0]])
+    quarter = 1.5 * np.array([[[0.0, -1.0], [1.0, 0.0]]])
+    turned = patches_of(sample.sar, at, config.net, quarter)[0]
+    config.net.side_px = 48
+    np.testing.assert_allclose(turned, np.rot90(patches_of(sample.sar, at, config.net)[0]), atol=0.6)
+    assert np.corrcoef(turned.ravel(), np.rot90(patches_of(sample.sar, at, config.net)[0]).ravel())[0, 1] > 0.95
+
+
+def test_run_begins_with_given_weights(scenes: Path, tmp_path: Path) -> None:
+    file = on_the_town(CONFIGS / "descriptor" / "ltformer.yaml", scenes, tmp_path)
+    still = [*SMALL, "points=4", "start=ltformer1", "optimizer.lr=0.0"]
+    weights = train_descriptor(load_descriptor_config(file, still), tmp_path / "run")
+    made, shipped = (load_file(one) for one in (weights, Weights.find("ltformer1", LTFormerShape).path))
+    for name, values in shipped.items():
+        torch.testing.assert_close(made[name].float(), values.float())
+    other = load_descriptor_config(file, [*still, "net.form=hardnet", "net.shape={}"])
+    with pytest.raises(InputError, match="weights of another network"):
+        train_descriptor(other, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("net.shape.vectro=64", r"unknown key 'net.shape.vectro'.*nearest one is net.shape.vector"),
+        ("optimizer.method=addam", r"unknown method 'addam'.*nearest one is adam"),
+        ("positives.scale=[2,1]", r"positives.scale"),
+    ],
+)
+def test_what_is_not_known_of_a_descriptor_is_refused(override: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        load_descriptor_config(CONFIGS / "descriptor" / "ltformer.yaml", [override])
+
+
+def test_released_trunk_is_of_r2d2_alone() -> None:
+    published = load_detect_describe_config(CONFIGS / "detect-describe" / "r2d2-published.yaml")
+    assert published.net.make().shape == R2D2Shape(32, released=True)
+    with pytest.raises(UsageError, match=r"net.released.*r2d2 alone"):
+        load_detect_describe_config(CONFIGS / "detect-describe" / "d2.yaml", ["net.released=true"])
 
 
 def _near(every: np.ndarray, sample: Sample, made: dict[str, np.ndarray], number: int) -> np.ndarray:  # type: ignore[type-arg]
