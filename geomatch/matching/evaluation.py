@@ -19,7 +19,7 @@ import numpy as np
 from geomatch.matching.fit import NoFit, fit
 from geomatch.matching.matches import Matcher, Matches
 from geomatch.matching.samples import Sample
-from geomatch.matching.scores import CORRECT_PX, corner_error_px, residual_rms
+from geomatch.matching.scores import CORRECT_PX, corner_error_px, redundant, residual_rms
 from geomatch.matching.transforms import apply
 from geomatch.metrics import wilson
 from geomatch.threads import one_thread
@@ -81,6 +81,7 @@ class Judged:
         corner_error_px: of the fit; None where there is none.
         rms_px: RMS_all and RMS_LOO of the inliers; None where there are too few.
         reason: why there is no fit.
+        redundant: inliers beyond the fewest that the fit's transform needs.
     """
 
     found: tuple[int, int]
@@ -89,6 +90,7 @@ class Judged:
     corner_error_px: float | None = None
     rms_px: tuple[float, float] | None = None
     reason: str = ""
+    redundant: int = 0
 
     @property
     def registered(self) -> bool:
@@ -132,9 +134,11 @@ def judge(prediction: Prediction, sample: Sample) -> Judged:
         return replace(made, reason=fitted.reason)
     error = corner_error_px(fitted.matrix, sample.to_optical, sample.sar.size_px)
     rms = residual_rms(matches.some(np.nonzero(fitted.inliers)[0][:MAX_LOO]), fitted.model)
+    inliers = int(fitted.inliers.sum())
     return replace(
         made,
-        inliers=int(fitted.inliers.sum()),
+        inliers=inliers,
+        redundant=redundant(inliers, fitted.model),
         corner_error_px=error if np.isfinite(error) else None,
         rms_px=rms if np.isfinite(rms).all() else None,
     )
@@ -157,7 +161,7 @@ def score(made: Sequence[Result]) -> list[dict[str, Any]]:
     Keys: ``pairs``, ``method``, ``count``; ``registered`` {"5", "10"} share of pairs whose corners lie that near and
     ``registered_ci``, ``misplaced`` share that have a fit whose corners do not lie within the greater of them;
     ``matches`` NC and ``correct`` NCM per pair, ``precision`` CMR or MP, ``score`` MS; ``rms_all``, ``rms_loo`` of the
-    inliers of right fits, None where there are none; ``n_red`` inliers per pair; ``cpu_s``.
+    inliers of right fits, None where there are none; ``n_red`` redundant inliers per pair; ``cpu_s``.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for one in made:
@@ -186,6 +190,6 @@ def _scored(pairs: str, method: str, results: Sequence[Result]) -> dict[str, Any
         "score": float(right.sum() / max(keypoints.sum(), 1)),
         "rms_all": float(rms[:, 0].mean()) if len(rms) else None,
         "rms_loo": float(rms[:, 1].mean()) if len(rms) else None,
-        "n_red": float(np.mean([one.inliers for one in group])),
+        "n_red": float(np.mean([one.redundant for one in group])),
         "cpu_s": float(np.mean([one.cpu_s for one in results])),
     }

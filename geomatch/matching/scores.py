@@ -2,7 +2,8 @@
 
 Published names: NC matches, NCM correct ones, CMR their ratio (Mei); matching precision MP, which is the same ratio,
 and matching score MS, correct matches over keypoints (Zhang et al. 2023); RMS_all over all matches' residuals to their
-own least-squares fit, RMS_LOO with each left out of it, N_red their number (Ma et al. 2017).
+own least-squares fit, RMS_LOO with each left out of it, N_red how many of them are redundant (Gonçalves et al. 2009,
+"Measures for an objective evaluation of the geometric correction process quality"; as Ma et al. 2017 report them).
 """
 
 from __future__ import annotations
@@ -75,6 +76,11 @@ def residual_rms(matches: Matches, model: Model) -> tuple[float, float]:
         matrix = nearest(model, source[others], target[others])
         left_out.append(np.linalg.norm(apply(matrix, source[number : number + 1]) - target[number]))
     return float(np.sqrt(np.square(every).mean())), float(np.sqrt(np.square(left_out).mean()))
+
+
+def redundant(count: int, model: Model) -> int:
+    """N_red of so many matches: those beyond the fewest that the transform needs, which alone tell how well it fits."""
+    return max(0, count - MINIMAL[model])
 
 
 def _inside(points: Points, size_px: tuple[int, int]) -> NDArray[np.bool_]:

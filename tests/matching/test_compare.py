@@ -119,7 +119,7 @@ def test_pairs_larger_than_the_images_are_refused() -> None:
 
 def test_scores_are_counted_from_predictions() -> None:
     made = [
-        Result("a", "set", Judged((10, 20), (1.0, 4.9, 7.0), 3, 4.0, (1.0, 2.0)), 0.5),
+        Result("a", "set", Judged((10, 20), (1.0, 4.9, 7.0), 5, 4.0, (1.0, 2.0), redundant=3), 0.5),
         Result("a", "set", Judged((30, 20), (), reason="no matches"), 1.5),
         Result("b", "set", Judged((5, 5), (2.0,), 1, 9.0, (3.0, 4.0)), 0.1),
         Result("b", "set", Judged((5, 5), (), 4, 11.0, (50.0, 60.0)), 0.1),

@@ -15,8 +15,9 @@ from geomatch.matching.keypoints import BORDER_PX, DETECTORS, Keypoints
 from geomatch.matching.matches import Matches, Rule, neighbours, of_the_edge
 from geomatch.matching.methods import METHODS, method
 from geomatch.matching.patches import patches, standardised
-from geomatch.matching.scores import corner_error_px, correct, repeatability, residual_rms
+from geomatch.matching.scores import corner_error_px, correct, redundant, repeatability, residual_rms
 from geomatch.matching.side import Side
+from geomatch.matching.transforms import Model
 
 TURNED = similarity(8, 1.08, (6, -9))
 
@@ -170,6 +171,11 @@ def test_repeatability_counts_every_keypoint_once() -> None:
     theirs = np.array([[60.0, 50.0], [110.0, 101.9], [200.0, 200.0], [4.0, 20.0]])  # so does the last of these
     assert repeatability(ours, theirs, shift, (256, 256)) == pytest.approx(2 / 3)
     assert repeatability(ours[:0], theirs, shift, (256, 256)) == 0
+
+
+@pytest.mark.parametrize(("model", "needed"), [("translation", 1), ("similarity", 2), ("affine", 3), ("homography", 4)])
+def test_points_beyond_those_that_a_transform_needs_are_redundant(model: Model, needed: int) -> None:
+    assert [redundant(count, model) for count in (0, needed, needed + 7)] == [0, 0, 7]
 
 
 def test_residuals_are_about_their_own_fit() -> None:
