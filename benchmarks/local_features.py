@@ -139,7 +139,11 @@ def repeated(file: Path, pairs: Pairs) -> Measured:
 
 PATCHES = ("trainer.max_epochs=30", "validation.every_epochs=10")  # 600 steps
 DENSE = ("trainer.max_epochs=40", "validation.every_epochs=20")  # 1000
-LAMBDAS = (0.0, 0.2, 0.4, 0.8, 1.2)
+LAMBDAS = {f"{value:g}": (f"self_supervision={value}",) for value in (0.0, 0.2, 0.4, 0.8, 1.2)}
+# A step with copies compares three pairs of images for each crop, one without compares one: without at even steps, and
+# at as many comparisons.
+ALONE = {"0, 3000 steps": ("self_supervision=0.0", "trainer.max_epochs=120", "validation.every_epochs=60")}
+WEIGHED = {"0": LAMBDAS["0"], **ALONE, **LAMBDAS}
 TABLES = {
     "losses": Table(
         "LTFormer by loss (Table III of Zhang et al.)",
@@ -185,7 +189,7 @@ TABLES = {
         "D2-Net by the weight of self-supervision (Tables I-III and Figure 3 of Mei et al.)",
         "detect-describe/d2.yaml",
         DENSE,
-        {f"{value:g}": (f"self_supervision={value}",) for value in LAMBDAS},
+        WEIGHED,
         load_detect_describe_config,
         train_detect_describe,
         dense(D2Shape),
@@ -195,7 +199,7 @@ TABLES = {
         "R2D2 by the weight of self-supervision",
         "detect-describe/r2d2.yaml",
         DENSE,
-        {f"{value:g}": (f"self_supervision={value}",) for value in LAMBDAS},
+        WEIGHED,
         load_detect_describe_config,
         train_detect_describe,
         dense(R2D2Shape),
@@ -209,8 +213,10 @@ TABLES = {
             "as shipped": (),
             "shared stems": ("net.own_stems=false",),
             "full resolution alone": ("net.weights=[1.0,0.0,0.0]",),
+            "half resolution alone": ("net.weights=[0.0,1.0,0.0]",),
             "quarter resolution alone": ("net.weights=[0.0,0.0,1.0]",),
             "even weights": ("net.weights=[0.33,0.33,0.33]",),
+            "weights turned round": ("net.weights=[0.6,0.3,0.1]",),
             "ranked by their own score": ("net.region_px=0",),
             "Huber and peaks, as published": ("agreement=huber", "peaky=0.5", "net.region_px=0", "net.own_stems=false"),
             "deformable": ("net.deformable=true",),
