@@ -108,7 +108,7 @@ NAMED: dict[str, Named] = {
         sha256="b81e1740391c42ff6a1bfdac0b11b2c2a376ed7bf4cad4797cb9b6dd7f51cdfb",
         radiometry=_PLAIN_RADIOMETRY,
         trained_on=_LOCAL_DATA + "; configs/detector/keypoints.yaml",
-        measured="docs/matching.md",
+        measured="docs/keypoints1.md",
         network="keypoints",
     ),
     "vgg1": Named(
