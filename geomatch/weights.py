@@ -101,7 +101,7 @@ NAMED: dict[str, Named] = {
         sha256="9181d54482bd3ebfc50d8d1299fef759ecd679d853b267dcc4c026a9bbe43c7c",
         radiometry=_LOCAL_RADIOMETRY,
         trained_on=_LOCAL_DATA + "; configs/descriptor/ltformer.yaml",
-        measured="docs/matching.md",
+        measured="docs/ltformer1.md",
         network="ltformer",
     ),
     "keypoints1": Named(
