@@ -46,10 +46,20 @@ def load_runner(net: EncoderNet, backend: str = AUTO, *, exact: bool = False) ->
     Raises:
         UsageError: an unknown backend, or one that is not installed.
     """
-    name = usual() if backend == AUTO else backend
+    check_backend(backend)
+    return BACKENDS[usual() if backend == AUTO else backend](net, exact)
+
+
+def check_backend(name: str) -> None:
+    """Raise as ``load_runner``, but load nothing."""
+    if name == AUTO:
+        return
     if name not in BACKENDS:
         raise UsageError(f"unknown backend {name!r}", where="--backend", hint=f"choose auto, {', '.join(BACKENDS)}")
-    return BACKENDS[name](net, exact)
+    with needs_extra("fast", f"the backend {name}"):
+        for module in _NEEDED.get(name, ()):
+            if not find_spec(module):
+                raise ModuleNotFoundError(name=module)
 
 
 def usual() -> str:
@@ -95,9 +105,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 def _onnx_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner:
-    with needs_extra("fast", "the backend onnxruntime"):
-        import onnx  # noqa: F401  # the exporter's
-        import onnxruntime
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -115,10 +123,6 @@ def _onnx_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner
 
 
 def _openvino_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner:
-    with needs_extra("fast", "the backend openvino"):
-        import onnx  # noqa: F401  # the exporter's
-        import openvino  # noqa: F401
-
     settings = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"}
     if exact:
         settings["INFERENCE_PRECISION_HINT"] = "f32"  # else OpenVINO takes what suits the processor
@@ -140,10 +144,9 @@ def _model(net: EncoderNet, modality: Modality, *, small: bool) -> bytes:
     model = to_onnx(net, modality)
     if not small:
         return model
-    with needs_extra("fast", "a backend in 8 bits"):
-        from geomatch.quantised import quantised
+    from geomatch.quantised import quantised
 
-        return quantised(model, modality)
+    return quantised(model, modality)
 
 
 @cache

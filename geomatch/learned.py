@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from geomatch import defaults
 from geomatch import structure as structural
 from geomatch.attitude import Steps
-from geomatch.backends import Runner, load_runner
+from geomatch.backends import Runner, check_backend, load_runner
 from geomatch.encoder import ALONE, StructuralEncoder
 from geomatch.nets.shapes import EncoderShape, Modality
 from geomatch.planes import CELL_PX, PLANE_PX, VERSION, planes
@@ -39,9 +40,21 @@ class LearnedEncoder:
 
     @classmethod
     def of(cls, name: str, backend: str = defaults.BACKEND) -> LearnedEncoder:
-        """With weights as ``Weights.find`` and a backend as ``load_runner`` takes them."""
+        """With weights as ``Weights.find`` and a backend as ``load_runner`` takes them.
+
+        The network is not loaded before there is something to run it on: an index is opened and searched without it.
+        """
         weights = Weights.find(name)
-        return cls(weights, load_runner(weights.net(), backend))
+        check_backend(backend)
+
+        @cache
+        def runner() -> Runner:
+            return load_runner(weights.net(), backend)
+
+        def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+            return runner()(planes, modality)
+
+        return cls(weights, run)
 
     @property
     def channels(self) -> int:

@@ -19,7 +19,7 @@ from geomatch.images import OpticalStretch
 FORMAT_VERSION = 1
 MANIFEST, TILES, VECTORS, FEATURES = "manifest.json", "tiles.parquet", "vectors.faiss", "features.tif"
 
-_REBUILD = "build the index again with geomatch index build"
+REBUILD = "build the index again with geomatch index build"
 
 
 def part_names(count: int) -> list[str]:
@@ -211,18 +211,18 @@ class Manifest:
             hint = "give the directory that geomatch index build wrote"
             raise IndexFormatError("not an index, it has no manifest.json", where=folder, hint=hint) from error
         except (OSError, ValueError, RecursionError) as error:
-            raise IndexFormatError(f"cannot be read ({error})", where=file, hint=_REBUILD) from error
+            raise IndexFormatError(f"cannot be read ({error})", where=file, hint=REBUILD) from error
         version = values.get("format_version") if isinstance(values, dict) else None
         if version != FORMAT_VERSION:
             newer = isinstance(version, int) and version > FORMAT_VERSION
-            hint = "install a newer geomatch" if newer else _REBUILD
+            hint = "install a newer geomatch" if newer else REBUILD
             raise IndexFormatError(
                 f"has format version {version}, this geomatch reads {FORMAT_VERSION}", where=file, hint=hint
             )
         try:
             return cls._from_dict(values)
         except (KeyError, TypeError, ValueError, AttributeError, InputError, IndexFormatError) as error:
-            raise IndexFormatError(f"is damaged ({error})", where=file, hint=_REBUILD) from error
+            raise IndexFormatError(f"is damaged ({error})", where=file, hint=REBUILD) from error
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> Manifest:

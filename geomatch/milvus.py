@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from geomatch.errors import IndexFormatError
 from geomatch.files import sha256_of
 from geomatch.gallery import Gallery, Hits
+from geomatch.index_files import coded
 from geomatch.manifest import MANIFEST, Manifest
 from geomatch.near import Disc
 from geomatch.stores import ANSWER_S, BYTES, COL, ROW, TILE, VECTOR, WORK_S, Address, Card, Store
-from geomatch.vectors import coded
 
 if TYPE_CHECKING:
     import faiss

@@ -12,15 +12,13 @@ An index is a directory, written whole by ``geomatch.index`` and never changed i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from geomatch import defaults
@@ -31,17 +29,19 @@ from geomatch.files import sha256_of
 from geomatch.gallery import Gallery, Hits
 from geomatch.geo import Grid
 from geomatch.imagery import Imagery
-from geomatch.manifest import FEATURES, TILES, VECTORS, Manifest, SourceRecord
+from geomatch.index_files import Corners, read_part, reading
+from geomatch.manifest import FEATURES, REBUILD, TILES, VECTORS, Manifest, SourceRecord
 from geomatch.mosaic import open_orthomosaic
 from geomatch.near import Disc, Near
 from geomatch.raster import open_raster
 from geomatch.stores import Address, is_address
-from geomatch.vectors import Vectors, read_part
+from geomatch.vectors import Vectors
 
 if TYPE_CHECKING:
     from geomatch.milvus import Published
 
-_REBUILD = "build the index again with geomatch index build"
+
+READERS = 2  # of files of vectors at the same time
 
 
 class TileIndex:
@@ -88,7 +88,7 @@ class TileIndex:
             file = folder / name
             if not file.is_file() or file.stat().st_size != entry.size_bytes:
                 state = "has another size than" if file.is_file() else "is missing though it stands in"
-                raise IndexFormatError(f"{name} {state} the manifest", where=folder, hint=_REBUILD)
+                raise IndexFormatError(f"{name} {state} the manifest", where=folder, hint=REBUILD)
         return cls(folder, manifest, _encoder_of(manifest, folder, backend))
 
     def __len__(self) -> int:
@@ -122,8 +122,7 @@ class TileIndex:
 
     def corner(self, tile: int) -> NDArray[np.int32]:
         """First column and row of a tile by its id, pixels of the map."""
-        corner: NDArray[np.int32] = self.corners[tile]
-        return corner
+        return self.corners[np.array(tile)]
 
     def near(self, near: Near) -> TileIndex:
         """This index for strips that lie within a circle.
@@ -151,7 +150,7 @@ class TileIndex:
     @cached_property
     def features(self) -> Field:
         """Dense features of the whole map, [C x h x w] int8."""
-        with _reading(self.path / FEATURES) as file, open_raster(file) as raster:
+        with reading(self.path / FEATURES) as file, open_raster(file) as raster:
             patch = raster.read(0, 0, raster.width, raster.height)
         return Field(patch.data, patch.valid, self.manifest.feature_rms)
 
@@ -180,7 +179,7 @@ class TileIndex:
         for place in found:
             if _is_source(source, place, trust_time=not override):
                 return place.resolve()
-        raise InputError("the map has changed since the index was built", where=found[0], hint=f"{hint}; or {_REBUILD}")
+        raise InputError("the map has changed since the index was built", where=found[0], hint=f"{hint}; or {REBUILD}")
 
     def _moved_to(self, folder: Path, source: SourceRecord) -> list[Path]:
         """Where one of several rasters may be in a folder: as deep as it was below what all were in, or at the top."""
@@ -197,22 +196,17 @@ class TileIndex:
         return open_orthomosaic(self.find_map(override)).at_scale(self.manifest.scale)
 
     @cached_property
-    def corners(self) -> NDArray[np.int32]:
-        """[N x 2] first column and row of each tile, pixels of the map."""
-        with _reading(self.path / TILES) as file:
-            table = pq.read_table(file, columns=["col", "row"])
-        return np.stack([table["col"].to_numpy(), table["row"].to_numpy()], axis=1).astype(np.int32)
+    def corners(self) -> Corners:
+        """First column and row of each tile, pixels of the map."""
+        return Corners(self.path / TILES)
 
     @cached_property
     def vectors(self) -> Gallery:
         """The tiles' vectors by their numbers."""
         if self._published is not None:
-            with _reading(self.path / VECTORS) as file:
-                return self._published.vectors(read_part(file))
-        parts = []
-        for name in self.manifest.vector_parts:
-            with _reading(self.path / name) as file:
-                parts.append(read_part(file))
+            return self._published.vectors(read_part(self.path / VECTORS).index)
+        with ThreadPoolExecutor(READERS) as readers:
+            parts = list(readers.map(read_part, [self.path / name for name in self.manifest.vector_parts]))
         return Vectors(parts, self.corners)
 
 
@@ -231,18 +225,8 @@ def _encoder_of(manifest: Manifest, folder: Path, backend: str) -> Encoder:
         encoder = load_encoder(name, backend)
     except GeomatchError as error:
         what = f"its encoder {name!r} is not here: {error.what}"
-        raise IndexFormatError(what, where=folder, hint=f"put its weights back, or {_REBUILD}") from error
+        raise IndexFormatError(what, where=folder, hint=f"put its weights back, or {REBUILD}") from error
     if encoder.fingerprint() != manifest.encoder.sha256:
-        hint = f"{_REBUILD}, or install geomatch {manifest.geomatch_version}"
+        hint = f"{REBUILD}, or install geomatch {manifest.geomatch_version}"
         raise IndexFormatError(f"its encoder {name!r} has changed since it was built", where=folder, hint=hint)
     return encoder
-
-
-@contextmanager
-def _reading(file: Path) -> Iterator[Path]:
-    """Turns whatever a library says about an unreadable file of the index into one error that names it."""
-    try:
-        yield file
-    except (GeomatchError, OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = error.what if isinstance(error, GeomatchError) else str(error).splitlines()[0]
-        raise IndexFormatError(f"cannot be read ({reason})", where=file, hint=_REBUILD) from error

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from geomatch.index_files import coded
 from geomatch.manifest import part_names
-from geomatch.vectors import coded
 
 if TYPE_CHECKING:
     import faiss

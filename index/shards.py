@@ -27,7 +27,6 @@ from geomatch.files import published
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.threads import one_thread
-from geomatch.vectors import read_part
 
 from .codes import Coder
 from .job import BuildJob, Encoded, TileShard, reader_of
@@ -143,7 +142,7 @@ def make_vectors(recipe: Recipe, features: str, number: int) -> int:
     file = recipe.vectors(number)
     if not file.is_file():
         job = _job(recipe)
-        index = read_part(Path(recipe.folder) / TRAINED, mapped=False)
+        index = faiss.read_index(str(Path(recipe.folder) / TRAINED))
         with one_thread(), open_raster(features) as raster:
             parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
             made = job.shard(job.pool(reader_of(raster), parts, index), Coder(index))

@@ -87,10 +87,8 @@ def test_missing_backends_say_what_to_install(weights_file: Path, monkeypatch: p
     with pytest.raises(UsageError, match=r"pip install 'geomatch\[fast\]'"):
         load_runner(net, "openvino")
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    planes = np.zeros(
-        (weights_shape := Weights.find(str(weights_file)).shape).planes("sar") and (4, 16, 16), np.float32
-    )
-    assert load_runner(net, AUTO)(planes, "sar").shape == (weights_shape.channels, 8, 8)
+    planes = np.zeros((net.shape.planes("sar"), 16, 16), np.float32)
+    assert load_runner(net, AUTO)(planes, "sar").shape == (net.shape.channels, 8, 8)
 
 
 def test_usual_backend_is_one_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

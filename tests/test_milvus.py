@@ -109,7 +109,7 @@ def test_circle_is_brute_force_over_the_tiles_in_it(
     near = ours.near(Near(*middle(ours), 60.0))
     assert near.disc is not None
     side = ours.manifest.tiles.size_px
-    middles = TileIndex.open(town_index).corners + side / 2
+    middles = np.asarray(TileIndex.open(town_index).corners) + side / 2
     among = np.nonzero(np.hypot(*(middles - near.disc.center_px).T) <= near.disc.radius_px + reach_px)[0]
     assert 30 < len(among) < len(ours) / 2
     scores = compared(town_index, queries) @ gallery[among].T

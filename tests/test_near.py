@@ -15,6 +15,7 @@ from towns import UTM33, Town, off_px, optical, view, write_town
 from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.index.build import build_index
+from geomatch.index_files import Part
 from geomatch.locator import Locator
 from geomatch.near import Disc, Near
 from geomatch.strip_files import StripOptions
@@ -84,7 +85,7 @@ def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: p
     index.add(rows[:400])
     second.add(rows[400:])
     corners = rng.integers(0, 1000, (700, 2)).astype(np.int32)
-    vectors = Vectors([index, second], corners)
+    vectors = Vectors([Part(index), Part(second)], corners)
     disc = Disc(np.array([420.5, 530.25]), 320.0)
     among = np.nonzero(np.hypot(*(corners - disc.center_px).T) <= disc.radius_px)[0]
     assert 100 < len(among) < 400

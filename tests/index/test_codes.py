@@ -8,12 +8,14 @@ import faiss
 import numpy as np
 import pytest
 
+from geomatch import vectors
 from geomatch.index import codes
 from geomatch.index.codes import Coder, VectorFiles
 from geomatch.index.kinds import Kind, VectorPlan
 from geomatch.index.vectors import fit_vectors
+from geomatch.index_files import coded, read_part
 from geomatch.manifest import part_names
-from geomatch.vectors import Vectors, read_part
+from geomatch.vectors import Vectors
 
 
 @pytest.mark.parametrize(
@@ -79,12 +81,59 @@ def test_file_tells_how_it_is_searched(kind: str, tmp_path: Path) -> None:
     index = fit_vectors(VectorPlan(32, Kind(kind, reranked=7, probes=0.25)), sample)
     faiss.write_index(index, str(tmp_path / "a.faiss"))
     part = read_part(tmp_path / "a.faiss")
-    found = faiss.downcast_index(part.index)
+    found = coded(part.index)
     if "Refine" in kind:
         assert found.k_factor == 7
         found = faiss.downcast_index(found.base_index)
     if "IVF" in kind:
         assert found.nprobe == 2
+
+
+@pytest.mark.parametrize("spare", [1, 4])
+def test_best_codes_of_all_parts_are_found_wherever_they_lie(
+    spare: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is near a query lies in one part, of another's in a second, of the third's all over."""
+    monkeypatch.setattr(codes, "PART_TILES", 100)
+    monkeypatch.setattr(vectors, "SPARE", spare)
+    rng = np.random.default_rng(2)
+    places = rng.normal(size=(3, 16)).astype(np.float32)
+    gallery = rng.normal(size=(800, 16)).astype(np.float32)
+    gallery[100:190] += 8 * places[0]
+    gallery[500:560] += 8 * places[1]
+    index = fit_vectors(VectorPlan(0, Kind("PQ8x4fs,Refine(SQfp16)", reranked=6)), gallery)
+    files, coder = VectorFiles(tmp_path, index), Coder(index)
+    for first in range(0, 800, 100):
+        files.add(coder.code(gallery[first : first + 100]))
+    files.close()
+    parts = [read_part(tmp_path / name) for name in part_names(8)]
+    stored = Vectors(parts, np.zeros((800, 2), np.int32))
+    scores, _ = stored._scanned(places, 60)
+    every = np.sort(np.concatenate([part.scan(places, 100)[0] for part in parts], axis=1), axis=1)[:, ::-1]
+    np.testing.assert_allclose(scores, every[:, :60], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["PQ8x4fs,Refine(SQfp16)", "L2norm,PQ8x4fs,Refine(SQ8)", "PQ8x4fs,Refine(Flat)"])
+def test_vectors_in_full_are_read_from_where_they_lie(kind: str, tmp_path: Path) -> None:
+    gallery = np.random.default_rng(3).normal(size=(300, 16)).astype(np.float32)
+    index = fit_vectors(VectorPlan(0, Kind(kind)), gallery)
+    index.add(gallery)
+    faiss.write_index(index, str(tmp_path / "a.faiss"))
+    part, ids = read_part(tmp_path / "a.faiss"), np.array([299, 0, 17, 17, 150])
+    assert part.rows is not None
+    inner = coded(index)
+    np.testing.assert_array_equal(part.stored(ids), faiss.downcast_index(inner.refine_index).reconstruct_batch(ids))
+
+
+@pytest.mark.parametrize("kind", ["SQ8", "IVF8,SQ8", "PQ8x4fs,Refine(PQ16)"])
+def test_vectors_that_end_elsewhere_are_left_to_faiss(kind: str, tmp_path: Path) -> None:
+    gallery = np.random.default_rng(3).normal(size=(600, 16)).astype(np.float32)
+    index = fit_vectors(VectorPlan(0, Kind(kind)), gallery)
+    index.add(gallery)
+    faiss.write_index(index, str(tmp_path / "a.faiss"))
+    part = read_part(tmp_path / "a.faiss")
+    assert part.rows is None
+    assert part.stored(np.array([5, 599])).shape == (2, 16)
 
 
 @pytest.mark.parametrize("kind", ["SQ8", "Flat", "PQ16x4fs,Refine(SQfp16)", "IVF8,PQ16x4fs,Refine(SQfp16)"])

@@ -1,0 +1,62 @@
+"""Corners of tiles read in groups are those of the whole table, and what cannot be read says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from geomatch.errors import IndexFormatError
+from geomatch.index_files import Corners, read_part
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    columns = {"row": np.arange(100, dtype=np.int32) * 3, "col": np.arange(100, dtype=np.int32) % 7, "x": np.zeros(100)}
+    pq.write_table(pa.table(columns), tmp_path / "tiles.parquet", row_group_size=13)
+    return tmp_path / "tiles.parquet"
+
+
+@pytest.mark.parametrize("tiles", [[5], [99, 0, 13, 12, 13], [[0, 50], [99, 51]], [], [[], []]])
+def test_corners_are_those_of_the_table(table: Path, tiles: list[int]) -> None:
+    ids = np.array(tiles, np.int64)
+    found = Corners(table)[ids]
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, np.stack([ids % 7, ids * 3], axis=-1))
+
+
+def test_no_more_groups_are_read_than_are_asked_for(table: Path) -> None:
+    corners = Corners(table)
+    assert len(corners) == 100
+    corners[np.array([1, 30, 31])]
+    assert sorted(corners._read) == [0, 2]
+    every = np.asarray(corners)
+    np.testing.assert_array_equal(every, np.stack([np.arange(100) % 7, np.arange(100) * 3], axis=1))
+    np.testing.assert_array_equal(np.asarray(corners, np.float64), every)
+
+
+def test_table_without_tiles_has_none(tmp_path: Path) -> None:
+    none = np.zeros(0, np.int32)
+    pq.write_table(pa.table({"row": none, "col": none}), tmp_path / "tiles.parquet")
+    assert np.asarray(Corners(tmp_path / "tiles.parquet")).shape == (0, 2)
+
+
+def test_what_cannot_be_read_is_named(table: Path) -> None:
+    content = table.read_bytes()
+    corners = Corners(table)
+    table.write_bytes(content[:40] + bytes(200) + content[240:])  # the first group; the footer is whole
+    with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
+        np.asarray(Corners(table))
+    del corners
+    for damaged in (content[:-9], b""):
+        table.write_bytes(damaged)
+        with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
+            Corners(table)
+        with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
+            read_part(table)
+    table.unlink()
+    with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
+        Corners(table)
