@@ -98,7 +98,7 @@ NAMED: dict[str, Named] = {
         network="hardnet",
     ),
     "ltformer1": Named(
-        sha256="9181d54482bd3ebfc50d8d1299fef759ecd679d853b267dcc4c026a9bbe43c7c",
+        sha256="d75bb2294e05674610f7dc77e35b097bab96f1db784814f30bf7f963d1cc9909",
         radiometry=_LOCAL_RADIOMETRY,
         trained_on=_LOCAL_DATA + "; configs/descriptor/ltformer.yaml",
         measured="docs/ltformer1.md",
