@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -10,7 +11,9 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import pytest
 from programs import geomatch
 from quarters import quarters
@@ -148,6 +151,30 @@ def test_build_that_was_ended_goes_on_with_its_shards(
         make_features(recipe, number)
     monkeypatch.setattr(BuildJob, "encode", lambda *_: pytest.fail("encoded again"))
     assert len(list(Shared(job, recipe, OneByOne()).features())) == 9  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_full_disk_costs_the_shard_that_met_it(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it is written when the disk is full: it does not appear, those before stay, a rerun ends the build."""
+    job, recipe = recipe_of(town, tmp_path / "town.gmi")
+    save, saved = np.savez, []
+
+    def full(out: IO[bytes], **arrays: object) -> None:
+        saved.append(out)
+        if len(saved) == 4:
+            out.write(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(out, **arrays)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np, "savez", full)
+    shared = Shared(job, recipe, OneByOne())  # type: ignore[arg-type]
+    with pytest.raises(OutputError, match="the disk is full") as caught:
+        list(shared.features())
+    assert "features-000003.npz" in str(caught.value)
+    assert sorted(file.name for file in Path(recipe.folder).iterdir()) == [f"features-{n:06d}.npz" for n in range(3)]
+    for made, expected in zip(shared.features(), Here(job).features(), strict=True):
+        assert (made.values == expected.values).all()
+    assert len(saved) == 4 + 6
 
 
 def test_orthomosaic_that_changes_during_the_build_is_named(town: Town, tmp_path: Path) -> None:
