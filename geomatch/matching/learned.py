@@ -22,7 +22,7 @@ from geomatch.nets.keypoint_detector import KeypointNet, standard, summits
 from geomatch.nets.shapes import D2Shape, HardNetShape, KeypointShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.weights import Weights
 
-BATCH_PX = 1 << 19  # of the patches that are described at once; VGG16 needs 1 kB for each
+BATCH_PX = 1 << 17  # of the patches that are described at once: more do not stay in the processor's cache
 TOLD_S = 10.0  # between words about how far a long description is
 
 
