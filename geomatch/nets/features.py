@@ -26,7 +26,7 @@ class Features:
         cell_px: of the grid, in pixels of the image.
         reliability: [B x 1 x h x w] in [0, 1] how well the descriptor tells its place from others, where the network
             says so; the keypoints' rank is the product of both.
-        first_px: where the middle of what the first cell sees lies, pixels from the image's edge; default half a cell.
+        first_px: as ``middle_px``; default half a cell.
         shift: [B x 2 x h x w] columns and rows, in cells, from a cell's middle to the peak, where the network says so.
     """
 
@@ -37,6 +37,11 @@ class Features:
     reliability: Tensor | None = None
     first_px: float | None = None
     shift: Tensor | None = None
+
+    @property
+    def middle_px(self) -> float:
+        """Where the middle of what the first cell sees lies, pixels from the image's edge."""
+        return self.cell_px / 2 if self.first_px is None else self.first_px
 
     @property
     def rank(self) -> Tensor:
@@ -54,12 +59,11 @@ class Features:
             the peaks lie there.
         """
         cols, rows = at.unbind(dim=1)
-        first = self.cell_px / 2 if self.first_px is None else self.first_px
         if self.shift is None:
-            return at.double() * self.cell_px + first, self.vectors[0, :, rows, cols].T
+            return at.double() * self.cell_px + self.middle_px, self.vectors[0, :, rows, cols].T
         peaks = at + self.shift[0, :, rows, cols].T
         reach = torch.tensor(self.vectors.shape[:1:-1], dtype=peaks.dtype) - 1
         grid = 2 * peaks / reach.clamp_min(1) - 1
         options: dict[str, Any] = {"padding_mode": "border", "align_corners": True}
         vectors = functional.grid_sample(self.vectors[:1], grid[None, None], **options)[0, :, 0].T
-        return peaks.double() * self.cell_px + first, functional.normalize(vectors, dim=1)
+        return peaks.double() * self.cell_px + self.middle_px, functional.normalize(vectors, dim=1)

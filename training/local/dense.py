@@ -54,16 +54,16 @@ class Views:
         limit = torch.tensor([width, height], device=there.device)
         inside = ((there > 0) & (there < limit)).all(dim=-1)
         col, row = points.long().unbind(dim=1)
-        return inside & self.known[:, row, col]
+        within = (row < self.known.shape[1]) & (col < self.known.shape[2])  # the last cell may lie on the edge
+        return inside & within & self.known[:, row * within, col * within]
 
 
-def read(values: Tensor, points: Tensor, size_px: tuple[int, int]) -> Tensor:
-    """Values [B x C x h x w] of a grid over an image, between cells, at pixels [B x N x 2] of it: [B x N x C].
-
-    ``size_px``: width and height that the grid spans.
-    """
-    scale = torch.tensor([2 / size_px[0], 2 / size_px[1]], device=points.device)
-    grid = (points.float() * scale - 1)[:, None]
+def read(values: Tensor, points: Tensor, features: Features) -> Tensor:
+    """Values [B x C x h x w] on the grid of features, between cells, at pixels [B x N x 2]: [B x N x C]."""
+    height, width = values.shape[2:]
+    span = features.cell_px * torch.tensor([width, height], device=points.device)
+    from_edge = points.float() - (features.middle_px - features.cell_px / 2)
+    grid = (2 * from_edge / span - 1)[:, None]
     found = functional.grid_sample(values.float(), grid, padding_mode="border", align_corners=False)
     return found[:, :, 0].transpose(1, 2)
 
@@ -74,12 +74,7 @@ def lattice(features: Features, every: int = 1) -> Tensor:
     device = features.score.device
     rows, cols = (torch.arange(every // 2, side, every, device=device) for side in (height, width))
     col, row = torch.meshgrid(cols, rows, indexing="xy")
-    return (torch.stack([col.flatten(), row.flatten()], dim=1) + 0.5) * features.cell_px
-
-
-def _span(features: Features) -> tuple[int, int]:
-    height, width = features.score.shape[2:]
-    return width * features.cell_px, height * features.cell_px
+    return torch.stack([col.flatten(), row.flatten()], dim=1) * features.cell_px + features.middle_px
 
 
 def d2_loss(first: Features, second: Features, views: Views) -> Tensor:
@@ -87,9 +82,9 @@ def d2_loss(first: Features, second: Features, views: Views) -> Tensor:
     points = lattice(first)
     there = views.in_second(points)
     seen = views.seen(points, there)
-    size, reach = _span(second), NEAR_CELLS * first.cell_px
+    reach = NEAR_CELLS * first.cell_px
     ours = first.vectors.flatten(2).transpose(1, 2)
-    theirs = functional.normalize(read(second.vectors, there, size), dim=2)
+    theirs = functional.normalize(read(second.vectors, there, second), dim=2)
     positive = (2 - 2 * (ours * theirs).sum(dim=2)).clamp_min(0)
     every = 2 - 2 * ours @ second.vectors.flatten(2)
     far = torch.cdist(there.float(), lattice(second)[None].expand(len(there), -1, -1)) > reach
@@ -98,7 +93,7 @@ def d2_loss(first: Features, second: Features, views: Views) -> Tensor:
     elsewhere = torch.cdist(points, points) > reach
     negative = torch.minimum(negative, torch.where(elsewhere[None], back, 4.0).amin(dim=2))
     ranked = functional.relu(MARGIN + positive - negative)
-    weight = first.score.flatten(1) * read(second.score, there, size)[..., 0] * seen
+    weight = first.score.flatten(1) * read(second.score, there, second)[..., 0] * seen
     return (weight * ranked).sum() / weight.sum().clamp_min(1e-6)
 
 
@@ -114,7 +109,7 @@ def _disagreement(first: Features, second: Features, views: Views) -> Tensor:
     points = lattice(first)
     there = views.in_second(points)
     shape = first.score.shape
-    back = read(second.score, there, _span(second))[..., 0].reshape(shape)
+    back = read(second.score, there, second)[..., 0].reshape(shape)
     seen = views.seen(points, there).reshape(shape).to(back.dtype)
     patches = [functional.unfold(score * seen, COSIM_PX, stride=COSIM_PX // 2) for score in (first.score, back)]
     ours, theirs = (functional.normalize(patch, dim=1) for patch in patches)
@@ -139,15 +134,15 @@ def _imprecision(first: Features, second: Features, views: Views) -> Tensor:
     there = views.in_second(points)
     seen = views.seen(points, there)
     batch = len(there)
-    ours = read(first.vectors, points[None].expand(batch, -1, -1), _span(first))
-    theirs = functional.normalize(read(second.vectors, there, _span(second)), dim=2)
+    ours = read(first.vectors, points[None].expand(batch, -1, -1), first)
+    theirs = functional.normalize(read(second.vectors, there, second), dim=2)
     positive = (functional.normalize(ours, dim=2) * theirs).sum(dim=2, keepdim=True)
     gallery = lattice(second, every)
-    others = read(second.vectors, gallery[None].expand(batch, -1, -1), _span(second))
+    others = read(second.vectors, gallery[None].expand(batch, -1, -1), second)
     negative = functional.normalize(ours, dim=2) @ functional.normalize(others, dim=2).transpose(1, 2)
     near = torch.cdist(there.float(), gallery[None].expand(batch, -1, -1)) < NEAR_CELLS * GRID_PX / 4
     precision = average_precision(positive, torch.where(near, -1.0, negative))
-    reliability = read(first.reliability, points[None].expand(batch, -1, -1), _span(first))[..., 0]
+    reliability = read(first.reliability, points[None].expand(batch, -1, -1), first)[..., 0]
     mean = (precision.detach() * seen).sum() / seen.sum().clamp_min(1)
     cost = 1 - precision * reliability - (1 - reliability) * mean.clamp_max(DECLINED)
     return (cost * seen).sum() / seen.sum().clamp_min(1)

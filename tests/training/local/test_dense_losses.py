@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -62,15 +64,26 @@ def test_mixed_precision_does_not_round_places() -> None:
     ramp = (torch.arange(1024) + 0.5).expand(2, 1, 8, -1)
     with torch.autocast("cpu", torch.bfloat16):
         there = half.in_second(points)
-        found = read(ramp.bfloat16(), read_at, (1024, 8))
+        found = read(ramp.bfloat16(), read_at, Features(ramp, ramp[:, :1], ramp > 0, 1))
     torch.testing.assert_close(there, torch.tensor([[[1000.125, 727.25]]]).expand(2, -1, -1), atol=1e-3, rtol=0)
     torch.testing.assert_close(found.flatten(), torch.full((2,), 600.25), atol=2.0, rtol=0)  # as bfloat16 steps
 
 
-def test_values_are_read_at_the_middles_of_cells() -> None:
-    features = grid(0)
+def test_points_on_the_edge_are_not_seen() -> None:
+    points = torch.tensor([[SIDE - 0.5, 10.0], [SIDE, 10.0], [10.0, SIDE]])
+    seen = views((0.0, 0.0))
+    known = replace(seen, known=torch.ones_like(seen.known))
+    assert known.seen(points, known.in_second(points)).tolist() == 2 * [[True, False, False]]
+
+
+@pytest.mark.parametrize("first_px", [None, 4.0])
+def test_values_are_read_at_the_middles_of_cells(first_px: float | None) -> None:
+    features = replace(grid(0), first_px=first_px)
     at = lattice(features)
-    values = read(features.vectors, at[None].expand(2, -1, -1), (SIDE, SIDE))
+    cells = torch.arange(len(at))
+    there = torch.stack([cells % (SIDE // CELL), cells // (SIDE // CELL)], dim=1)
+    torch.testing.assert_close(at.double(), features.read(there)[0])
+    values = read(features.vectors, at[None].expand(2, -1, -1), features)
     torch.testing.assert_close(values, features.vectors.flatten(2).transpose(1, 2), atol=1e-5, rtol=1e-4)
 
 
