@@ -47,6 +47,7 @@ from geomatch.simulation import simulate_city
 SIZES_PX = (104, 200, 400)
 MODELS = ("pixels", "features", "sought")
 RIDGE = 1e-3
+TINY = 1e-9  # no answer is surer, either way
 CALIBRATION = BENCH / "calibration"
 FITTED_SEED, CHECKED_SEED = 11, 12
 CITIES = (201, 202)
@@ -99,7 +100,7 @@ def main() -> None:
             print(
                 f"SHARPNESS = {_sharpness(fit):.3g}  # in use: {SHARPNESS:g}; the check alone: {_sharpness(check):.3g}"
             )
-            weights = _fit(*_table(fit))
+            weights = _fit(Table.of(fit))
             print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {getattr(model, name)}")
             results[name] = weights.tolist()
             results[f"{name} on the check"] = _report(name, check, weights, model.ambiguous_from)
@@ -163,18 +164,42 @@ def _sought(windows: int, seed: int) -> list[WindowOptions]:
     return [*squares, replace(doubled, length_px=500)]
 
 
-def _table(queries: Sequence[Query]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    return np.array([query.prediction.signs for query in queries]), np.array([query.right for query in queries])
+@dataclass(frozen=True)
+class Table:
+    """Answers: signs [N x S], the share of the probability that the best place has [N], and whether it is right [N]."""
+
+    signs: NDArray[np.float64]
+    share: NDArray[np.float64]
+    right: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, queries: Sequence[Query]) -> Table:
+        made = [query.prediction for query in queries]
+        share = np.array([shares(one.stand)[0] for one in made])
+        return cls(np.array([one.signs for one in made]), share, np.array([one.right for one in made]))
+
+    def confidence(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """As the Locator's: the logistic model's, but no more than the place's share."""
+        return np.minimum(1 / (1 + np.exp(-self.signs @ weights)), self.share)
 
 
-def _fit(signs: NDArray[np.float64], right: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Logistic regression with a slight ridge: [N x S], [N] -> [S]."""
-    side = np.where(right, 1.0, -1.0)
+def _fit(table: Table) -> NDArray[np.float64]:
+    """Weights [S] by the likelihood of the confidence, with a slight ridge: logistic regression capped by the share."""
+    side = np.where(table.right, 1.0, -1.0)
 
-    def loss(weights: NDArray[np.float64]) -> float:
-        return float(np.logaddexp(0, -side * (signs @ weights)).mean() + RIDGE * np.square(weights[1:]).sum())
+    def plain(weights: NDArray[np.float64]) -> float:
+        return float(np.logaddexp(0, -side * (table.signs @ weights)).mean() + _ridge(weights))
 
-    return np.asarray(minimize(loss, np.zeros(signs.shape[1])).x)
+    def capped(weights: NDArray[np.float64]) -> float:
+        sure = np.clip(table.confidence(weights), TINY, 1 - TINY)
+        return float(-np.log(np.where(table.right, sure, 1 - sure)).mean() + _ridge(weights))
+
+    begun = minimize(plain, np.zeros(table.signs.shape[1])).x
+    return np.asarray(minimize(capped, begun, method="Nelder-Mead", options={"maxiter": 20_000, "fatol": 1e-9}).x)
+
+
+def _ridge(weights: NDArray[np.float64]) -> float:
+    return float(RIDGE * np.square(weights[1:]).sum())
 
 
 def _sharpness(queries: Sequence[Query]) -> float:
@@ -196,8 +221,8 @@ def _report(
         part = [query for query in check if size in (None, query.size)]
         if not part:
             continue
-        signs, right = _table(part)
-        sure = 1 / (1 + np.exp(-signs @ weights))
+        table = Table.of(part)
+        right, sure = table.right, table.confidence(weights)
         on_map = np.array([query.prediction.on_map for query in part])
         located, placed = sure >= confidence.LOCATED_FROM, sure >= ambiguous_from
         rows.append(
