@@ -25,7 +25,7 @@ from geomatch.manifest import REBUILD
 if TYPE_CHECKING:
     import faiss
 
-AHEAD_BYTES = 20 << 20  # what the codes of a part of 250,000 tiles take, of the shipped kinds
+AHEAD_BYTES = 10 << 20  # what the codes of a part of 100,000 tiles and the transforms take, of the shipped kinds
 _K_FACTOR_BYTES = 4
 
 

@@ -67,7 +67,7 @@ class Vectors(Gallery):
         scores, ids = _joined(found, count)
         if few < count:
             for number, (own, _) in enumerate(found):
-                if own.shape[1] == few and (own[:, -1] >= scores[:, -1]).any() and np.isfinite(own[:, -1]).any():
+                if own.shape[1] == few and (np.isfinite(own[:, -1]) & (own[:, -1] >= scores[:, -1])).any():
                     found[number] = self._part(number, asked, count)
             scores, ids = _joined(found, count)
         return scores, ids

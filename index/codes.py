@@ -15,7 +15,7 @@ from geomatch.manifest import part_names
 if TYPE_CHECKING:
     import faiss
 
-PART_TILES = 250_000  # whose codes are in memory, 144 MB of the shipped kinds at most, before they become a file
+PART_TILES = 100_000  # whose codes are in memory, 58 MB of the shipped kinds at most, before they become a file
 
 
 class Coder:
