@@ -146,7 +146,7 @@ class BuildJob:
 
     def pool(self, read: ReadCells, parts: Sequence[TilePart], index: faiss.Index) -> Tiles:
         """The tiles of some parts that have enough valid pixels, from features, as a fitted index compares them."""
-        made = [tile_block(read, part, self.tiles, self.cells, self.encoder.cell_px) for part in parts]
+        made = (tile_block(read, part, self.tiles, self.cells, self.encoder.cell_px) for part in parts)
         return kept_of(made, index, self.options.min_valid)
 
     def shard(self, tiles: Tiles, coder: Coder) -> TileShard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -64,16 +64,15 @@ class Tiles:
     valid_fraction: NDArray[np.float32]
 
 
-def kept_of(blocks: Sequence[TileBlock], index: faiss.Index, min_valid: float) -> Tiles:
-    """The tiles of some blocks with enough valid pixels, as an index compares them."""
-    found = []
+def kept_of(blocks: Iterable[TileBlock], index: faiss.Index, min_valid: float) -> Tiles:
+    """The tiles of some blocks with enough valid pixels, as an index compares them; one block in memory at a time."""
+    found, done = [], 0
     for block in blocks:
         keep = block.found.valid_fraction >= min_valid
         rows, cols = np.nonzero(keep)
         vectors = searched(index, block.found.vectors[keep])
         found.append((vectors, block.col_starts[cols], block.row_starts[rows], block.found.valid_fraction[keep]))
-    last = blocks[-1]
-    done = last.done + last.found.valid_fraction.size
+        done = block.done + keep.size
     return Tiles(done, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
