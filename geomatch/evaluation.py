@@ -33,7 +33,6 @@ from geomatch.texture import is_textured
 RECALL_AT = (1, 5, 10, 50, 100)
 SUCCESS_PX = (2, 5, 10, 50)
 RIGHT_PX = 10
-KEPT_PLACES = 16
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Prediction:
         signs: what the confidence was read from (``Signs.values``), or None.
         wall_s, cpu_s: of the query.
         radius_px: the answer's error radius, or None.
-        stand: of the first KEPT_PLACES, how they stand against the best (``geomatch.posterior.standings``).
+        stand: of all places, how they stand against the best (``geomatch.posterior.standings``).
         right_place: number of the place within RIGHT_PX of the true one, None where none is.
         heading_error_deg: of the best place's heading, in [0, 180]; None where it was told, or off the map.
         scale_error_percent: of the best place's scale, likewise.
@@ -280,7 +279,7 @@ def _prediction(locator: Locator, trace: Trace, truth: Truth | None, seconds: tu
         wall_s=seconds[0],
         cpu_s=seconds[1],
         radius_px=None if radius_m is None else radius_m / metres,
-        stand=() if trace.judged is None else tuple(np.round(trace.judged.stand[:KEPT_PLACES], 4).tolist()),
+        stand=() if trace.judged is None else tuple(np.round(trace.judged.stand, 4).tolist()),
         right_place=None if corner is None or trace.judged is None else _right_place(trace.judged, corner),
         heading_error_deg=None if truth is None or trace.judged is None else _heading_error_deg(truth, strip),
         scale_error_percent=None if truth is None or trace.judged is None else _scale_error_percent(truth, strip),
@@ -289,7 +288,7 @@ def _prediction(locator: Locator, trace: Trace, truth: Truth | None, seconds: tu
 
 def _right_place(judged: Judged, corner_px: NDArray[np.float64]) -> int | None:
     """Number of the first place that is the true one, the chosen one as it was refined."""
-    corners = np.vstack([judged.corner_px, judged.places.corners_px[1:KEPT_PLACES]])
+    corners = np.vstack([judged.corner_px, judged.places.corners_px[1:]])
     near = np.linalg.norm(corners - corner_px, axis=1) <= RIGHT_PX
     return int(near.argmax()) if near.any() else None
 
