@@ -19,9 +19,11 @@ at a time, and memory. Maps and indexes stay in bench/ and are not made again.
 
 from __future__ import annotations
 
+import gc
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,15 @@ from varied import indexed
 
 from geomatch.index import vectors as fitting
 from geomatch.index.kinds import KINDS, Kind, VectorPlan, plan_vectors
+from geomatch.manifest import MANIFEST
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import STRIDE_PX
 
 FLAT, HNSW = Kind("Flat"), Kind("HNSW32")
 CONTENDERS = (
     FLAT,
-    Kind("SQ8"),
-    *KINDS[1:-1],
-    *(Kind(KINDS[-1].coded, probes=probes) for probes in (0.125, 0.5)),
+    *KINDS[:-1],
+    *(replace(KINDS[-1], probes=probes) for probes in (0.125, 0.5)),
     HNSW,
 )
 SIZES = (50_000, 200_000, 1_000_000)
@@ -184,8 +186,9 @@ class Searcher:
 
 
 def exact_answer(index: TileIndex, queries: Vectors) -> NDArray[np.int64]:
-    """What an exact scan of all vectors in full finds: [Q x k]; once for an index and as many queries."""
-    file = index.path.with_suffix(f".exact-{len(queries)}.npy")
+    """What an exact scan of all vectors in full finds: [Q x k]; once for an index and its queries."""
+    asked = hashlib.sha256(queries.tobytes() + (index.path / MANIFEST).read_bytes()).hexdigest()[:16]
+    file = index.path.with_suffix(f".exact-{asked}.npy")
     if not file.is_file():
         heap, first = faiss.ResultHeap(len(queries), ASKED, keep_max=True), 0
         for vectors, _ in gallery.vectors_in_full(index):
@@ -199,7 +202,7 @@ def exact_answer(index: TileIndex, queries: Vectors) -> NDArray[np.int64]:
 
 
 def forget(folder: Path) -> None:
-    """Drop an index's files from the system's cache, so that they come from disk."""
+    """Drop an index's files, which no process may have open, from the system's cache, so that they come from disk."""
     for file in folder.iterdir():
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -212,6 +215,8 @@ def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, 
     seen = gallery.query_features(SarWindows(data, LA_VAL), corners, encoder=index.encoder)
     queries = gallery.query_vectors(seen)
     exact = exact_answer(index, index.vectors.searched(queries))
+    index = TileIndex.open(index.path)  # whose vectors nobody has read
+    gc.collect()
     forget(index.path)
     first = Worker(Searcher, index.path, queries[0])
     first.close()

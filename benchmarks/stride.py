@@ -78,7 +78,9 @@ def evaluate(choice: Choice, dense: Dense, queries: list[Dense], truth: NDArray[
     with gallery.setting(*changes):
         valid, encoder = tiles.MIN_TILE_VALID, gallery.ENCODER
         sample = fitting.sample_vectors(dense.crop, grid, dense.valid.shape, encoder, valid)
-        index = fitting.fit_vectors(kinds.plan_vectors(len(grid), sample.shape[1], encoder.channels, "Flat"), sample)
+        index = fitting.fit_vectors(
+            kinds.plan_vectors(len(grid), sample.vectors.shape[1], encoder.channels, "Flat"), sample.vectors
+        )
         vectors, corners = gallery.gallery_vectors(dense, grid, valid)
         asked = gallery.query_vectors(queries)
     index.add(vectors)

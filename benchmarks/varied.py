@@ -47,6 +47,7 @@ class Built:
     features_bytes: int
     vectors_bytes: int
     table_bytes: int
+    code: str
 
 
 def indexed(data: Path, tiles: int) -> tuple[TileIndex, Built]:
@@ -59,7 +60,10 @@ def indexed(data: Path, tiles: int) -> tuple[TileIndex, Built]:
         asked = worker.ask(map_file, index)
         _, peak = worker.close()
         record.write_text(json.dumps(asdict(_built(index, side, asked.value, asked.wall_s, peak)), indent=1))
-    return TileIndex.open(index), Built(**json.loads(record.read_text()))
+    built = Built(**json.loads(record.read_text()))
+    if built.code != common.code_hash():
+        print(f"{index.name} is as earlier code built it; remove {record.name} to have it built again", flush=True)
+    return TileIndex.open(index), built
 
 
 class _Builder:
@@ -79,7 +83,7 @@ def _built(folder: Path, side_px: int, cpu_s: float, wall_s: float, peak_rss_mb:
     sizes = {name: entry.size_bytes for name, entry in index.manifest.files.items()}
     features, table = sizes.pop(FEATURES), sizes.pop(TILES)
     taken = (cpu_s, wall_s, peak_rss_mb, features, sum(sizes.values()), table)
-    return Built(side_px**2 / 1e6, len(index), index.manifest.tiles.vectors, *taken)
+    return Built(side_px**2 / 1e6, len(index), index.manifest.tiles.vectors, *taken, common.code_hash())
 
 
 def side_of(tiles: int, stride_px: int) -> int:

@@ -25,7 +25,7 @@ from geomatch.manifest import REBUILD
 if TYPE_CHECKING:
     import faiss
 
-AHEAD_BYTES = 10 << 20  # what the codes of a part of 100,000 tiles and the transforms take, of the shipped kinds
+AHEAD_BYTES = 10 << 20  # more than codes of 100,000 tiles take where there are vectors in full behind them
 _K_FACTOR_BYTES = 4
 
 
@@ -57,6 +57,7 @@ class Corners:
             counts = [described.row_group(number).num_rows for number in range(described.num_row_groups)]
         self._first = np.cumsum([0, *counts])
         self._read: dict[int, NDArray[np.int32]] = {}
+        self._every: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         """Number of tiles."""
@@ -74,8 +75,11 @@ class Corners:
     def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> NDArray[np.int32]:
         """Of all tiles: [N x 2]."""
         del copy
-        every = [self._group(number) for number in range(len(self._first) - 1)]
-        return np.concatenate([np.empty((0, 2), np.int32), *every]).astype(dtype or np.int32, copy=False)
+        if self._every is None:
+            every = [self._group(number) for number in range(len(self._first) - 1)]
+            self._every = np.concatenate([np.empty((0, 2), np.int32), *every])
+            self._read = {number: self._every[slice(*self._first[number : number + 2])] for number in self._read}
+        return self._every.astype(dtype or np.int32, copy=False)
 
     def _group(self, number: int) -> NDArray[np.int32]:
         if number not in self._read:
@@ -124,11 +128,11 @@ class Part:
 
     @property
     def reranked(self) -> float:
-        """How many codes are looked at again in full for each vector asked for; 1 where there is no more than they."""
+        """How many codes are looked at again in full for each vector asked for; 0 where there is no more than they."""
         import faiss
 
         held = coded(self.index)
-        return float(held.k_factor) if isinstance(held, faiss.IndexRefine) else 1.0
+        return float(held.k_factor) if isinstance(held, faiss.IndexRefine) else 0.0
 
     def scan(self, asked: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The best by their codes, after the transforms: [Q x k] inner products and numbers, -1 beyond those found."""

@@ -51,8 +51,8 @@ class Vectors(Gallery):
         asked = self.searched(queries)
         with one_thread():
             reranked = self._parts[0].reranked
-            scores, ids = self._scanned(asked, round(k * reranked))
-            if reranked > 1:
+            scores, ids = self._scanned(asked, round(k * max(1.0, reranked)))
+            if reranked:
                 scores, ids = self._again(asked, scores, ids)
         return scores[:, :k], ids[:, :k]
 
@@ -83,7 +83,9 @@ class Vectors(Gallery):
         self, asked: NDArray[np.float32], scores: NDArray[np.float32], ids: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The same by their vectors in full, best first."""
-        exact = np.array([self.stored(some) @ query for some, query in zip(ids, asked, strict=True)], np.float32)
+        exact = np.empty(ids.shape, np.float32)
+        for row, (some, query) in enumerate(zip(ids, asked, strict=True)):
+            exact[row] = self.stored(some) @ query
         return _best(np.where(np.isfinite(scores), exact, -np.inf), ids, ids.shape[1])
 
     def _among(
@@ -124,7 +126,7 @@ def _joined(
 def _best(
     scores: NDArray[np.float32], ids: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The ``count`` best of each row [Q x N], best first, ties as they came; 0 for no vector."""
+    """The ``count`` best of each row [Q x N], best first; 0 for no vector."""
     if 2 * count < scores.shape[1]:  # sorting all of them takes as long as finding them
         some = np.sort(np.argpartition(-scores, count, axis=1)[:, :count], axis=1)
         scores, ids = np.take_along_axis(scores, some, axis=1), np.take_along_axis(ids, some, axis=1)

@@ -185,8 +185,9 @@ class _Builder:
         with open_raster(folder / FEATURES) as features:
             sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
         wanted = options.vectors, options.components
-        plan = plan_vectors(len(job.tiles), sample.shape[1], job.encoder.channels, *wanted, kinds=options.kinds)
-        index = fit_vectors(plan, sample)
+        dimensions = sample.vectors.shape[1]
+        plan = plan_vectors(sample.of_tiles, dimensions, job.encoder.channels, *wanted, kinds=options.kinds)
+        index = fit_vectors(plan, sample.vectors)
         del sample
         vectors = VectorFiles(folder, index)
         with TileTable(folder / TILES, job.grid) as table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,16 +31,19 @@ class Coder:
         self._empty = faiss.clone_index(empty) if _merges(empty) else faiss.IndexFlatIP(empty.d)
 
     def code(self, searched: NDArray[np.float32]) -> faiss.Index:
-        """Vectors [N x D] after the index's transforms, as ``geomatch.vectors.searched`` gives them."""
+        """Vectors [N x D] after the index's transforms, as ``geomatch.gallery.searched`` gives them."""
         import faiss
 
         made = faiss.clone_index(self._empty)
-        made.add(np.ascontiguousarray(searched))
+        if len(searched):  # FAISS's fast-scan codes of nothing end the process
+            made.add(np.ascontiguousarray(searched))
         return made
 
 
 class VectorFiles:
     """Writes coded vectors as they come, a file for every PART_TILES, so that memory does not grow with the map.
+
+    The transforms before the search are in the first alone.
 
     Args:
         folder: of the index.
@@ -54,12 +56,12 @@ class VectorFiles:
         self._parts = self._written = 0
 
     def add(self, codes: faiss.Index) -> None:
-        """Append what a coder of this index made; it is emptied."""
+        """Append what a coder of this index made, which is not to be used any more."""
         if self._coded.ntotal and self._coded.ntotal + codes.ntotal > PART_TILES:
             self._write()
         if self._merges:
             _merge(self._coded, codes)
-        else:
+        elif codes.ntotal:
             self._coded.add(codes.reconstruct_n(0, codes.ntotal))
 
     def close(self) -> int:
@@ -69,20 +71,22 @@ class VectorFiles:
         return self._written
 
     def _write(self) -> None:
-        """Write the part; FAISS's own failures become OSError, as those of any other file are."""
-        import faiss
-
+        """Write the part; raises as ``write_faiss``."""
         for layer in _layers(self._coded):
             _clear_padding(layer)
         file = self._folder / part_names(self._parts + 1)[-1]
         self._index.ntotal = self._coded.ntotal
-        try:
-            faiss.write_index(self._index, str(file))
-        except RuntimeError as error:
-            raise OSError(errno.EIO, "FAISS could not write the vectors", str(file)) from error
+        write_faiss(self._coded if self._parts else self._index, file)
         self._parts += 1
         self._written += self._coded.ntotal
         self._index.reset()
+
+
+def write_faiss(index: faiss.Index, file: Path) -> None:
+    """Write what ``faiss.write_index`` would, which says nothing where the disk is full; raises OSError."""
+    import faiss
+
+    file.write_bytes(faiss.serialize_index(index).data)
 
 
 def _layers(codes: faiss.Index) -> list[faiss.Index]:

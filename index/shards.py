@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,13 +28,15 @@ from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.threads import one_thread
 
-from .codes import Coder
+from .codes import Coder, write_faiss
 from .job import BuildJob, Encoded, TileShard, reader_of
 from .plan import BuildOptions, blocks
 from .vectors import TilePart, tile_parts
 
+if TYPE_CHECKING:
+    import faiss
+
 PARTS = 16  # of ``tile_parts`` that a shard of tiles holds
-TRAINED = "trained.faiss"
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,13 @@ class Recipe:
         """Where the features of a block are."""
         return Path(self.folder) / f"features-{number:06d}.npz"
 
-    def vectors(self, number: int) -> Path:
-        """Where the coded tiles of some parts are."""
-        return Path(self.folder) / f"vectors-{number:06d}.npz"
+    def trained(self, fit: str) -> Path:
+        """Where the fitted index is by which tiles are coded; ``fit`` tells it from others."""
+        return Path(self.folder) / f"trained-{fit}.faiss"
+
+    def vectors(self, fit: str, number: int) -> Path:
+        """Where the tiles of some parts are, coded by a fitted index."""
+        return Path(self.folder) / f"vectors-{fit}-{number:06d}.npz"
 
 
 def make_features(recipe: Recipe, number: int) -> int:
@@ -135,14 +141,24 @@ def read_features(recipe: Recipe, number: int) -> Encoded:
     return Encoded(kept["values"], float(kept["energy"]), int(kept["known"]))
 
 
-def make_vectors(recipe: Recipe, features: str, number: int) -> int:
+def keep_fit(recipe: Recipe, index: faiss.Index) -> str:
+    """Write a fitted index for whoever codes tiles by it; gives what tells it from others, of other libraries say."""
+    import faiss
+
+    fit = hashlib.sha256(faiss.serialize_index(index).data).hexdigest()[:16]
+    with published(recipe.trained(fit)) as part:
+        write_faiss(index, part)
+    return fit
+
+
+def make_vectors(recipe: Recipe, features: str, fit: str, number: int) -> int:
     """Make a shard of coded tiles from the features file, unless it is there; gives the number back."""
     import faiss
 
-    file = recipe.vectors(number)
+    file = recipe.vectors(fit, number)
     if not file.is_file():
         job = _job(recipe)
-        index = faiss.read_index(str(Path(recipe.folder) / TRAINED))
+        index = faiss.read_index(str(recipe.trained(fit)))
         with one_thread(), open_raster(features) as raster:
             parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
             made = job.shard(job.pool(reader_of(raster), parts, index), Coder(index))
@@ -151,11 +167,11 @@ def make_vectors(recipe: Recipe, features: str, number: int) -> int:
     return number
 
 
-def read_vectors(recipe: Recipe, number: int) -> TileShard:
+def read_vectors(recipe: Recipe, fit: str, number: int) -> TileShard:
     """A shard of coded tiles."""
     import faiss
 
-    kept = _load(recipe.vectors(number))
+    kept = _load(recipe.vectors(fit, number))
     return TileShard(int(kept["done"]), faiss.deserialize_index(kept["codes"]), _from_bytes(kept["rows"]))
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ReadCells = Callable[[int, int, int, int], Dense]  # first column and row of cells, columns, rows
 
 SAMPLE_TILES, SAMPLE_VALUES = 20_000, 25_000_000  # at most; the second of vectors of thousands of components
+ENOUGH = 0.25  # of them; of a map of which less is valid, tiles nearer to each other are taken
 CHUNK_VALUES = 1 << 21  # vector components at a time
 PCA_POWER = -0.25  # half whitening: strong components count less, weak ones are not blown up into noise
 PCA_EPSILON = 1e-7  # added to the variances, which lie around 1e-3, so that none is zero or below
@@ -131,28 +132,46 @@ def _pieces(values: NDArray[np.int32], length: int) -> Iterator[NDArray[np.int32
         yield values[first : first + length]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Tiles spread over the map.
+
+    Attributes:
+        vectors: [N x D], about SAMPLE_TILES at most.
+        of_tiles: how many tiles the map has about, those with enough valid pixels.
+    """
+
+    vectors: NDArray[np.float32]
+    of_tiles: int
+
+
 def sample_vectors(
     read: ReadCells, tiles: TileGrid, cells: tuple[int, int], encoder: Encoder, min_valid: float
-) -> NDArray[np.float32]:
-    """Vectors of tiles spread over the map, to fit a FAISS index to: [N x D], about SAMPLE_TILES at most.
+) -> Sample:
+    """Vectors of tiles spread over the map, to fit a FAISS index to; the denser, the less of the map is valid.
 
     Raises:
         InputError: no tile has enough valid pixels.
     """
     wanted = min(SAMPLE_TILES, SAMPLE_VALUES // vector_size(encoder.channels, tiles.size_px))
-    sparse = replace(tiles, stride_px=tiles.stride_px * max(1, round(np.sqrt(len(tiles) / wanted))))
-    sample = np.concatenate(
-        [
-            block.found.vectors[block.found.valid_fraction >= min_valid]
-            for block in tile_blocks(read, sparse, cells, encoder.cell_px, encoder.channels)
-        ]
-    )
+    apart = max(1, round(np.sqrt(len(tiles) / wanted)))
+    while True:
+        sparse = replace(tiles, stride_px=tiles.stride_px * apart)
+        sample = np.concatenate(
+            [
+                block.found.vectors[block.found.valid_fraction >= min_valid]
+                for block in tile_blocks(read, sparse, cells, encoder.cell_px, encoder.channels)
+            ]
+        )
+        if apart == 1 or len(sample) >= ENOUGH * wanted:
+            break
+        apart //= 2
     if not len(sample):
         raise InputError(
             f"no tile of the map has {min_valid:.0%} valid pixels",
             hint="check its nodata value and mask with gdalinfo, or lower --min-valid",
         )
-    return sample
+    return Sample(sample, round(len(tiles) * len(sample) / len(sparse)))
 
 
 def fit_vectors(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:

@@ -17,7 +17,7 @@ from .ahead import ahead
 from .codes import Coder
 from .job import BuildJob, Encoded, TileShard, reader_of
 from .plan import blocks
-from .shards import TRAINED, Recipe, make_features, make_vectors, read_features, read_vectors, shards_of
+from .shards import Recipe, keep_fit, make_features, make_vectors, read_features, read_vectors, shards_of
 from .vectors import tile_parts
 
 if TYPE_CHECKING:
@@ -84,12 +84,10 @@ class Shared:
 
     def tiles(self, features: Path, index: faiss.Index) -> Iterator[TileShard]:
         """As ``Work``."""
-        import faiss
-
-        faiss.write_index(index, str(Path(self._recipe.folder) / TRAINED))
+        fit = keep_fit(self._recipe, index)
         count = len(shards_of(tile_parts(self._job.tiles, self._job.encoder.channels)))
-        for number in self._made(partial(make_vectors, self._recipe, str(features)), count):
-            yield read_vectors(self._recipe, number)
+        for number in self._made(partial(make_vectors, self._recipe, str(features), fit), count):
+            yield read_vectors(self._recipe, fit, number)
 
     def _made(self, task: Callable[[int], int], count: int) -> Iterator[int]:
         """Numbers of shards, in order, each once it is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,17 +47,28 @@ def test_table_without_tiles_has_none(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_named(table: Path) -> None:
     content = table.read_bytes()
-    corners = Corners(table)
     table.write_bytes(content[:40] + bytes(200) + content[240:])  # the first group; the footer is whole
     with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
         np.asarray(Corners(table))
-    del corners
     for damaged in (content[:-9], b""):
         table.write_bytes(damaged)
         with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
             Corners(table)
-        with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
-            read_part(table)
     table.unlink()
     with pytest.raises(IndexFormatError, match=r"tiles\.parquet"):
         Corners(table)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.95])
+def test_vectors_that_are_not_whole_are_named(kept: float, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(2_000, 16)).astype(np.float32)
+    index = faiss.index_factory(16, "PQ8x4fs,Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+    index.train(rows)
+    index.add(rows)
+    file = tmp_path / "vectors.faiss"
+    faiss.write_index(index, str(file))
+    content = file.read_bytes()
+    assert len(read_part(file)) == 2_000
+    file.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(IndexFormatError, match=r"vectors\.faiss: cannot be read"):
+        read_part(file)

@@ -10,7 +10,7 @@ import pytest
 
 from geomatch import vectors
 from geomatch.index import codes
-from geomatch.index.codes import Coder, VectorFiles
+from geomatch.index.codes import Coder, VectorFiles, write_faiss
 from geomatch.index.kinds import Kind, VectorPlan
 from geomatch.index.vectors import fit_vectors
 from geomatch.index_files import coded, read_part
@@ -24,8 +24,9 @@ from geomatch.vectors import Vectors
 def test_codes_put_together_are_those_made_at_once(kind: str, tmp_path: Path) -> None:
     gallery = np.random.default_rng(0).normal(size=(2_900, 32)).astype(np.float32)
     whole, index = (fit_vectors(VectorPlan(0, Kind(kind)), gallery) for _ in range(2))
-    pieces = (gallery[:60], gallery[60:171], gallery[171:])  # not whole blocks of 32
-    for some in pieces:
+    none = gallery[:0]  # as of a shard that shows no valid pixel
+    pieces = (none, gallery[:60], gallery[60:171], none, gallery[171:], none)  # not whole blocks of 32
+    for some in filter(len, pieces):
         whole.add(some)
     files, coder = VectorFiles(tmp_path, index), Coder(index)
     for some in pieces:
@@ -63,7 +64,9 @@ def test_parts_hold_what_one_file_holds(factory: str, tmp_path: Path, monkeypatc
         assert files.close() == 400
         names = part_names(len(list(folder.iterdir())))
         assert {file.name for file in folder.iterdir()} == set(names)
-        stored = Vectors([read_part(folder / name) for name in names], corners)
+        parts = [read_part(folder / name) for name in names]
+        assert [isinstance(part.index, faiss.IndexPreTransform) for part in parts[1:]] == [False] * (len(parts) - 1)
+        stored = Vectors(parts, corners)
         assert len(stored) == 400
         hits = stored.search(gallery[::9], 5)
         assert (hits.corners_px == corners[hits.tiles]).all()
@@ -131,9 +134,24 @@ def test_vectors_that_end_elsewhere_are_left_to_faiss(kind: str, tmp_path: Path)
     index = fit_vectors(VectorPlan(0, Kind(kind)), gallery)
     index.add(gallery)
     faiss.write_index(index, str(tmp_path / "a.faiss"))
-    part = read_part(tmp_path / "a.faiss")
+    part, ids = read_part(tmp_path / "a.faiss"), np.array([5, 599])
     assert part.rows is None
-    assert part.stored(np.array([5, 599])).shape == (2, 16)
+    exact = faiss.downcast_index(index.refine_index) if "Refine" in kind else index
+    if "IVF" in kind:
+        exact.make_direct_map()
+    np.testing.assert_allclose(part.stored(ids), exact.reconstruct_batch(ids), atol=1e-6)
+
+
+@pytest.mark.parametrize("reranked", [1, 5])
+def test_scores_are_those_of_the_vectors_in_full(reranked: float, tmp_path: Path) -> None:
+    gallery = np.random.default_rng(4).normal(size=(500, 16)).astype(np.float32)
+    index = fit_vectors(VectorPlan(0, Kind("PQ8x4fs,Refine(Flat)", reranked=reranked)), gallery)
+    index.add(gallery)
+    faiss.write_index(index, str(tmp_path / "a.faiss"))
+    stored = Vectors([read_part(tmp_path / "a.faiss")], np.zeros((500, 2), np.int32))
+    hits = stored.search(gallery[:7], 3)
+    np.testing.assert_allclose(hits.scores, np.einsum("qd,qkd->qk", gallery[:7], gallery[hits.tiles]), rtol=1e-5)
+    assert stored.search(gallery[:0], 3).scores.shape == (0, 3)
 
 
 @pytest.mark.parametrize("kind", ["SQ8", "Flat", "PQ16x4fs,Refine(SQfp16)", "IVF8,PQ16x4fs,Refine(SQfp16)"])
@@ -161,5 +179,8 @@ def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
 
 
 def test_vectors_that_cannot_be_written_are_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="FAISS could not write"):
+    with pytest.raises(FileNotFoundError):
         VectorFiles(tmp_path / "missing", faiss.IndexFlatIP(4)).close()
+    if Path("/dev/full").exists():
+        with pytest.raises(OSError, match="No space left"):
+            write_faiss(faiss.IndexFlatIP(4), Path("/dev/full"))

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
+import faiss
 import numpy as np
 import pytest
 from programs import geomatch
@@ -25,7 +26,7 @@ from geomatch.index import plan, shards, vectors
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
-from geomatch.index.shards import Recipe, make_features, make_vectors
+from geomatch.index.shards import Recipe, keep_fit, make_features, make_vectors
 from geomatch.index.work import Here, Shared
 from geomatch.manifest import MANIFEST
 from geomatch.mosaic import open_orthomosaic
@@ -259,5 +260,19 @@ def test_errors_come_whole_out_of_another_process() -> None:
 
 def test_shard_that_is_there_is_not_made_again(town: Town, tmp_path: Path) -> None:
     _, recipe = recipe_of(town, tmp_path / "town.gmi")
-    recipe.vectors(0).write_bytes(b"whatever")
-    assert make_vectors(recipe, "no such file", 0) == 0
+    recipe.vectors("a", 0).write_bytes(b"whatever")
+    assert make_vectors(recipe, "no such file", "a", 0) == 0
+
+
+def test_tiles_coded_by_another_fit_are_not_taken_up(town: Town, tmp_path: Path) -> None:
+    """As where a build is ended, and goes on after a library that fits has changed."""
+    _, recipe = recipe_of(town, tmp_path / "town.gmi")
+    rows = np.random.default_rng(0).normal(size=(2, 500, 8)).astype(np.float32)
+    fits = []
+    for some in (rows[0], rows[0], rows[1]):
+        index = faiss.index_factory(8, "PQ4x4fs", faiss.METRIC_INNER_PRODUCT)
+        index.train(some)
+        fits.append(keep_fit(recipe, index))
+    assert fits[0] == fits[1] != fits[2]
+    assert recipe.vectors(fits[0], 0) != recipe.vectors(fits[2], 0)
+    assert faiss.read_index(str(recipe.trained(fits[2]))).is_trained

@@ -38,8 +38,29 @@ def reader(dense: Dense) -> ReadCells:
 def fitted(dense: Dense, tiles: TileGrid, kind: str = "auto") -> tuple[faiss.Index, str]:
     """As a build fits its vectors."""
     sample = sample_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), MIN_TILE_VALID)
-    chosen = plan_vectors(len(tiles), sample.shape[1], 3, kind)
-    return fit_vectors(chosen, sample), str(chosen)
+    chosen = plan_vectors(sample.of_tiles, sample.vectors.shape[1], 3, kind)
+    return fit_vectors(chosen, sample.vectors), str(chosen)
+
+
+def test_sample_of_a_map_that_is_full_counts_its_tiles() -> None:
+    dense, tiles = field(700, 500), TileGrid(700, 500, 200, 16)
+    sample = sample_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), MIN_TILE_VALID)
+    assert sample.of_tiles == len(tiles)
+
+
+@pytest.mark.parametrize("wanted", [200, 20])
+def test_sample_is_denser_where_little_of_the_map_is_valid(wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Valid in a corner: tiles there are a twentieth of the grid's, and the sample is of them."""
+    monkeypatch.setattr(vectors, "SAMPLE_TILES", wanted)
+    dense, tiles = field(1600, 1600), TileGrid(1600, 1600, 200, 16)
+    dense.valid[60:] = False
+    dense.valid[:, 60:] = False
+    here = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX).valid_fraction >= MIN_TILE_VALID
+    assert here.mean() < 0.08
+    sample = sample_vectors(reader(dense), tiles, dense.valid.shape, StructuralEncoder(), MIN_TILE_VALID)
+    assert len(sample.vectors) >= vectors.ENOUGH * wanted
+    assert len(sample.vectors) <= 4 * wanted
+    assert here.sum() / 2 <= sample.of_tiles <= 2 * here.sum()
 
 
 @pytest.mark.parametrize("chunk", [1, 1_000, 5_000, 1 << 23])  # one tile, two, a row, all

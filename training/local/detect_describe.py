@@ -158,7 +158,8 @@ class DetectDescribeTask(SmallTask[DetectDescribeConfig]):
         count = len(images)
         vectors, score, peaks = (values.chunk(count) for values in (seen.vectors, seen.score, seen.peaks))
         reliable = [None] * count if seen.reliability is None else seen.reliability.chunk(count)
-        return [Features(vectors[i], score[i], peaks[i], seen.cell_px, reliable[i]) for i in range(count)]
+        parts = zip(vectors, score, peaks, reliable, strict=True)
+        return [Features(*part[:3], seen.cell_px, part[3], seen.first_px) for part in parts]
 
     def validated(self) -> float:
         """Right matches per pair, within 5 px."""

@@ -17,6 +17,7 @@ from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDes
 from geomatch.matching.samples import Sample, Warp, samples
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
+from geomatch.nets.d2net import FIRST_PX, D2Net
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.training.local.descriptor import (
@@ -25,7 +26,11 @@ from geomatch.training.local.descriptor import (
     patches_of,
     train_descriptor,
 )
-from geomatch.training.local.detect_describe import load_detect_describe_config, train_detect_describe
+from geomatch.training.local.detect_describe import (
+    DetectDescribeTask,
+    load_detect_describe_config,
+    train_detect_describe,
+)
 from geomatch.training.local.detector import (
     contrast_loss,
     huber_loss,
@@ -197,6 +202,13 @@ def _near(every: np.ndarray, sample: Sample, made: dict[str, np.ndarray], number
     best = int(np.square(cut - made["sar"][number, 0]).mean(axis=(1, 2)).argmin())
     around = np.stack(np.meshgrid(np.arange(-4, 5), np.arange(-4, 5)), axis=-1).reshape(-1, 2)
     return np.asarray(apply(sample.to_optical, every[::3][best : best + 1]) + around)
+
+
+def test_dense_networks_are_trained_where_they_look() -> None:
+    config = load_detect_describe_config(CONFIGS / "detect-describe" / "d2.yaml", ["net.width=4"])
+    images = torch.randn(1, 1, 64, 64)
+    for features in DetectDescribeTask(config, 1)._features([images, images]):
+        assert features.middle_px == D2Net(D2Shape(4))(images).middle_px == FIRST_PX
 
 
 def test_scores_warped_back_lie_where_the_transform_says() -> None:
