@@ -2,7 +2,7 @@
 
 Maps are those of benchmarks/varied.py; their indexes, of about 0.1, 1, 3 and 10 million tiles, are built as geomatch
 builds them when nothing is told (stride 16 px, the default encoder), each on one thread of a process of its own, and
-searched from disk by SAR windows. Each cost is taken as a constant and a share of the megapixels or tiles, fitted by
+searched from disk by SAR windows. Each cost is taken as a constant and a share of the megapixels, fitted by
 least squares of the relative errors to all builds but --predict, which it then has to predict. From it follows what a
 million square kilometres cost at 0.3, 1 and 10 m; money by --core-hour and --gb-month, which are assumptions.
 

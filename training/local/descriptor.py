@@ -257,4 +257,4 @@ def _batches(config: DescriptorConfig, seeds: tuple[int, ...]) -> CropBatches:
 _DETECTED = 400
 
 
-JOB = SmallJob(load_descriptor_config, DescriptorTask, _batches, "descriptor")
+JOB = SmallJob(load_descriptor_config, DescriptorTask, _batches, "descriptor", half=True)
