@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import faiss
 import numpy as np
@@ -31,6 +31,9 @@ from geomatch.index.work import Here, Shared
 from geomatch.manifest import MANIFEST
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 OPTIONS = BuildOptions(encoder="structural", stride_px=16)
 
@@ -125,22 +128,24 @@ def test_worker_that_is_killed_costs_its_shard(town: Town, tmp_path: Path) -> No
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        victim = next(iter(client.run(os.getpid).values()))
-        blow = threading.Thread(target=_kill_later, args=(victim, tmp_path / "two.gmi.shards"))
+        workers, killed = client.run(os.getpid), []  # type: ignore[var-annotated]
+        blow = threading.Thread(target=_kill_the_first_at_work, args=(client, workers, killed))
         blow.start()
         build_index(town.path, tmp_path / "two.gmi", OPTIONS, scheduler=cluster.scheduler_address)
         blow.join()
-        assert victim not in client.run(os.getpid).values()
+        assert len(killed) == 1
+        assert killed[0] not in client.run(os.getpid).values()
     assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
 
 
-def _kill_later(victim: int, shards_of: Path) -> None:
-    """Kill a process when the first shard is there."""
-    for _ in range(2000):
-        if any(shards_of.glob("*/features-*.npz")):
-            break
-        time.sleep(0.005)
-    os.kill(victim, signal.SIGKILL)
+def _kill_the_first_at_work(client: Client, workers: dict[str, int], killed: list[int]) -> None:
+    """Kill the process of the first worker that has a shard to make."""
+    for _ in range(20_000):
+        if busy := [address for address, tasks in client.processing().items() if tasks]:
+            os.kill(workers[busy[0]], signal.SIGKILL)
+            killed.append(workers[busy[0]])
+            return
+        time.sleep(0.001)
 
 
 @pytest.mark.usefixtures("small_parts")
