@@ -7,13 +7,14 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from geomatch import vectors
 from geomatch.index import codes
 from geomatch.index.codes import Coder, VectorFiles, write_faiss
 from geomatch.index.kinds import Kind, VectorPlan
 from geomatch.index.vectors import fit_vectors
-from geomatch.index_files import coded, read_part
+from geomatch.index_files import Part, coded, read_part
 from geomatch.manifest import part_names
 from geomatch.vectors import Vectors
 
@@ -116,13 +117,19 @@ def test_best_codes_of_all_parts_are_found_wherever_they_lie(
     np.testing.assert_allclose(scores, every[:, :60], rtol=1e-6)
 
 
+def in_a_file(kind: Kind, gallery: NDArray[np.float32], folder: Path) -> tuple[faiss.Index, Part]:
+    """Vectors as FAISS itself holds them, and as they are read from the file that it wrote."""
+    index = fit_vectors(VectorPlan(0, kind), gallery)
+    index.add(gallery)
+    faiss.write_index(index, str(folder / "a.faiss"))
+    return index, read_part(folder / "a.faiss")
+
+
 @pytest.mark.parametrize("kind", ["PQ8x4fs,Refine(SQfp16)", "L2norm,PQ8x4fs,Refine(SQ8)", "PQ8x4fs,Refine(Flat)"])
 def test_vectors_in_full_are_read_from_where_they_lie(kind: str, tmp_path: Path) -> None:
     gallery = np.random.default_rng(3).normal(size=(300, 16)).astype(np.float32)
-    index = fit_vectors(VectorPlan(0, Kind(kind)), gallery)
-    index.add(gallery)
-    faiss.write_index(index, str(tmp_path / "a.faiss"))
-    part, ids = read_part(tmp_path / "a.faiss"), np.array([299, 0, 17, 17, 150])
+    index, part = in_a_file(Kind(kind), gallery, tmp_path)
+    ids = np.array([299, 0, 17, 17, 150])
     assert part.rows is not None
     inner = coded(index)
     np.testing.assert_array_equal(part.stored(ids), faiss.downcast_index(inner.refine_index).reconstruct_batch(ids))
@@ -131,10 +138,8 @@ def test_vectors_in_full_are_read_from_where_they_lie(kind: str, tmp_path: Path)
 @pytest.mark.parametrize("kind", ["SQ8", "IVF8,SQ8", "PQ8x4fs,Refine(PQ16)"])
 def test_vectors_that_end_elsewhere_are_left_to_faiss(kind: str, tmp_path: Path) -> None:
     gallery = np.random.default_rng(3).normal(size=(600, 16)).astype(np.float32)
-    index = fit_vectors(VectorPlan(0, Kind(kind)), gallery)
-    index.add(gallery)
-    faiss.write_index(index, str(tmp_path / "a.faiss"))
-    part, ids = read_part(tmp_path / "a.faiss"), np.array([5, 599])
+    index, part = in_a_file(Kind(kind), gallery, tmp_path)
+    ids = np.array([5, 599])
     assert part.rows is None
     exact = faiss.downcast_index(index.refine_index) if "Refine" in kind else index
     if "IVF" in kind:
@@ -145,10 +150,8 @@ def test_vectors_that_end_elsewhere_are_left_to_faiss(kind: str, tmp_path: Path)
 @pytest.mark.parametrize("reranked", [1, 5])
 def test_scores_are_those_of_the_vectors_in_full(reranked: float, tmp_path: Path) -> None:
     gallery = np.random.default_rng(4).normal(size=(500, 16)).astype(np.float32)
-    index = fit_vectors(VectorPlan(0, Kind("PQ8x4fs,Refine(Flat)", reranked=reranked)), gallery)
-    index.add(gallery)
-    faiss.write_index(index, str(tmp_path / "a.faiss"))
-    stored = Vectors([read_part(tmp_path / "a.faiss")], np.zeros((500, 2), np.int32))
+    _, part = in_a_file(Kind("PQ8x4fs,Refine(Flat)", reranked=reranked), gallery, tmp_path)
+    stored = Vectors([part], np.zeros((500, 2), np.int32))
     hits = stored.search(gallery[:7], 3)
     np.testing.assert_allclose(hits.scores, np.einsum("qd,qkd->qk", gallery[:7], gallery[hits.tiles]), rtol=1e-5)
     assert stored.search(gallery[:0], 3).scores.shape == (0, 3)
