@@ -144,9 +144,10 @@ def _model(net: EncoderNet, modality: Modality, *, small: bool) -> bytes:
     model = to_onnx(net, modality)
     if not small:
         return model
-    from geomatch.quantised import quantised
+    with needs_extra("fast", "a backend in 8 bits"):
+        from geomatch.quantised import quantised
 
-    return quantised(model, modality)
+        return quantised(model, modality)
 
 
 @cache
