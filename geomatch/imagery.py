@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +15,12 @@ from geomatch.geo import Grid
 from geomatch.patches import Patch
 
 
-class Closing:
+class Closing(ABC):
     """A context manager that is closed where its block ends."""
 
+    @abstractmethod
     def close(self) -> None:
         """Close what is open."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

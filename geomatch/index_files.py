@@ -74,12 +74,11 @@ class Corners:
 
     def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> NDArray[np.int32]:
         """Of all tiles: [N x 2]."""
-        del copy
         if self._every is None:
             every = [self._group(number) for number in range(len(self._first) - 1)]
             self._every = np.concatenate([np.empty((0, 2), np.int32), *every])
             self._read = {number: self._every[slice(*self._first[number : number + 2])] for number in self._read}
-        return self._every.astype(dtype or np.int32, copy=False)
+        return self._every.astype(dtype or np.int32, copy=bool(copy))
 
     def _group(self, number: int) -> NDArray[np.int32]:
         if number not in self._read:

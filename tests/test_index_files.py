@@ -37,6 +37,8 @@ def test_no_more_groups_are_read_than_are_asked_for(table: Path) -> None:
     every = np.asarray(corners)
     np.testing.assert_array_equal(every, np.stack([np.arange(100) % 7, np.arange(100) * 3], axis=1))
     np.testing.assert_array_equal(np.asarray(corners, np.float64), every)
+    np.array(corners)[:] = 0  # a copy
+    np.testing.assert_array_equal(corners[np.array([99])], [[99 % 7, 99 * 3]])
 
 
 def test_table_without_tiles_has_none(tmp_path: Path) -> None:
