@@ -114,7 +114,7 @@ class Part:
     """Vectors of some tiles.
 
     Attributes:
-        index: of FAISS, with the transforms before the search.
+        index: of FAISS; that of the first part has the transforms before the search.
         rows: codes of the vectors in full; None where the index holds them, or has none but those that it searches.
     """
 

@@ -5,7 +5,7 @@ An index is a directory, written whole by ``geomatch.index`` and never changed i
     manifest.json   what it is: versions, encoder, tiles, CRS, the map's files, sha256 of the files beside it
     tiles.parquet   GeoParquet: id, source, row, col, x, y, valid_fraction, geometry
     vectors.faiss   FAISS: a pre-transform (PCA and norm) and the tiles' vectors, ids are rows of the table; of many
-                    tiles the first part, vectors-2.faiss and so on go on where it ends
+                    tiles the first part, vectors-2.faiss and so on go on where it ends, without the pre-transform
     features.tif    int8 GeoTIFF of dense features, one pixel per cell, with its own georeferencing
 """
 

@@ -13,7 +13,7 @@ from geomatch.near import Disc
 from geomatch.threads import one_thread
 
 DECODED = 1 << 14  # vectors at a time
-SPARE = 4
+SPARE = 4  # times its share of the best that a part is asked for at first
 
 
 class Vectors(Gallery):
@@ -59,8 +59,8 @@ class Vectors(Gallery):
     def _scanned(self, asked: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The best by their codes, of all parts together: [Q x count], [Q x count], -inf and 0 beyond them.
 
-        A search for many takes a third longer than one for few, and as a rule no part holds most of the best: each is
-        asked for SPARE times its share first, and again for all where its last is as good as the last of the best.
+        A search for many takes longer than one for few, and as a rule no part holds most of the best: each is asked for
+        SPARE times its share first, and again for all where its last is as good as the last of the best.
         """
         few = min(count, SPARE * -(-count // len(self._parts)))
         found = [self._part(number, asked, few) for number in range(len(self._parts))]
