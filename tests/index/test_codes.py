@@ -135,7 +135,7 @@ def test_vectors_in_full_are_read_from_where_they_lie(kind: str, tmp_path: Path)
     np.testing.assert_array_equal(part.stored(ids), faiss.downcast_index(inner.refine_index).reconstruct_batch(ids))
 
 
-@pytest.mark.parametrize("kind", ["SQ8", "IVF8,SQ8", "PQ8x4fs,Refine(PQ16)"])
+@pytest.mark.parametrize("kind", ["SQ8", "IVF8,SQ8", "PQ8x4fs,Refine(PQ8x4)"])
 def test_vectors_that_end_elsewhere_are_left_to_faiss(kind: str, tmp_path: Path) -> None:
     gallery = np.random.default_rng(3).normal(size=(600, 16)).astype(np.float32)
     index, part = in_a_file(Kind(kind), gallery, tmp_path)
