@@ -10,6 +10,9 @@ DEMO ?= demo
 demo: $(READY)  ## simulate a city, index it, locate its strips, report
 	$(BIN)/geomatch demo -o $(DEMO)
 
+# Threads of OpenMP wait by spinning: on a busy machine tests of small products would take minutes.
+test test-slow: export OMP_NUM_THREADS := 1
+
 test: $(READY)  ## the tests that are quick
 	$(BIN)/python -m pytest
 

@@ -24,6 +24,7 @@ from geomatch.matching.methods import METHODS, detectors, method
 from geomatch.matching.samples import ALIGNED, LEAST_PX, SIMULATED, SOURCES, WARPED, Sample, Source, samples
 from geomatch.pairs import ScenePairs
 from geomatch.report import Cell, ReportTable
+from geomatch.threads import one_thread
 
 SCORES = "scores.json"
 MATCHES, FITS, KEYPOINTS = "matches", "fits", "keypoints"  # folders of what is kept
@@ -89,12 +90,13 @@ def compare(asked: Comparison, data: Path | None, output: Path | None, progress:
         pass
     results: list[Result] = []
     keypoints = []
-    for pairs, chosen in _sets(asked, sources, asked.count):
-        here = _Set(pairs, chosen, output, progress)
-        for name, matcher in matchers.items():
-            results += here.results(name, matcher)
-        for name, detector in found.items():
-            keypoints.append(summary(pairs, name, here.keypoints(name, detector, asked.keypoints)))
+    with one_thread():
+        for pairs, chosen in _sets(asked, sources, asked.count):
+            here = _Set(pairs, chosen, output, progress)
+            for name, matcher in matchers.items():
+                results += here.results(name, matcher)
+            for name, detector in found.items():
+                keypoints.append(summary(pairs, name, here.keypoints(name, detector, asked.keypoints)))
     scores = {"asked": asdict(asked), "methods": score(results), "detectors": keypoints}
     if output is not None:
         with published(output / SCORES) as part:

@@ -55,7 +55,7 @@ def detected(detector: Detector, sample: Sample, most: int) -> Detected:
         return ours, theirs, [repeated, float(np.mean(counts)), float(np.mean(covered))]
 
     ours, theirs, (repeated, count, covered) = measured(0.0)
-    moved = repeatability(_moved(ours), theirs, truth, size)
+    moved = repeatability(_moved(ours, int(sample.digest[:16], 16)), theirs, truth, size)
     return Detected(repeated, moved, count, covered, *measured(SPREAD_PX)[2])
 
 
@@ -70,9 +70,9 @@ def summary(pairs: str, name: str, rows: Sequence[Detected]) -> dict[str, Any]:
     return told
 
 
-def _moved(points: Points) -> Points:
+def _moved(points: Points, seed: int) -> Points:
     """Points [N x 2], each moved so far in some direction that it is not where it was."""
-    rng = np.random.default_rng(len(points))
+    rng = np.random.default_rng(seed)
     turn, far = rng.uniform(0, 2 * np.pi, len(points)), rng.uniform(*MOVED_PX, len(points))
     return np.asarray(points + far[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1))
 

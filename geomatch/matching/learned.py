@@ -37,7 +37,8 @@ class PatchDescriptor:
     """
 
     def __init__(self, net: Callable[[Tensor], Tensor], patch_px: int, side_px: float, *, equalised: bool) -> None:
-        self._net, self._patch_px, self._side_px, self._equalised = net, patch_px, side_px, equalised
+        self.side_px = side_px
+        self._net, self._patch_px, self._equalised = net, patch_px, equalised
 
     @classmethod
     def load(cls, name: str, kind: type[LTFormerShape] | type[HardNetShape] | type[VggShape]) -> PatchDescriptor:
@@ -61,7 +62,7 @@ class PatchDescriptor:
                 if time.monotonic() - told > TOLD_S:
                     told = time.monotonic()
                     log.warning("%s image: %d of %d patches described", NAMES[side.modality], first, len(keypoints))
-                cut = standardised(patches(image, keypoints[first : first + batch], self._side_px, self._patch_px))
+                cut = standardised(patches(image, keypoints[first : first + batch], self.side_px, self._patch_px))
                 made.append(self._net(torch.from_numpy(cut)[:, None]).float().numpy())
         return Described(keypoints, np.concatenate(made))
 

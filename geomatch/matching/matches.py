@@ -14,6 +14,7 @@ from geomatch.matching.keypoints import LEAST_PX
 from geomatch.matching.side import NAMES, Side
 
 SAME_PX = 2.0  # of two distances from an edge that are one
+LEAST_KEYPOINTS = 3  # two carry a similarity and leave nothing to judge it by
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Keypointed:
         extractor: of keypoints with descriptors.
         rule: which neighbours are matches.
         most: keypoints of each image.
+        least_px: side of an image that has room for what describes a keypoint.
         grain_px, step_px: as of ``Matches``.
         edge_px: how far from the edge of an image descriptors show that edge, whatever the image.
     """
@@ -154,19 +156,20 @@ class Keypointed:
     extractor: Extractor
     rule: Rule
     most: int = 1024
+    least_px: int = LEAST_PX
     grain_px: float = 8.0
     step_px: float = 1.0
     edge_px: float = 0.0
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches, or why there are none."""
-        if (unusable := Matches.unusable(sar, optical, LEAST_PX)) is not None:
+        if (unusable := Matches.unusable(sar, optical, self.least_px)) is not None:
             return unusable
         ours, theirs = self.extractor(sar, self.most), self.extractor(optical, self.most)
         found = (len(ours), len(theirs))
-        if min(found) < 2:
-            fewest = "SAR" if found[0] < 2 else "optical"
-            return Matches.none(f"fewer than two keypoints in the {fewest} image", found)
+        if min(found) < LEAST_KEYPOINTS:
+            fewest = "SAR" if found[0] < LEAST_KEYPOINTS else "optical"
+            return Matches.none(f"fewer than three keypoints in the {fewest} image", found)
         pairs = neighbours(ours, theirs, self.rule)
         if not len(pairs.first):
             return Matches.none("no descriptors are alike", found)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 from geomatch.errors import UsageError
 from geomatch.matching.area import AreaMatcher
-from geomatch.matching.descriptors import DESCRIPTORS, WHOLE, Descriptor, DetectThenDescribe, Extractor
+from geomatch.matching.descriptors import DESCRIPTORS, WHOLE, DetectThenDescribe, Extractor
 from geomatch.matching.foreign import LightGlueMatcher, LoftrMatcher, vgg16
 from geomatch.matching.gloh import GlohDescriptor
 from geomatch.matching.keypoints import DETECTORS, Detector
@@ -21,7 +22,8 @@ MUTUAL = Rule()
 FEW = 300  # keypoints that VGG16 describes, a third of a second each
 CONTROL = "noise"  # as crowded as the learned detector's keypoints, and no better placed
 D2_STEP_PX = 4.0  # cells of its features, between which its places are only guessed
-GRAIN_PX = 96.0  # what a patch, or a network's field of view, shows
+MOST_GRAIN_PX = 96.0  # of patches; the outermost of larger ones decides little, and 256 px hold too few to count
+D2_SEES_PX, R2D2_SEES_PX = 92.0, 51.0  # side of what decides a descriptor of theirs
 PUBLISHED = Rule(distance=0.5, mutual=False)  # Zhang et al. 2023
 
 
@@ -33,14 +35,22 @@ def _whole(name: str) -> Callable[[], Matcher]:
     return lambda: Keypointed(WHOLE[name], RATIO)
 
 
-def _patches(descriptor: Descriptor, rule: Rule = MUTUAL) -> Matcher:
+def _patches(descriptor: PatchDescriptor, rule: Rule = MUTUAL) -> Matcher:
     """A trained descriptor of patches around the keypoints of AKAZE, which repeats itself best."""
-    return Keypointed(DetectThenDescribe(DETECTORS["akaze"], descriptor), rule, grain_px=GRAIN_PX)
+    extractor = DetectThenDescribe(DETECTORS["akaze"], descriptor)
+    grain_px = min(descriptor.side_px, MOST_GRAIN_PX)
+    return Keypointed(extractor, rule, least_px=math.ceil(descriptor.side_px), grain_px=grain_px)
 
 
-def _network(extractor: Extractor, step_px: float = 1.0) -> Matcher:
-    """Features of a network that sees the whole image, and its edge."""
-    return Keypointed(extractor, MUTUAL, grain_px=GRAIN_PX, step_px=step_px, edge_px=GRAIN_PX / 2)
+def _mixed(second: PatchDescriptor, most: int = 1024) -> Matcher:
+    """PSO-SIFT with a part of the distance from a network."""
+    least_px = math.ceil(second.side_px)
+    return PsoSift(DETECTORS["sift"], GlohDescriptor(), second=second, most=most, least_px=least_px)
+
+
+def _network(extractor: Extractor, sees_px: float, step_px: float = 1.0) -> Matcher:
+    """Features of a network that sees the image's edge where it is near."""
+    return Keypointed(extractor, MUTUAL, grain_px=sees_px, step_px=step_px, edge_px=sees_px / 2)
 
 
 METHODS: dict[str, Callable[[], Matcher]] = {
@@ -58,9 +68,9 @@ METHODS: dict[str, Callable[[], Matcher]] = {
     "ltformer": lambda: _patches(PatchDescriptor.load("ltformer1", LTFormerShape)),
     "ltformer-0.5": lambda: _patches(PatchDescriptor.load("ltformer1", LTFormerShape), PUBLISHED),
     "hardnet": lambda: _patches(PatchDescriptor.load("hardnet1", HardNetShape)),
-    "cnn-pso-sift": lambda: PsoSift(DETECTORS["sift"], GlohDescriptor(), second=PatchDescriptor.load("vgg1", VggShape)),
-    "d2": lambda: _network(DetectDescribe.load("d2net1", D2Shape), step_px=D2_STEP_PX),
-    "r2d2": lambda: _network(DetectDescribe.load("r2d21", R2D2Shape)),
+    "cnn-pso-sift": lambda: _mixed(PatchDescriptor.load("vgg1", VggShape)),
+    "d2": lambda: _network(DetectDescribe.load("d2net1", D2Shape), D2_SEES_PX, D2_STEP_PX),
+    "r2d2": lambda: _network(DetectDescribe.load("r2d21", R2D2Shape), R2D2_SEES_PX),
     "area": AreaMatcher,
     "area-structural": AreaMatcher.structural,
 }
@@ -71,7 +81,7 @@ CALIBRATED = frozenset({"area", "hardnet"})
 
 # With weights that a user has.
 OWN: dict[str, Callable[[Path], Matcher]] = {
-    "vgg16-pso-sift": lambda path: PsoSift(DETECTORS["sift"], GlohDescriptor(), second=vgg16(path), most=FEW),
+    "vgg16-pso-sift": lambda path: _mixed(vgg16(path), FEW),
     "loftr": LoftrMatcher,
     "lightglue": LightGlueMatcher,
 }

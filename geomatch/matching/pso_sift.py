@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from geomatch.matching.chance import surprising
 from geomatch.matching.descriptors import Described, Descriptor
 from geomatch.matching.keypoints import LEAST_PX, Detector, Keypoints
-from geomatch.matching.matches import Matches
+from geomatch.matching.matches import LEAST_KEYPOINTS, Matches
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import MINIMAL, Matrix, apply, nearest, through
 
@@ -56,6 +56,7 @@ class PsoSift:
         second: of patches, mixed in with MIXED.
         joint: whether matches are sought again under the transform, and the modes' outliers left out.
         most: keypoints of each image.
+        least_px: side of an image that has room for what describes a keypoint.
         seed: of the sample consensus.
     """
 
@@ -67,18 +68,19 @@ class PsoSift:
         second: Descriptor | None = None,
         joint: bool = True,
         most: int = 1024,
+        least_px: int = LEAST_PX,
         seed: int = 0,
     ) -> None:
         self._detector, self._descriptor, self._second = detector, descriptor, second
-        self._joint, self._most, self._seed = joint, most, seed
+        self._joint, self._most, self._least_px, self._seed = joint, most, least_px, seed
 
     def __call__(self, sar: Side, optical: Side) -> Matches:
         """Matches that agree on a similarity, or why there are none."""
-        if (unusable := Matches.unusable(sar, optical, LEAST_PX)) is not None:
+        if (unusable := Matches.unusable(sar, optical, self._least_px)) is not None:
             return unusable
         ours, theirs = self._found(sar), self._found(optical)
         found = (len(ours.own), len(theirs.own))
-        if min(found) < MINIMAL["similarity"] + 1:
+        if min(found) < LEAST_KEYPOINTS:
             return Matches.none("fewer than three keypoints in an image", found)
         distance = mixed_distance(ours, theirs)
         first, second, ratio = _by_ratio(distance, INITIAL_RATIO)
@@ -98,7 +100,8 @@ class PsoSift:
             return Matches.none("no matches agree on a similarity", found)
         order = np.nonzero(kept)[0][np.argsort(distance[first[kept], second[kept]], kind="stable")]
         places = source.xy_px[first[order]], target.xy_px[second[order]]
-        return Matches(*places, -distance[first[order], second[order]], found, doubt=doubt)
+        scores = -distance[first[order], second[order]]
+        return Matches(*places, scores, found, grain_px=GRAIN_PX, doubt=doubt)
 
     def _found(self, side: Side) -> FoundKeypoints:
         own = self._descriptor(side, self._detector(side, self._most))
@@ -178,7 +181,9 @@ def near_modes(ours: Keypoints, theirs: Keypoints, matrix: Matrix) -> NDArray[np
     """Which matches are near the most frequent offset, scale and turn that are left under the transform."""
     left = theirs.xy_px - apply(matrix, ours.xy_px)
     scale = np.log(theirs.size_px / ours.size_px)
-    turn = (theirs.angle_deg - ours.angle_deg + 180) % 360 - 180
+    # Less the transform's own turn and wrapped, so that what agrees with it lies about zero and not across the seam.
+    whole_deg = float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+    turn = (theirs.angle_deg - ours.angle_deg - whole_deg + 180) % 360 - 180
     kept = np.ones(len(ours), bool)
     for values, reach in ((left[:, 0], MODE_PX), (left[:, 1], MODE_PX), (scale, MODE_LOG_SCALE), (turn, MODE_DEG)):
         kept &= np.abs(values - _mode(values, reach)) <= reach

@@ -31,8 +31,8 @@ class D2Net(nn.Module):
     def __init__(self, shape: D2Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.trunk = nn.Sequential(*convolutions(TRUNK, shape.width, 1, norm=True))
-        deep = convolutions(DEEP, shape.width, 4 * shape.width, norm=True)
+        self.trunk = nn.Sequential(*convolutions(TRUNK, shape.width, 1, norm=shape.norm))
+        deep = convolutions(DEEP, shape.width, 4 * shape.width, norm=shape.norm)
         for layer in deep:
             if isinstance(layer, nn.Conv2d):
                 layer.dilation, layer.padding = (2, 2), (2, 2)

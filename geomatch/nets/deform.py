@@ -21,7 +21,9 @@ class DeformableConv(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """[B x C x H x W] -> [B x O x H x W]."""
-        return deformed(image, self.offset(image), self.weight) + self.bias[:, None, None]
+        # Mixed precision would round places of a hundred pixels to half a pixel.
+        with torch.autocast(image.device.type, enabled=False):
+            return deformed(image.float(), self.offset(image.float()), self.weight) + self.bias[:, None, None]
 
 
 def deformed(image: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:

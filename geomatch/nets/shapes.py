@@ -149,9 +149,11 @@ class D2Shape:
 
     Attributes:
         width: channels of the first layer; 64 as published, and eight times as many are the descriptor's.
+        norm: whether convolutions are followed by batch norm; as published they are not, and begin as VGG16's own.
     """
 
     width: int = 64
+    norm: bool = True
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,13 @@ def test_what_is_far_from_a_mode_is_left_out() -> None:
     assert kept.tolist() == [True] * 20 + [False] * 4 + [True]
 
 
+def test_mode_of_turns_does_not_break_where_they_begin_again() -> None:
+    rng = np.random.default_rng(5)
+    source, size = rng.uniform(0, 200, (40, 2)), np.full(40, 8.0)
+    angle = (180 + rng.uniform(-8, 8, 40)) % 360
+    assert near_modes(keypoints(source), keypoints(-source, size, angle), np.diag([-1.0, -1.0, 1.0])).all()
+
+
 def test_second_descriptor_has_three_tenths_of_the_distance() -> None:
     rng = np.random.default_rng(4)
     own = [rng.random((n, 3)).astype(np.float32) for n in (4, 5)]

@@ -36,6 +36,14 @@ def test_method_answers_on_images_of_a_few_pixels(name: str) -> None:
             assert bool(matches.reason) == (len(matches) == 0)
 
 
+@pytest.mark.parametrize(("name", "patch_px"), [("hardnet", 96), ("ltformer", 128), ("cnn-pso-sift", 64)])
+def test_image_smaller_than_a_patch_is_told(name: str, patch_px: int) -> None:
+    small, large = (patch_px - 1, 200), (200, 200)
+    for sizes, which in (((small, large), "SAR"), ((large, small), "optical")):
+        matches = matcher(name)(side(sizes[0], "sar"), side(sizes[1], "optical"))
+        assert matches.reason == f"the {which} image is smaller than {patch_px} px"
+
+
 @pytest.mark.parametrize("name", detectors())
 def test_detector_has_none_where_there_is_no_room(name: str) -> None:
     detector = detectors()[name]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from geomatch.matching.learned import DetectDescribe
+from geomatch.matching.methods import D2_SEES_PX, R2D2_SEES_PX
 from geomatch.matching.side import Side
 from geomatch.nets.d2net import CELL_PX, D2Net, hard_detection, peak_shift, soft_detection
 from geomatch.nets.features import Features, local_peaks
@@ -118,6 +119,17 @@ def test_d2_cells_see_what_lies_around_their_places() -> None:
     place, _ = seen.read(torch.tensor([[17, 20]]))
     shift = seen.shift[0, :, 20, 17].double() * CELL_PX
     np.testing.assert_allclose(middle, (place[0] - shift).detach())
+
+
+@pytest.mark.parametrize(("net", "sees_px"), [(D2Net(D2Shape(2)), D2_SEES_PX), (R2D2(R2D2Shape(2)), R2D2_SEES_PX)])
+def test_descriptor_sees_what_its_matches_are_said_to(net: nn.Module, sees_px: float) -> None:
+    torch.manual_seed(0)
+    image = torch.randn(1, 1, 160, 160, requires_grad=True)
+    vectors = net.eval()(image).vectors[0]
+    vectors[:, vectors.shape[1] // 2, vectors.shape[2] // 2].sum().backward()
+    assert image.grad is not None
+    rows = torch.nonzero(image.grad[0, 0].abs().sum(dim=1))[:, 0]
+    assert int(rows[-1] - rows[0]) + 1 == sees_px
 
 
 def test_peak_between_cells_is_that_of_a_paraboloid() -> None:

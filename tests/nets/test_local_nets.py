@@ -71,6 +71,15 @@ def test_deformable_layer_begins_as_a_plain_convolution() -> None:
     torch.testing.assert_close(layer(image), conv2d(image, layer.weight, padding=1), atol=1e-5, rtol=1e-4)
 
 
+def test_deformable_layer_reads_where_it_says_in_mixed_precision() -> None:
+    layer, image = DeformableConv(2, 4), torch.randn(1, 2, 60, 60)
+    with torch.no_grad():
+        layer.offset.bias.fill_(0.1)
+        expected = layer(image)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(layer(image), expected)
+
+
 def test_peakiness_is_the_product_of_both_softplus_at_its_greatest() -> None:
     features = torch.zeros(1, 2, 5, 5)
     features[0, 1, 2, 2] = 3.0

@@ -48,16 +48,20 @@ class DenseNetConfig:
     Attributes:
         form: "d2" or "r2d2".
         width: channels of its first layer.
+        norm: of "d2", as of ``D2Shape``.
         released: of "r2d2", as of ``R2D2Shape``.
     """
 
     form: str = "d2"
     width: int = 16
+    norm: bool = True
     released: bool = False
 
     def make(self) -> nn.Module:
         """The network, not trained."""
-        return D2Net(D2Shape(self.width)) if self.form == "d2" else R2D2(R2D2Shape(self.width, self.released))
+        if self.form == "d2":
+            return D2Net(D2Shape(self.width, self.norm))
+        return R2D2(R2D2Shape(self.width, self.released))
 
 
 @dataclass
@@ -105,6 +109,8 @@ def load_detect_describe_config(file: Path, overrides: Sequence[str] = ()) -> De
     one_of(config.net.form, LOSSES, "net.form")
     if config.net.released and config.net.form != "r2d2":
         raise UsageError("is of r2d2 alone", where="net.released", hint="set net.form=r2d2, or leave it out")
+    if not config.net.norm and config.net.form != "d2":
+        raise UsageError("is of d2 alone", where="net.norm", hint="set net.form=d2, or leave it out")
     return config
 
 

@@ -19,6 +19,7 @@ from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.d2net import FIRST_PX, D2Net
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
+from geomatch.nets.vgg import PatchVgg
 from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.training.local.descriptor import (
     load_descriptor_config,
@@ -193,6 +194,20 @@ def test_released_trunk_is_of_r2d2_alone() -> None:
     assert published.net.make().shape == R2D2Shape(32, released=True)
     with pytest.raises(UsageError, match=r"net.released.*r2d2 alone"):
         load_detect_describe_config(CONFIGS / "detect-describe" / "d2.yaml", ["net.released=true"])
+
+
+def test_published_d2_is_vgg16_without_batch_norm() -> None:
+    published = load_detect_describe_config(CONFIGS / "detect-describe" / "d2-published.yaml")
+    net = published.net.make()
+    assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in net.modules())
+    vgg = PatchVgg(VggShape(hidden=8))  # of VGG16's width
+    convolutions = [
+        [(layer.in_channels, layer.out_channels) for layer in one.modules() if isinstance(layer, torch.nn.Conv2d)]
+        for one in (net, vgg)
+    ]
+    assert convolutions[0][1:] == convolutions[1][1:10]  # but for the first, which sees grey
+    with pytest.raises(UsageError, match=r"net.norm.*d2 alone"):
+        load_detect_describe_config(CONFIGS / "detect-describe" / "r2d2.yaml", ["net.norm=false"])
 
 
 def _near(every: np.ndarray, sample: Sample, made: dict[str, np.ndarray], number: int) -> np.ndarray:  # type: ignore[type-arg]
