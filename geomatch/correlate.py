@@ -8,7 +8,7 @@ places, by one matrix product over all places, and over every offset within a fi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -52,9 +52,6 @@ def template(window: Dense) -> Template | None:
     return Template((values / length).astype(np.float32), mask)
 
 
-_Padded = tuple[int, NDArray[np.int8], NDArray[np.uint8]]  # margin in cells, features, validity
-
-
 @dataclass(frozen=True)
 class Field:
     """A map's features as the index keeps them.
@@ -68,7 +65,6 @@ class Field:
     values: NDArray[np.int8]
     valid: NDArray[np.bool_]
     rms: float
-    _margin: dict[str, _Padded] = field(default_factory=dict, repr=False, compare=False)
 
     def whole(self) -> Dense:
         """All features as float32."""
@@ -93,27 +89,35 @@ class Field:
         Returns:
             Features [N x C x height x width] and validity [N x height x width] as 0 or 1; both 0 off the map.
         """
-        margin, values, valid = self._padded(max(height, width))
-        at_rows = np.clip(rows + margin, 0, valid.shape[0] - height)
-        at_cols = np.clip(cols + margin, 0, valid.shape[1] - width)
-        known = sliding_window_view(valid, (height, width))[at_rows, at_cols].astype(np.float32)
-        picked = sliding_window_view(values, (height, width), axis=(1, 2))[:, at_rows, at_cols]
-        features = picked.transpose(1, 0, 2, 3).astype(np.float32)
-        features *= QUANTUM
+        tall, wide = self.valid.shape
+        inside = (rows >= 0) & (cols >= 0) & (rows <= tall - height) & (cols <= wide - width)
+        if inside.all():
+            return self._cut(cols, rows, width, height)
+        features = np.zeros((len(rows), len(self.values), height, width), np.float32)
+        known = np.zeros((len(rows), height, width), np.float32)
+        if inside.any():
+            features[inside], known[inside] = self._cut(cols[inside], rows[inside], width, height)
+        for number in np.nonzero(~inside)[0].tolist():
+            first = np.array([cols[number], rows[number]])
+            (col0, row0), (col1, row1) = np.clip([first, first + (width, height)], 0, (wide, tall)).tolist()
+            part = self.part(np.array([col0, row0]), np.array([col1, row1]))
+            down, across = (
+                slice(low - at, high - at) for low, high, at in ((row0, row1, first[1]), (col0, col1, first[0]))
+            )
+            features[number, :, down, across], known[number, down, across] = part.values, part.valid
         return features, known
 
-    def _padded(self, reach: int) -> _Padded:
-        """A margin of at least ``reach`` cells, features and validity with it; kept, since it costs as much as the map.
-
-        The three are kept as one, since threads may share the field and ask for different margins.
-        """
-        kept = self._margin.get("kept")
-        if kept is None or kept[0] < reach:
-            values = np.where(self.valid, self.values, 0).astype(np.int8)
-            margins = ((0, 0), (reach, reach), (reach, reach))
-            kept = (reach, np.pad(values, margins), np.pad(self.valid.astype(np.uint8), reach))
-            self._margin["kept"] = kept
-        return kept
+    def _cut(
+        self, cols: NDArray[np.int64], rows: NDArray[np.int64], width: int, height: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As ``patches``, of those that lie inside the map."""
+        known = sliding_window_view(self.valid, (height, width))[rows, cols].astype(np.float32)
+        picked = sliding_window_view(self.values, (height, width), axis=(1, 2))[:, rows, cols]
+        features = picked.transpose(1, 0, 2, 3).astype(np.float32)
+        features *= QUANTUM
+        if not known.all():
+            features *= known[:, None]
+        return features, known
 
 
 def around(

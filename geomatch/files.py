@@ -103,18 +103,30 @@ def alone_at(target: Path) -> Iterator[None]:
         yield
         return
     file = (Path.cwd() / target).with_name(f".{target.name}.lock")
+    taken = OutputError(
+        "another process is building it", where=target, hint="wait until it has ended, or choose another place"
+    )
     with writing(target):
         lock = file.open("w")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            hint = "wait until it has ended, or choose another place"
-            raise OutputError("another process is building it", where=target, hint=hint) from error
+            raise taken from error
+        if not _is_at(lock.fileno(), file):  # whoever held it removed it meanwhile, and another may hold a new one
+            raise taken
         try:
             yield
         finally:
             file.unlink(missing_ok=True)
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    """Whether an open file is the one that stands at a place."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _check_free(target: Path, *, directory: bool, overwrite: bool) -> None:

@@ -103,9 +103,12 @@ class Rows:
         weakref.finalize(self, os.close, self._file)
 
     def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """[N x bytes] codes by their numbers [N]."""
+        """[N x bytes] codes by their numbers [N]; those that follow on each other are read at once."""
         size, file = self._size, self._file
-        read = b"".join([os.pread(file, size, place) for place in (self._first + ids * size).tolist()])
+        begins = np.flatnonzero(np.diff(ids, prepend=-2) != 1)
+        counts = np.diff(begins, append=len(ids))
+        runs = zip((counts * size).tolist(), (self._first + ids[begins] * size).tolist(), strict=True)
+        read = b"".join([os.pread(file, length, place) for length, place in runs])
         return np.frombuffer(read, np.uint8).reshape(len(ids), size)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geomatch.errors import InputError, UsageError
-from geomatch.geo import CRS84, Grid, ground_resolution_m, transform_points
+from geomatch.geo import CRS84, Grid, ground_jacobian, transform_points
 
 HINT = "say --near LON,LAT,RADIUS in degrees and metres, like 11.57,48.14,2000"
 _CRUMB_M = 1e-3  # below it a circle is a point
@@ -17,26 +19,42 @@ _CRUMB_M = 1e-3  # below it a circle is a point
 
 @dataclass(frozen=True)
 class Disc:
-    """A circle on a map's pixel grid.
+    """A circle on the ground, on a map's pixel grid an ellipse.
 
     Attributes:
         center_px: [2] column and row.
-        radius_px: in pixels, whose sides are taken to be equal on the ground.
+        radius_m: metres.
+        ground: [2 x 2] metres on the ground per pixel, as ``ground_jacobian`` has them; of the centre, and taken for
+            those of all pixels.
     """
 
     center_px: NDArray[np.float64]
-    radius_px: float
+    radius_m: float
+    ground: NDArray[np.float64]
 
-    def holds(self, points_px: ArrayLike, reach_px: float = 0.0) -> NDArray[np.bool_]:
-        """Which points [N x 2] lie in it, or no farther than ``reach_px`` outside: [N]."""
-        away = np.linalg.norm(np.asarray(points_px, np.float64) - self.center_px, axis=-1)
-        return np.asarray(away <= self.radius_px + reach_px)
+    def holds(self, points_px: ArrayLike) -> NDArray[np.bool_]:
+        """Which points [N x 2] lie in it: [N]."""
+        away = (np.asarray(points_px, np.float64) - self.center_px) @ self.ground.T
+        return np.asarray(np.linalg.norm(away, axis=-1) <= self.radius_m)
+
+    def moved(self, by_px: ArrayLike) -> Disc:
+        """The same circle elsewhere on the grid."""
+        return replace(self, center_px=self.center_px + np.asarray(by_px, np.float64))
+
+    def grown(self, reach_px: float) -> Disc:
+        """A circle that reaches so many pixels farther, and no less in any direction."""
+        return replace(self, radius_m=self.radius_m + reach_px * float(np.linalg.norm(self.ground, 2)))
+
+    @property
+    def reach_px(self) -> NDArray[np.float64]:
+        """[2] columns and rows from the centre to its edges."""
+        return np.asarray(self.radius_m * np.linalg.norm(np.linalg.inv(self.ground), axis=1))
 
     @property
     def box(self) -> tuple[int, int, int, int]:
         """The pixels around it: least and greatest column, least and greatest row, of those that an int32 can tell."""
         kept = np.iinfo(np.int32)
-        edges = np.clip([self.center_px - self.radius_px, self.center_px + self.radius_px], kept.min, kept.max)
+        edges = np.clip([self.center_px - self.reach_px, self.center_px + self.reach_px], kept.min, kept.max)
         (left, top), (right, bottom) = np.ceil(edges[0]).astype(int), np.floor(edges[1]).astype(int)
         return int(left), int(right), int(top), int(bottom)
 
@@ -78,15 +96,24 @@ class Near:
         Raises:
             UsageError: it does not touch the map.
         """
+        for disc in self._discs(grid):
+            if disc.holds(np.clip(disc.center_px, 0, 2 * grid.center_px)):
+                return disc
+        what = f"within {self.radius_m:g} m of {self.lon:g}, {self.lat:g} there is nothing of the map"
+        raise UsageError(what, where="--near", hint="geomatch index info prints the longitudes and latitudes of it")
+
+    def _discs(self, grid: Grid) -> Iterator[Disc]:
+        """The circle, and where the map's coordinates go on beyond the 180th meridian the same a world farther on."""
         try:
             center = grid.to_pixel(transform_points([self.lon, self.lat], CRS84, grid.crs))
-            disc = Disc(center, self.radius_m / ground_resolution_m(grid, center))
+            disc = Disc(center, self.radius_m, ground_jacobian(grid, center))
         except InputError:  # outside of what the map's projection can show
-            disc = Disc(np.full(2, np.inf), 0.0)
-        if not disc.holds(np.clip(disc.center_px, 0, 2 * grid.center_px)):
-            what = f"within {self.radius_m:g} m of {self.lon:g}, {self.lat:g} there is nothing of the map"
-            raise UsageError(what, where="--near", hint="geomatch index info prints the longitudes and latitudes of it")
-        return disc
+            return
+        yield disc
+        with suppress(InputError):
+            west, east = grid.to_pixel(transform_points([[-180, self.lat], [180, self.lat]], CRS84, grid.crs))
+            for world in (east - west, west - east):
+                yield disc.moved(world)
 
     def __str__(self) -> str:
         return f"{self.radius_m:g} m of {self.lon:g}, {self.lat:g}"

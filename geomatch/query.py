@@ -107,7 +107,7 @@ class Query:
         limit = np.array(field.valid.shape[::-1])
         first, beyond = np.zeros(2, np.int64), limit
         if self.index.disc is not None:
-            reach = self.index.disc.radius_px + self.strip.middle_px
+            reach = self.index.disc.reach_px + self.strip.middle_px
             first, beyond = (
                 np.clip(np.floor(edge / cell).astype(np.int64) + more, 0, limit)
                 for edge, more in ((self.index.disc.center_px - reach, -1), (self.index.disc.center_px + reach, 2))

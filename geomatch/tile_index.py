@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 
 READERS = 2  # of files of vectors at the same time
+FEATURES_PX = 2048  # side of what is read of the features at a time
 
 
 class TileIndex:
@@ -144,15 +145,19 @@ class TileIndex:
         """
         within = None
         if self.disc is not None:
-            within = Disc(self.disc.center_px - self.manifest.tiles.size_px / 2, self.disc.radius_px + reach_px)
+            within = self.disc.moved(-self.manifest.tiles.size_px / 2).grown(reach_px)
         return self.vectors.search(vectors, min(k, len(self)), within)
 
     @cached_property
     def features(self) -> Field:
         """Dense features of the whole map, [C x h x w] int8."""
         with reading(self.path / FEATURES) as file, open_raster(file) as raster:
-            patch = raster.read(0, 0, raster.width, raster.height)
-        return Field(patch.data, patch.valid, self.manifest.feature_rms)
+            values = np.empty((raster.count, raster.height, raster.width), np.int8)
+            valid = np.empty(values.shape[1:], bool)
+            for block in raster.blocks(FEATURES_PX):
+                part = np.s_[block.row0 : block.row0 + block.height, block.col0 : block.col0 + block.width]
+                values[:, *part], valid[part] = block.patch.data, block.patch.valid
+        return Field(values, valid, self.manifest.feature_rms)
 
     def find_map(self, override: str | os.PathLike[str] | None = None) -> tuple[Path, ...]:
         """The rasters of the orthomosaic that the index was built from, in their order.

@@ -40,7 +40,7 @@ from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
 from .kinds import plan_vectors
 from .plan import BLOCK_PX, BuildOptions, blocks
-from .shards import Recipe
+from .shards import FileState, Recipe
 from .tables import TileTable
 from .vectors import fit_vectors, sample_vectors
 from .work import Work, work_of
@@ -91,8 +91,9 @@ def build_index(
     files = [orthomosaic] if isinstance(orthomosaic, str | os.PathLike) else orthomosaic
     with open_orthomosaic(files, limits) as raster, alone_at(target):
         _check_outside(target, raster.paths)
+        began = tuple(map(FileState.of, raster.paths))
         job = settled(BuildJob.plan(raster, options), alone=scheduler is None)
-        recipe = Recipe.of(job, target)
+        recipe = Recipe.of(job, target, began)
         with (
             published(target, directory=True, overwrite=overwrite) as folder,
             writing(target),
@@ -102,8 +103,8 @@ def build_index(
             builder = _Builder(job, work, progress)
             rms = builder.write_features(folder / FEATURES)
             tiles = builder.write_tiles(folder)
-            recipe.check()
             manifest = builder.manifest(folder, target, tiles, rms)
+            recipe.check()  # after the files were hashed too
             (folder / MANIFEST).write_text(manifest.to_json())
             _check_replaceable(target)  # something may have come meanwhile
         recipe.remove()

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from geomatch.errors import InputError, OutputError
+from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import published
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
@@ -77,26 +77,36 @@ class Recipe:
     Attributes:
         orthomosaic: its files.
         options: of the build.
+        encoder: the fingerprint of its encoder.
+        version: of geomatch.
         folder: of the shards.
     """
 
     orthomosaic: tuple[FileState, ...]
     options: BuildOptions
+    encoder: str
+    version: str
     folder: str
 
     @classmethod
-    def of(cls, job: BuildJob, target: Path) -> Recipe:
-        """Of a job; its shards lie beside what it builds."""
-        files = tuple(FileState.of(path) for path in job.raster.paths)
+    def of(cls, job: BuildJob, target: Path, began: tuple[FileState, ...] | None = None) -> Recipe:
+        """Of a job; its shards lie beside what it builds.
+
+        Args:
+            job: as it was planned.
+            target: what it builds.
+            began: the orthomosaic's files before the job was planned; default as they are now.
+        """
+        files = tuple(map(FileState.of, job.raster.paths)) if began is None else began
         key = {
             "orthomosaic": [asdict(file) for file in files],
             "options": asdict(job.options),
-            "encoder": job.encoder.fingerprint(),
-            "version": version("geomatch"),
+            "encoder": (encoder := job.encoder.fingerprint()),
+            "version": (now := version("geomatch")),
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = target.absolute().with_name(f"{target.name}.shards") / name
-        return cls(files, job.options, str(folder))
+        return cls(files, job.options, encoder, now, str(folder))
 
     def check(self) -> None:
         """Raise InputError where the orthomosaic is not what it was as the build began."""
@@ -194,8 +204,19 @@ def _from_bytes(values: NDArray[np.uint8]) -> pa.Table:
 
 @lru_cache(maxsize=2)
 def _job(recipe: Recipe) -> BuildJob:
-    """The job of a recipe, planned once in a process."""
-    return BuildJob.plan(open_orthomosaic([file.path for file in recipe.orthomosaic]), recipe.options)
+    """The job of a recipe, planned once in a process.
+
+    Raises:
+        UsageError: this process has other code or other weights than the one that wrote the recipe.
+    """
+    if version("geomatch") != recipe.version:
+        what = f"a worker has geomatch {version('geomatch')}, not {recipe.version}"
+        raise UsageError(what, where="--scheduler", hint="install the same version on all machines")
+    job = BuildJob.plan(open_orthomosaic([file.path for file in recipe.orthomosaic]), recipe.options)
+    if job.encoder.fingerprint() != recipe.encoder:
+        what = f"a worker has another encoder of the name {recipe.options.encoder!r}"
+        raise UsageError(what, where="--scheduler", hint="give all machines the same weights and geomatch")
+    return job
 
 
 def _load(file: Path) -> dict[str, NDArray[Any]]:

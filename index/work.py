@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,12 +24,14 @@ from .vectors import tile_parts
 
 if TYPE_CHECKING:
     import faiss
-    from distributed import Client
+    from distributed import Client, Future
 
 LOCAL = "local:"
 RETRIES = 2  # of a shard whose task fails; a worker that dies does not count as one
 AHEAD = 64  # shards asked for and not yet taken in
 CONNECT_S = 10
+LOOK_S = 5  # between looks for whether a worker is left
+_TALKATIVE = ("distributed.client", "distributed.core")  # they log tracebacks of a scheduler that goes
 _AGAIN = "start one, then repeat the build: it goes on with the shards that are there"
 
 
@@ -94,21 +98,32 @@ class Shared:
         from distributed import CancelledError, KilledWorker
         from distributed.comm.core import CommClosedError
 
-        waiting = []
+        waiting: list[Future[int]] = []
         try:
             for number in range(count):
                 waiting.append(self._client.submit(task, number, pure=False, retries=RETRIES))
                 if len(waiting) == AHEAD:
-                    yield waiting.pop(0).result()
+                    yield self._result(waiting.pop(0))
             while waiting:
-                yield waiting.pop(0).result()
+                yield self._result(waiting.pop(0))
         except KilledWorker as error:
             hint = f"look into the workers' logs, {_AGAIN}"
             raise OutputError("its workers died over one shard", where=self._recipe.folder, hint=hint) from error
-        except (CancelledError, CommClosedError, TimeoutError, OSError) as error:
+        except (CancelledError, CommClosedError, OSError) as error:
             if isinstance(error, GeomatchError):
                 raise
             raise UsageError("the scheduler has gone", where="--scheduler", hint=_AGAIN) from error
+
+    def _result(self, shard: Future[int]) -> int:
+        """Of a shard, unless there is nobody who could make it."""
+        while True:
+            try:
+                return int(shard.result(timeout=LOOK_S))
+            except TimeoutError:
+                if shard.status == "error":  # it is the shard's own
+                    raise
+                if not self._client.scheduler_info()["workers"]:
+                    raise _no_workers() from None
 
 
 @contextmanager
@@ -129,6 +144,8 @@ def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Wo
         return
     with needs_extra("cluster", "building by a scheduler"):
         from distributed import Client, LocalCluster
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     workers = _workers(scheduler)
     folder = Path(recipe.folder)
     with writing(folder):
@@ -144,7 +161,16 @@ def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Wo
         what = f"no Dask scheduler answers at {scheduler!r}"
         raise UsageError(what, where="--scheduler", hint=f"{_AGAIN}; or say local:N") from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_S)
+        except TimeoutError:
+            raise _no_workers() from None
         yield Shared(job, recipe, client)
+
+
+def _no_workers() -> UsageError:
+    hint = f"if there were some see in their logs why; they need geomatch {version('geomatch')}. {_AGAIN.capitalize()}"
+    return UsageError("the scheduler has no workers", where="--scheduler", hint=hint)
 
 
 def _workers(scheduler: str) -> int | None:

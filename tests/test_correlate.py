@@ -222,3 +222,16 @@ def test_whole_is_all_features_with_nothing_where_not_valid() -> None:
     whole = features.whole()
     np.testing.assert_allclose(whole.values, dense_of(features).values, atol=1e-6)
     np.testing.assert_array_equal(whole.valid, features.valid)
+
+
+def test_patches_that_cross_the_edge_are_those_of_a_padded_map() -> None:
+    rng = np.random.default_rng(3)
+    values, valid = rng.integers(-127, 128, (3, 12, 15)).astype(np.int8), rng.random((12, 15)) > 0.2
+    cols, rows = rng.integers(-9, 20, 200), rng.integers(-9, 18, 200)
+    for chosen in (np.ones(200, bool), (cols >= 0) & (rows >= 0) & (cols < 10) & (rows < 6)):
+        features, known = Field(values, valid, 1.0).patches(cols[chosen], rows[chosen], 5, 6)
+        whole = np.pad(values * valid / np.float32(127), ((0, 0), (20, 20), (20, 20)))
+        every = np.pad(valid, 20)
+        for number, (col, row) in enumerate(zip(cols[chosen] + 20, rows[chosen] + 20, strict=True)):
+            np.testing.assert_allclose(features[number], whole[:, row : row + 6, col : col + 5], rtol=1e-6)
+            assert (known[number] == every[row : row + 6, col : col + 5]).all()

@@ -258,3 +258,18 @@ def test_process_that_dies_gives_the_place_up(tmp_path: Path) -> None:
     with alone_at(target):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_that_was_removed_under_its_holder_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened while another process held it, and taken after that one removed it: a third may hold a new one."""
+    import fcntl
+
+    target, take = tmp_path / "city.gmi", fcntl.flock
+
+    def late(lock: int, how: int) -> None:
+        (tmp_path / ".city.gmi.lock").unlink()
+        take(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(OutputError, match=r"another process is building it"), alone_at(target):
+        pass

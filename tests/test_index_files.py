@@ -74,3 +74,14 @@ def test_vectors_that_are_not_whole_are_named(kept: float, tmp_path: Path) -> No
     file.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(IndexFormatError, match=r"vectors\.faiss: cannot be read"):
         read_part(file)
+
+
+def test_vectors_in_full_are_read_by_their_numbers_in_any_order(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+    index = faiss.index_factory(16, "PQ8x4fs,Refine(Flat)", faiss.METRIC_INNER_PRODUCT)
+    index.train(rows)
+    index.add(rows)
+    faiss.write_index(index, str(tmp_path / "vectors.faiss"))
+    part = read_part(tmp_path / "vectors.faiss")
+    for ids in ([], [7], [5, 6, 7, 3, 3, 4, 299, 0], range(300)):
+        np.testing.assert_array_equal(part.stored(np.array(ids, np.int64)), rows[list(ids)])

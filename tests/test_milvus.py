@@ -110,7 +110,9 @@ def test_circle_is_brute_force_over_the_tiles_in_it(
     assert near.disc is not None
     side = ours.manifest.tiles.size_px
     middles = np.asarray(TileIndex.open(town_index).corners) + side / 2
-    among = np.nonzero(np.hypot(*(middles - near.disc.center_px).T) <= near.disc.radius_px + reach_px)[0]
+    away, (east, north) = (middles - near.disc.center_px) @ near.disc.ground.T, np.linalg.norm(near.disc.ground, axis=0)
+    assert east == pytest.approx(north, rel=1e-3)
+    among = np.nonzero(np.hypot(*away.T) <= 60 + reach_px * np.linalg.norm(near.disc.ground, 2))[0]
     assert 30 < len(among) < len(ours) / 2
     scores = compared(town_index, queries) @ gallery[among].T
     hits = near.search(queries, k, reach_px)
@@ -129,7 +131,7 @@ def middle(index: TileIndex) -> tuple[float, float]:
 
 
 def test_circle_without_tiles_finds_none(ours: TileIndex, queries: NDArray[np.float32]) -> None:
-    for disc in (Disc(np.array([-5000.0, 0.0]), 10.0), Disc(np.array([8.5, 8.5]), 0.1)):
+    for disc in (Disc(np.array([-5000.0, 0.0]), 10.0, np.eye(2)), Disc(np.array([8.5, 8.5]), 0.1, np.eye(2))):
         assert ours.vectors.search(queries, 7, disc).tiles.shape == (len(queries), 0)
 
 

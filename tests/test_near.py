@@ -51,6 +51,7 @@ def lonlat(grid: Grid, x: float, y: float) -> tuple[float, float]:
         (UTM33, Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000)),
         ("EPSG:3395", Affine(10, 0, 1_200_000, 0, -10, 6_100_000)),
         ("EPSG:4326", Affine(1e-5, 0, 11.5, 0, -1e-5, 0.2)),
+        ("EPSG:4326", Affine(1e-5, 0, 11.5, 0, -1e-5, 60.2)),
     ],
 )
 def test_circle_is_one_on_the_ground(crs: str, transform: Affine) -> None:
@@ -86,8 +87,8 @@ def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: p
     second.add(rows[400:])
     corners = rng.integers(0, 1000, (700, 2)).astype(np.int32)
     vectors = Vectors([Part(index), Part(second)], corners)
-    disc = Disc(np.array([420.5, 530.25]), 320.0)
-    among = np.nonzero(np.hypot(*(corners - disc.center_px).T) <= disc.radius_px)[0]
+    disc = Disc(np.array([420.5, 530.25]), 320.0, np.eye(2))
+    among = np.nonzero(np.hypot(*(corners - disc.center_px).T) <= disc.radius_m)[0]
     assert 100 < len(among) < 400
     queries = rng.normal(size=(3, 32)).astype(np.float32)
     hits = vectors.search(queries, 20, disc)
@@ -97,7 +98,7 @@ def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: p
     assert (hits.tiles == among[order]).mean() > 0.95  # codes of few bits tie
     assert (hits.corners_px == corners[hits.tiles]).all()
     assert vectors.search(queries, 1000, disc).tiles.shape == (3, len(among))
-    assert vectors.search(queries, 20, Disc(np.array([-900.0, 0.0]), 5.0)).tiles.shape == (3, 0)
+    assert vectors.search(queries, 20, Disc(np.array([-900.0, 0.0]), 5.0, np.eye(2))).tiles.shape == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,40 @@ def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: p
 def test_box_holds_all_pixels_of_a_circle(
     center: tuple[float, float], radius: float, box: tuple[int, int, int, int]
 ) -> None:
-    assert Disc(np.array(center), radius).box == box
+    assert Disc(np.array(center), radius, np.eye(2)).box == box
+
+
+def test_box_of_a_circle_on_uneven_and_turned_pixels_is_the_least_that_holds_it() -> None:
+    ground = np.array([[3.0, 0.5], [-0.4, 2.0]])
+    disc = Disc(np.array([100.0, 200.0]), 60.0, ground)
+    turn = np.linspace(0, 2 * np.pi, 20_001)
+    edge = disc.center_px + 60 * np.stack([np.cos(turn), np.sin(turn)], axis=1) @ np.linalg.inv(ground).T
+    assert disc.holds(disc.center_px + 0.999 * (edge - disc.center_px)).all()
+    assert not disc.holds(disc.center_px + 1.001 * (edge - disc.center_px)).any()
+    (left, top), (right, bottom) = np.ceil(edge.min(axis=0)), np.floor(edge.max(axis=0))
+    assert disc.box == (left, right, top, bottom)
+    away = np.array([7.0, -5.0])
+    assert disc.grown(np.hypot(*away)).holds(edge + 0.999 * away).all()
+    assert disc.moved(away).holds(disc.center_px + away)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "lon"),
+    [
+        ("EPSG:4326", Affine(1e-4, 0, 179.9, 0, -1e-4, -16.9), -179.95),
+        ("EPSG:4326", Affine(1e-4, 0, -180.1, 0, -1e-4, -16.9), 179.95),
+        ("EPSG:3857", Affine(10, 0, 20_027_000, 0, -10, -1_910_000), -179.95),
+    ],
+)
+def test_map_that_goes_on_beyond_the_180th_meridian_has_what_lies_there(
+    crs: str, transform: Affine, lon: float
+) -> None:
+    grid = Grid(as_crs(crs), transform, 2000, 2000)
+    disc = Near(lon, -17.0, 2000.0).on(grid)
+    shift = 360 if crs == "EPSG:4326" else 2 * np.pi * 6_378_137
+    x, y = Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform(lon, -17.0)
+    there = ~transform @ (x - np.sign(lon) * shift, y)
+    np.testing.assert_allclose(disc.center_px, there, atol=1e-3)
 
 
 @pytest.mark.parametrize("exhaustive", [False, True])

@@ -325,3 +325,15 @@ def test_first_file_that_is_missing_or_changed_is_named(group: Path) -> None:
     (group / NAMES[1]).unlink()
     with pytest.raises(InputError, match=r"west/1\.tif: the map of the index is not there"):
         index.open_map()
+
+
+def test_features_beyond_what_may_be_read_at_once_are_read_in_pieces(
+    town_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = TileIndex.open(town_index).features
+    monkeypatch.setattr("geomatch.tile_index.FEATURES_PX", 32)
+    monkeypatch.setenv("GEOMATCH_MAX_READ_BYTES", str(2 * whole.values.shape[0] * 32 * 32))
+    assert whole.values.nbytes > 4 * whole.values.shape[0] * 32 * 32
+    pieces = TileIndex.open(town_index).features
+    np.testing.assert_array_equal(pieces.values, whole.values)
+    np.testing.assert_array_equal(pieces.valid, whole.valid)

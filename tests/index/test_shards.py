@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -22,7 +23,7 @@ from towns import Town
 
 from geomatch.errors import GeomatchError, InputError, LimitError, OutputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.index import plan, shards, vectors
+from geomatch.index import build, plan, shards, vectors
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
@@ -51,7 +52,8 @@ class OneByOne:
         def __init__(self, client: OneByOne, task: object, number: int) -> None:
             self._client, self._task, self._number = client, task, number
 
-        def result(self) -> int:
+        def result(self, timeout: float) -> int:
+            assert timeout > 0
             self._client.asked.append(self._number)
             return self._task(self._number)  # type: ignore[operator, no-any-return]
 
@@ -254,6 +256,78 @@ def test_scheduler_that_is_none_is_a_usage_error(
     assert told.exit_code == 2, told.stderr
     assert says in told.stderr
     assert not (tmp_path / "a.gmi").exists()
+
+
+def test_scheduler_without_workers_is_told(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("geomatch.index.work.CONNECT_S", 2)
+    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:  # type: ignore[no-untyped-call]
+        address = cluster.scheduler_address
+        told = geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", "--scheduler", address)
+    assert told.exit_code == 2
+    assert "the scheduler has no workers. If there were some see in their logs why" in told.stderr
+
+
+@pytest.mark.parametrize(("ends", "says"), [("close", "the scheduler has gone"), ("scale", "has no workers")])
+def test_scheduler_or_workers_that_go_are_told(
+    ends: str, says: str, town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dask
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("geomatch.index.work.LOOK_S", 1)
+    one_each = {"threads_per_worker": 1, "dashboard_address": None, "processes": False}
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        LocalCluster(n_workers=1, **one_each) as cluster,  # type: ignore[no-untyped-call]
+    ):
+        started, free = threading.Event(), threading.Event()
+
+        def waits(self: BuildJob, seen: object) -> None:
+            started.set()
+            free.wait(60)
+            pytest.fail("nobody waits for it any more")
+
+        def end() -> None:
+            started.wait(60)
+            cluster.sync(cluster.scheduler.close) if ends == "close" else cluster.scale(0)
+
+        monkeypatch.setattr(BuildJob, "encode", waits)
+        ending = threading.Thread(target=end)
+        ending.start()
+        try:
+            with pytest.raises(UsageError, match=says):
+                build_index(town.path, tmp_path / "a.gmi", OPTIONS, scheduler=cluster.scheduler_address)
+        finally:
+            free.set()
+            ending.join()
+
+
+def test_worker_of_another_version_or_other_weights_makes_no_shard(town: Town, tmp_path: Path) -> None:
+    _, recipe = recipe_of(town, tmp_path / "town.gmi")
+    for other, says in ((replace(recipe, version="0.0.1"), "has geomatch"), (replace(recipe, encoder="x"), "encoder")):
+        with pytest.raises(UsageError, match=says):
+            make_features(other, 0)
+    assert list(Path(recipe.folder).iterdir()) == []
+
+
+def test_file_that_changes_before_it_is_hashed_is_named(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "town.tif"
+    for owner, name in ((BuildJob, "plan"), (build, "sha256_of")):
+        shutil.copy(town.path, path)
+        before = getattr(owner, name)
+
+        def changed(*given: object, before: Callable[..., object] = before) -> object:
+            os.utime(path, (1, 1))
+            return before(*given)
+
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="changed during the build"):
+            patch.setattr(owner, name, changed)
+            build_index(path, tmp_path / "town.gmi", OPTIONS)
+        assert not (tmp_path / "town.gmi").exists()
 
 
 def test_errors_come_whole_out_of_another_process() -> None:
