@@ -14,7 +14,7 @@ from shapely.geometry.polygon import orient
 from geomatch.confidence import PixelSigns, Signs, error_radius_px, model_of, probability, status_of
 from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
-from geomatch.geo import Grid, apply_affine, footprint, ground_resolution_m, six
+from geomatch.geo import Grid, apply_affine, footprint, ground_jacobian, ground_resolution_m, six
 from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, TiePoint, crs_name
 from geomatch.posterior import needed, shares
 from geomatch.refine import Refined
@@ -178,18 +178,22 @@ class Answers:
         return Grid(self._index.grid.crs, transform, *self._strip.file_size)
 
     def _evidence(self, windows: Sequence[Window], judged: Judged, confidence: float) -> Evidence:
-        shown = judged.places.best(SHOWN_CANDIDATES)
-        candidates = []
         among = shares(judged.stand)
         present = confidence / float(among[0])  # that one of the places is right
-        probabilities = present * among
-        for corner, score, probability_there in zip(shown.corners_px, shown.scores, probabilities, strict=False):
-            grid = self._grid(corner)
+        likeliest = np.array([0, *(1 + np.argsort(-among[1:], kind="stable"))])  # the answer, then the others
+        candidates = []
+        for number in likeliest[:SHOWN_CANDIDATES].tolist():
+            grid = self._grid(judged.places.corners_px[number])
             x, y = grid.to_map(grid.center_px)
-            candidates.append(Candidate((float(x), float(y)), float(score), float(probability_there)))
+            probability_there = float(present * among[number])
+            candidates.append(Candidate((float(x), float(y)), float(judged.places.scores[number]), probability_there))
+        count = needed(among)
+        likely = judged.places.corners_px[likeliest[:count]] - judged.places.corners_px[0]
+        away_m = np.linalg.norm(likely @ ground_jacobian(self._index.grid, judged.corner_px).T, axis=1)
         return Evidence(
             candidates=tuple(candidates),
-            likely_places=needed(among),
+            likely_places=count,
+            likely_within_m=float(away_m.max()),
             peak=float(judged.places.scores[0]),
             peak_ratio=float(np.exp(judged.signs.margin)),
             fine_peak=None if judged.refined is None else judged.refined.peak,

@@ -51,8 +51,9 @@ class Evidence:
     """Why the answer is what it is.
 
     Attributes:
-        candidates: best places first, at most five; the second is the runner-up.
+        candidates: the answer, then the likeliest others, at most five in all; the second is the runner-up.
         likely_places: how many places hold 95 % of the probability that the strip is on the map; 1 for a clear answer.
+        likely_within_m: how far from the answer the farthest of them lies; 0 for a clear one.
         peak: correlation of the best place's features.
         peak_ratio: that over the best of the other places', within [1/7.4, 7.4]; 1 is a tie, and below 1 the pixels
             chose another place than the features.
@@ -71,6 +72,7 @@ class Evidence:
 
     candidates: tuple[Candidate, ...] = ()
     likely_places: int = 0
+    likely_within_m: float = 0.0
     peak: float = 0.0
     peak_ratio: float = 1.0
     fine_peak: float | None = None

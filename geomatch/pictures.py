@@ -76,6 +76,10 @@ class Pictures:
 
     def _write_gcps(self, strip: Path, trace: Trace, target: Path) -> None:
         assert self._canvas.pixels is not None, "checked at first"
+        if points := trace.location.evidence.tie_points:
+            write_gcps(points, self._canvas.grid.crs, strip, target)
+            log.info("%s: sways, its control points are %d along it; warp through all (-tps)", strip, len(points))
+            return
         registration = register_located(trace, self._canvas.grid, self._canvas.pixels)
         if isinstance(registration.fit, NoFit):
             log.warning("%s: no ground control points, %s", strip, registration.fit.reason)

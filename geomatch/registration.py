@@ -190,10 +190,10 @@ def _matrix(affine: Affine) -> Matrix:
 
 
 def register_located(trace: Trace, grid: Grid, pixels: MapPixels) -> Registration:
-    """Tie points of a strip where it was found.
+    """Tie points of a strip where it was found, and the one transform that they support.
 
     Args:
-        trace: of a strip that has a place.
+        trace: of a strip that has a place; of one that sways no transform holds, see ``Evidence.tie_points``.
         grid: of the index.
         pixels: of the map.
 
@@ -204,21 +204,12 @@ def register_located(trace: Trace, grid: Grid, pixels: MapPixels) -> Registratio
     if trace.judged is None or trace.location.transform is None:
         hint = "only located and ambiguous strips have tie points"
         raise InputError(f"it has no place, it is {trace.location.status}", hint=hint)
-    if trace.location.evidence.tie_points:
-        in_file = _sway_ties(trace.location.evidence.tie_points, grid)
-    else:
-        with one_thread():
-            in_file = tie_points(strip, trace.judged.corner_px, pixels)
+    with one_thread():
+        in_file = tie_points(strip, trace.judged.corner_px, pixels)
     places: NDArray[np.float64] = apply_affine(strip.from_file, in_file.sar_px) if len(in_file) else in_file.sar_px
     ties = replace(in_file, sar_px=places)
     height, width = strip.image.shape
     return Registration(ties, fit(ties, (width, height)), grid, strip.file_size, strip.from_file)
-
-
-def _sway_ties(points: tuple[TiePoint, ...], grid: Grid) -> Matches:
-    sar = np.array([(one.col, one.row) for one in points])
-    optical = np.asarray(grid.to_pixel(np.array([(one.x, one.y) for one in points])))
-    return Matches(sar, optical, np.ones(len(points)), (len(points), len(points)), placed=True)
 
 
 @dataclass(frozen=True)

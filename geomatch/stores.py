@@ -94,6 +94,11 @@ class Address:
         """Name of the collection while it is filled."""
         return f"{self.collection}__unfinished"
 
+    @property
+    def replaced(self) -> str:
+        """Name of the collection while another takes its place."""
+        return f"{self.collection}__replaced"
+
     def __str__(self) -> str:
         return f"{SCHEME}{self.place}/{self.collection}"
 
@@ -222,6 +227,12 @@ class Store:
             self._told(name)
             with self.asking():
                 self.client.drop_collection(name, timeout=WORK_S)
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a collection that is geomatch's another name, which is free."""
+        self._told(name)
+        with self.asking():
+            self.client.rename_collection(name, other, timeout=WORK_S)
 
     def _told(self, name: str) -> str:
         with self.asking():

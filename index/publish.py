@@ -45,19 +45,40 @@ def publish_index(
     kind = index_type or ("FLAT" if address.is_file else "AUTOINDEX")
     store = Store(address, OutputError, make=True)
     try:
+        _restore(store)
         _check_free(store, overwrite=overwrite)
         with _unfinished(store) as name:
             _create(store, name, opened, kind)
             _fill(store, name, opened, progress)
             _check_complete(store, name, len(opened))
             _check_free(store, overwrite=overwrite)  # someone else may have been faster
-            store.drop(address.collection)
-            with store.asking():
-                store.client.rename_collection(name, address.collection, timeout=WORK_S)
-                store.client.load_collection(address.collection, timeout=WORK_S)
+            _replace(store, name)
     finally:
         store.close()
     return address
+
+
+def _replace(store: Store, new: str) -> None:
+    """Give a complete collection its name; one that is there steps aside first, and goes when that is done."""
+    address = store.address
+    if store.has(address.collection):
+        store.rename(address.collection, address.replaced)
+    try:
+        store.rename(new, address.collection)
+    except BaseException:
+        with suppress(GeomatchError):
+            _restore(store)
+        raise
+    with store.asking():
+        store.client.load_collection(address.collection, timeout=WORK_S)
+    store.drop(address.replaced)
+
+
+def _restore(store: Store) -> None:
+    """Where a collection stepped aside and no other took its place, put it back."""
+    address = store.address
+    if store.has(address.replaced) and not store.has(address.collection):
+        store.rename(address.replaced, address.collection)
 
 
 def _check_free(store: Store, *, overwrite: bool) -> None:

@@ -152,6 +152,25 @@ def test_answer_is_consistent_in_itself(town: Town, locator: Locator, tmp_path: 
     assert all(value >= 0 for value in evidence.seconds.values())
 
 
+def test_candidates_are_the_likeliest_places(town: Town, locator: Locator, tmp_path: Path) -> None:
+    """Of strips so small, and half of them of another town, that many places may be theirs."""
+    several, other = 0, write_town(tmp_path / "other.tif", optical(seed=8))
+    for number in range(12):
+        place, size = (180 + 37.0 * number, 600 - 31.0 * number), (56, 56)
+        (town, other)[number % 2].write_strip(tmp_path / "s.tif", view(place, 0, 1, *size), size)
+        evidence = locator.locate(tmp_path / "s.tif").evidence
+        told = [one.probability for one in evidence.candidates]
+        assert told[1:] == sorted(told[1:], reverse=True)
+        away = [np.hypot(*np.subtract(one.center, evidence.candidates[0].center)) for one in evidence.candidates]
+        several += evidence.likely_places > 1
+        if evidence.likely_places <= len(told):
+            expected = max(away[: evidence.likely_places])
+            assert evidence.likely_within_m == pytest.approx(expected, rel=1e-2, abs=1e-6)
+        else:
+            assert evidence.likely_within_m > 0
+    assert several >= 3
+
+
 def test_feature_is_geojson_at_the_true_place_on_the_globe(town: Town, locator: Locator, tmp_path: Path) -> None:
     size = (240, 300)
     truth = town.write_strip(tmp_path / "s.tif", view((380, 400), 30, 1, *size), size)

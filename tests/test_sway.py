@@ -11,6 +11,7 @@ import rasterio
 from affine import Affine
 from drawing import write_tiff
 from numpy.typing import NDArray
+from programs import geomatch
 from towns import PLACE, UTM33, Town, moved, optical, pixel_centres, radar_at, write_town
 
 from geomatch.images import OpticalStretch
@@ -132,6 +133,21 @@ def test_answer_tells_where_its_parts_lie(long_town: Town, locator: Locator, tmp
     assert location.footprint.area == pytest.approx(WIDTH * LENGTH * 0.25, rel=0.03)
     straight, _ = located(long_town, locator, tmp_path / "straight.tif", 0.0)
     assert straight.evidence.tie_points == ()
+
+
+def test_control_points_follow_the_sway(long_town: Town, locator: Locator, tmp_path: Path) -> None:
+    """At 6 % no one transform is within 10 px; a spline through the points, as gdalwarp -tps takes them, is."""
+    _, truth = located(long_town, locator, tmp_path / "s.tif", 6.0)
+    target = tmp_path / "s.points"
+    told = geomatch("locate", tmp_path / "s.tif", "--index", locator.index.path, "--gcps", target, "-v")
+    assert told.exit_code == 0
+    assert "warp through all (-tps)" in told.stderr
+    x, y, col, row = np.loadtxt(target, delimiter=",", skiprows=2, usecols=(0, 1, 2, 3)).T
+    points = np.stack([col, -row], axis=1)
+    places = moved(truth, points) + offsets(points[:, 1], 6.0) @ np.diag([PLACE.a, PLACE.e])
+    off = np.hypot(*(np.stack([x, y], axis=1) - places).T) / 0.5
+    assert off.mean() < 1.5
+    assert off.max() < 5
 
 
 def test_warped_strip_is_straightened(long_town: Town, locator: Locator, tmp_path: Path) -> None:

@@ -100,6 +100,33 @@ def test_interrupt_leaves_what_was_there(overwrite: bool, empty: Store, town_ind
     assert empty.count("town") == len(TileIndex.open(str(empty.address)))
 
 
+def test_collection_stays_until_another_has_its_name(
+    empty: Store, town_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_index(town_index, str(empty.address))
+    rename, asked = Store.rename, []
+
+    def fails(store: Store, name: str, other: str) -> None:
+        asked.append(name)
+        if name == store.address.unfinished:
+            raise OutputError("it did not work")
+        rename(store, name, other)
+
+    monkeypatch.setattr(Store, "rename", fails)
+    with pytest.raises(OutputError, match="it did not work"):
+        publish_index(town_index, str(empty.address), overwrite=True)
+    assert asked == ["town", empty.address.unfinished, empty.address.replaced]
+    assert empty.client.list_collections() == ["town"]
+    # Killed between the two names: the next one finds the old one aside.
+    rename(empty, "town", empty.address.replaced)
+    monkeypatch.undo()
+    with pytest.raises(OutputError, match="already"):
+        publish_index(town_index, str(empty.address))
+    assert empty.client.list_collections() == ["town"]
+    publish_index(town_index, str(empty.address), overwrite=True)
+    assert empty.client.list_collections() == ["town"]
+
+
 def test_what_a_killed_one_left_is_not_searched_and_does_not_hinder(town_index: Path, tmp_path: Path) -> None:
     """A process that publishes to a file is killed after its first batches."""
     address = f"milvus://{tmp_path / 'm.db'}/town"
