@@ -149,7 +149,7 @@ class Part:
         """Vectors as they are compared, decoded: [N] -> [N x D]."""
         import faiss
 
-        exact = _in_full(self.index)
+        exact = in_full(self.index)
         if self.rows is not None:
             return np.asarray(exact.sa_decode(self.rows[ids]), np.float32)
         if isinstance(exact, faiss.IndexIVF):
@@ -182,7 +182,7 @@ def _rows_of(file: Path, index: faiss.Index) -> Rows | None:
     """The vectors in full of an index that looks at its codes again, where they are the last thing in its file."""
     import faiss
 
-    exact = _in_full(index)
+    exact = in_full(index)
     flat = isinstance(exact, (faiss.IndexScalarQuantizer, faiss.IndexFlat))
     if not (flat and isinstance(coded(index), faiss.IndexRefine)):
         return None
@@ -197,7 +197,7 @@ def coded(index: faiss.Index) -> faiss.Index:
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
 
 
-def _in_full(index: faiss.Index) -> faiss.Index:
+def in_full(index: faiss.Index) -> faiss.Index:
     """What holds the vectors as well as there is, behind an index's transforms."""
     import faiss
 

@@ -72,7 +72,7 @@ class VectorFiles:
 
     def _write(self) -> None:
         """Write the part; raises as ``write_faiss``."""
-        for layer in _layers(self._coded):
+        for layer in layers(self._coded):
             _clear_padding(layer)
         file = self._folder / part_names(self._parts + 1)[-1]
         self._index.ntotal = self._coded.ntotal
@@ -89,7 +89,7 @@ def write_faiss(index: faiss.Index, file: Path) -> None:
     file.write_bytes(faiss.serialize_index(index).data)
 
 
-def _layers(codes: faiss.Index) -> list[faiss.Index]:
+def layers(codes: faiss.Index) -> list[faiss.Index]:
     """What holds codes: the index, or the two of one that looks at its codes again in full."""
     import faiss
 
@@ -102,18 +102,18 @@ def _merges(codes: faiss.Index) -> bool:
     """Whether codes of this kind can be put behind others, the same byte for byte: those of graphs and lists cannot."""
     import faiss
 
-    layers = _layers(codes)
+    held = layers(codes)
     try:
-        for layer in layers:
+        for layer in held:
             layer.check_compatible_for_merge(layer)
     except RuntimeError:
         return False
-    return not any(isinstance(layer, faiss.IndexIVF) for layer in layers)
+    return not any(isinstance(layer, faiss.IndexIVF) for layer in held)
 
 
 def _merge(whole: faiss.Index, more: faiss.Index) -> None:
     total = whole.ntotal + more.ntotal
-    for first, second in zip(_layers(whole), _layers(more), strict=True):
+    for first, second in zip(layers(whole), layers(more), strict=True):
         first.merge_from(second)
     whole.ntotal = total
 

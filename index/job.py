@@ -20,9 +20,10 @@ from geomatch.structure import Dense
 from geomatch.tiles import TileGrid
 
 from .codes import Coder
+from .kinds import AUTO, Kind
 from .plan import BuildOptions, Window, window_of, working_scale
 from .tables import table_rows
-from .vectors import ReadCells, TilePart, Tiles, kept_of, tile_block
+from .vectors import ReadCells, TilePart, Tiles, check_kind, kept_of, tile_block
 
 if TYPE_CHECKING:
     import faiss
@@ -92,6 +93,8 @@ class BuildJob:
             check_even(raster.grid.window(*window_of(raster.grid, options).box))
         except InputError as error:
             raise InputError(error.what, where=raster.name, hint=error.hint) from error
+        for kind in options.kinds if options.vectors == AUTO else [Kind(options.vectors)]:
+            check_kind(kind)
         scale, stretch = working_scale(raster.grid, options), OpticalStretch.fit(raster)
         scaled = raster.at_scale(scale)
         assert scaled.grid is not None, "resampled pixels lie somewhere too"

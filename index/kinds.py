@@ -92,16 +92,21 @@ def plan_vectors(
         UsageError: no kind is for so many.
     """
     if components == 0:
-        return VectorPlan(0, Kind("SQ8" if vectors == AUTO else vectors))
+        return _in_full_length(Kind("SQ8" if vectors == AUTO else vectors), dimensions)
     most = dimensions - channels  # the removed means leave as many components of no extent
     kept = min(components or PCA_DIMENSIONS, most)
-    kind = Kind(vectors)
-    if vectors == AUTO:
-        kind = _chosen(count, kinds)
-        pieces = min(_pieces(kind.coded), kept)
-        kept -= kept % pieces  # the quantiser's pieces are of one size
-        kind = _with_pieces(kind, pieces)
-    return VectorPlan(kept if count >= MIN_SAMPLES_PER_DIMENSION * kept else 0, kind)
+    kind = _chosen(count, kinds) if vectors == AUTO else Kind(vectors)
+    pieces = min(pieces_of(kind.coded), kept)
+    kept -= kept % pieces  # the quantiser's pieces are of one size
+    if count < MIN_SAMPLES_PER_DIMENSION * kept:
+        return _in_full_length(kind, dimensions)
+    return VectorPlan(kept, _with_pieces(kind, pieces))
+
+
+def _in_full_length(kind: Kind, dimensions: int) -> VectorPlan:
+    """Without a PCA, in no more pieces of one size than the kind says."""
+    pieces = next(n for n in range(min(pieces_of(kind.coded), dimensions), 0, -1) if dimensions % n == 0)
+    return VectorPlan(0, _with_pieces(kind, pieces))
 
 
 def _chosen(count: int, kinds: Sequence[Kind]) -> Kind:
@@ -115,10 +120,10 @@ def _chosen(count: int, kinds: Sequence[Kind]) -> Kind:
 _PIECES = re.compile(r"PQ(\d+)")
 
 
-def _pieces(coded: str) -> int:
+def pieces_of(coded: str) -> int:
     """Of the product quantiser of a FAISS factory string; 1 where there is none."""
     found = _PIECES.search(coded)
-    return int(found[1]) if found else 1
+    return max(1, int(found[1])) if found else 1
 
 
 def _with_pieces(kind: Kind, pieces: int) -> Kind:

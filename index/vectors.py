@@ -13,10 +13,12 @@ from scipy.linalg import eigh
 from geomatch.encoder import Encoder
 from geomatch.errors import InputError, UsageError
 from geomatch.gallery import searched
+from geomatch.index_files import coded, in_full
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 
-from .kinds import Kind, VectorPlan
+from .codes import layers
+from .kinds import PCA_DIMENSIONS, Kind, VectorPlan, pieces_of
 
 if TYPE_CHECKING:
     import faiss
@@ -189,6 +191,32 @@ def fit_vectors(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:
             f"FAISS cannot make {str(plan)!r} of {len(sample)} tiles ({reason})", hint="leave --vectors at auto"
         ) from error
     return index
+
+
+def check_kind(kind: Kind) -> None:
+    """Find out before the work whether FAISS can make a kind, and give its vectors back by their numbers.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    import faiss
+
+    pieces = pieces_of(kind.coded)
+    components = PCA_DIMENSIONS if PCA_DIMENSIONS % pieces == 0 else 2 * pieces
+    try:
+        made = faiss.index_factory(components, kind.coded, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].rpartition(": ")[2]
+        hint = "write it as FAISS's index_factory takes it, or leave --vectors at auto"
+        raise UsageError(f"FAISS knows no kind of vectors {kind.coded!r} ({reason})", hint=hint) from error
+    for layer in layers(coded(made)):
+        other_codes = isinstance(layer, faiss.IndexFastScan) and not isinstance(layer, faiss.IndexPQFastScan)
+        if isinstance(layer, faiss.IndexIDMap) or other_codes:
+            hint = "take another one, or leave --vectors at auto"
+            raise UsageError(f"vectors {kind.coded!r} cannot be put together from parts", hint=hint)
+    if isinstance(in_full(made), faiss.IndexIVFFastScan):
+        hint = "add ,Refine(SQfp16), which keeps them in full"
+        raise UsageError(f"vectors {kind.coded!r} cannot be read back one by one", hint=hint)
 
 
 def _index(plan: VectorPlan, sample: NDArray[np.float32]) -> faiss.Index:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
+from towns import Town
 
 from geomatch.encoder import StructuralEncoder
 from geomatch.errors import InputError, UsageError
 from geomatch.index import vectors
-from geomatch.index.kinds import plan_vectors
-from geomatch.index.vectors import ReadCells, fit_vectors, sample_vectors, tile_blocks
+from geomatch.index.build import BuildOptions, build_index
+from geomatch.index.kinds import KINDS, Kind, VectorPlan, plan_vectors
+from geomatch.index.vectors import ReadCells, check_kind, fit_vectors, sample_vectors, tile_blocks
 from geomatch.structure import Dense
 from geomatch.tiles import MIN_TILE_VALID, TileGrid, tile_vectors, vector_size
 
@@ -131,7 +135,40 @@ def test_map_of_nodata_says_so() -> None:
         fitted(empty, tiles)
 
 
-@pytest.mark.parametrize("wrong", ["Nonsense", "PQ7", "IVF4096,Flat", ""])
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("Nonsense", r"FAISS knows no kind of vectors 'Nonsense' \(could not parse"),
+        ("", "FAISS knows no kind"),
+        ("PQ0x4fs", r"FAISS knows no kind of vectors 'PQ0x4fs' \(M must be > 0"),
+        ("IDMap,Flat", "cannot be put together"),
+        ("RaBitQfs", "cannot be put together"),
+        ("IVF8,RaBitQfs", "cannot be read back"),
+        ("IVF8,PQ16x4fs", r"cannot be read back.*Refine"),
+    ],
+)
+def test_kind_that_cannot_be_is_refused_before_the_work(wrong: str, told: str, town: Town, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=told):
+        build_index(town.path, tmp_path / "a.gmi", BuildOptions(encoder="structural", vectors=wrong))
+    with pytest.raises(UsageError, match=told):
+        build_index(town.path, tmp_path / "a.gmi", BuildOptions(encoder="structural", kinds=[Kind(wrong)]))
+
+
+@pytest.mark.parametrize("kind", [*(kind.coded for kind in KINDS), "OPQ16,PQ16x4fs", "HNSW16", "IVF8,SQ8", "PQ7"])
+def test_kind_that_can_be_is_let_through(kind: str) -> None:
+    check_kind(Kind(kind))
+
+
+def test_pieces_fit_vectors_of_any_length() -> None:
+    """Few tiles have no PCA, and 432 components are no multiple of 128."""
+    dense, tiles = field(330, 290), TileGrid(330, 290)
+    assert len(tiles) < 1024
+    assert fitted(dense, tiles, "PQ100x4fs")[0].d == vector_size(3, 200)
+    assert plan_vectors(900, 432, 19, "PQ128x4fs") == VectorPlan(0, Kind("PQ108x4fs"))
+    assert plan_vectors(2000, 432, 19, "PQ7") == VectorPlan(252, Kind("PQ7"))
+
+
+@pytest.mark.parametrize("wrong", ["IVF4096,Flat"])
 def test_what_faiss_cannot_make_is_a_usage_error(wrong: str) -> None:
     dense, tiles = field(330, 290), TileGrid(330, 290)
     with pytest.raises(UsageError, match=r"FAISS cannot make.*--vectors at auto"):
