@@ -100,7 +100,7 @@ def _say_rules(told: list[dict[str, Any]]) -> None:
 def _bars(told: list[dict[str, Any]], detected: list[dict[str, Any]]) -> list[Bar]:
     warped = {one["method"]: one for one in told if one["pairs"] == "validation, warped"}
     found = {one["detector"]: one["repeatability"] for one in detected if one["pairs"] == "validation, warped"}
-    best_other = max(one["registered"]["10"] for name, one in warped.items() if not name.startswith("area"))
+    best_other = max(one["registered"]["10"] for name, one in warped.items() if name != "area")
     by_hand = max(share for name, share in found.items() if name not in {"learned", CONTROL})
     ltformer, sift = warped["ltformer"]["correct"], warped["sift"]["correct"]
     return [

@@ -15,7 +15,7 @@ from typing import Any
 
 import common
 import numpy as np
-from common import BENCH, LA_VAL, area_file, finish, share, show
+from common import BENCH, LA_VAL, Bar, area_file, finish, share, show
 
 from geomatch.hidden import hidden_windows
 from geomatch.index.build import build_index
@@ -30,8 +30,8 @@ COLUMNS = ("windows", "located", "answer, px", "fit, px", "no fit", "in the elli
 
 def measured(locator: Locator, sar: Path, options: WindowOptions) -> dict[str, Any]:
     """Of the windows that are located on pixels."""
-    rows, models = [], []
-    located = unfitted = 0
+    rows, models, answers = [], [], []
+    unfitted = 0
     grid, pixels = locator.index.grid, locator.pixels
     assert pixels is not None, "the map is there"
     for window in hidden_windows(locator.index, sar, options):
@@ -42,7 +42,7 @@ def measured(locator: Locator, sar: Path, options: WindowOptions) -> dict[str, A
         answered = time.process_time()
         if trace.location.status != "located" or trace.found_px is None:
             continue
-        located += 1
+        answers.append(float(np.linalg.norm(np.subtract(trace.found_px, truth))))
         found = register_located(trace, grid, pixels)
         ended = time.process_time()
         if isinstance(found.fit, NoFit):
@@ -53,15 +53,14 @@ def measured(locator: Locator, sar: Path, options: WindowOptions) -> dict[str, A
         gap = middle - truth
         spread = found.fit.covariance_at(trace.strip.middle_px.tolist())
         within = bool(gap @ np.linalg.solve(spread, gap) <= CHI2_95)
-        off = float(np.linalg.norm(np.subtract(trace.found_px, truth)))
-        rows.append((off, error, within, int(found.fit.inliers.sum()), answered - began, ended - answered))
+        rows.append((error, within, int(found.fit.inliers.sum()), answered - began, ended - answered))
         models.append(found.fit.model)
-    off, error, within, points, answering, fitting = np.array(rows, float).T
+    error, within, points, answering, fitting = np.array(rows, float).T
     return {
         "windows": options.windows,
-        "located": located,
+        "located": len(answers),
         "no_fit": unfitted,
-        "answer_px": np.percentile(off, (50, 90)).tolist(),
+        "answer_px": np.percentile(answers, (50, 90)).tolist(),
         "fit_px": np.percentile(error, (50, 90)).tolist(),
         "within": share(within > 0),
         "points": float(np.median(points)),
@@ -98,7 +97,11 @@ def main() -> None:
         print(f"{size} px: {told['models']}")
     if given.into is not None:
         common.into(given.into, "registration", COLUMNS, rows)
-    finish(given.output, results)
+    bars = [
+        Bar(f"median error of located {size} px windows", told["answer_px"][0], 2.0, at_least=False)
+        for size, told in results.items()
+    ]
+    finish(given.output, results, bars)
 
 
 if __name__ == "__main__":

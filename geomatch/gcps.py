@@ -13,6 +13,7 @@ from pathlib import Path
 import rasterio
 import rasterio.crs
 from pyproj import CRS
+from pyproj.enums import WktVersion
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.enums import MaskFlags
@@ -66,9 +67,15 @@ def _write_points(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) -
 
 def _write_options(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) -> None:
     authority = crs.to_authority()
-    where = f"-a_srs {':'.join(authority)}\n" if authority else ""
+    text = ":".join(authority) if authority else crs.to_wkt(WktVersion.WKT2_2019).replace("\n", " ")
+    where = f"-a_srs {_quoted(text)}\n"
     lines = [f"-gcp {one.col!r} {one.row!r} {one.x!r} {one.y!r}" for one in points]
     file.write_text(where + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _quoted(text: str) -> str:
+    """As one word of an ``--optfile``, in which a backslash keeps a quote."""
+    return text if text.isascii() and '"' not in text and " " not in text else '"' + text.replace('"', '\\"') + '"'
 
 
 def _write_geotiff(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) -> None:

@@ -13,8 +13,8 @@ import rasterio
 from affine import Affine
 from drawing import write_tiff
 from numpy.typing import NDArray
-from programs import geomatch
-from pyproj import CRS
+from programs import Gdal, geomatch
+from pyproj import CRS, Transformer
 from rasterio.enums import ColorInterp
 
 from geomatch.errors import InputError, OutputError, UsageError
@@ -323,3 +323,20 @@ def test_what_cannot_be_is_one_line(
     assert done.exit_code == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "crs", [UTM11, "+proj=tmerc +lat_0=34 +lon_0=-118.3 +k=0.9999 +x_0=1000 +ellps=GRS80 +units=m"]
+)
+def test_gdal_takes_the_options_whatever_the_crs(crs: str, tmp_path: Path, gdal: Gdal) -> None:
+    sar = tmp_path / "s.tif"
+    write_tiff(sar, np.ones((20, 30), np.float32))
+    write_gcps(POINTS, CRS(crs), sar, tmp_path / "control.txt")
+    gdal("gdal_translate", "--optfile", tmp_path / "control.txt", sar, tmp_path / "out.tif")
+    with rasterio.open(tmp_path / "out.tif") as file:
+        gcps, found = file.gcps
+    assert [(one.col, one.row, one.x, one.y) for one in gcps] == [(one.col, one.row, one.x, one.y) for one in POINTS]
+    lonlat = [
+        Transformer.from_crs(one, "OGC:CRS84", always_xy=True).transform(2000, 500) for one in (found.to_wkt(), crs)
+    ]
+    np.testing.assert_allclose(*lonlat, atol=1e-9)

@@ -76,7 +76,8 @@ class DetectorConfig:
     Attributes:
         name: of the run.
         seed: of everything that is random.
-        agreement: "huber", or "contrast" with other places.
+        agreement: "huber" of standardised maps, "huber-raw" of the maps as they are, which is published and least where
+            all maps are the same, or "contrast" with other places.
         peaky: weight of the term that asks for peaks.
     """
 
@@ -145,6 +146,12 @@ def huber_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
     """Huber loss between two score maps [B x 1 x H x W], each standardised over what is known of it [B x 1 x H x W]."""
     share = known.float()
     return functional.huber_loss(_standardised(first, share) * share, _standardised(second, share) * share)
+
+
+def raw_huber_loss(first: Tensor, second: Tensor, known: Tensor) -> Tensor:
+    """Huber loss between two score maps as they are, over what is known; arguments as of ``huber_loss``."""
+    share = known.float()
+    return functional.huber_loss(first * share, second * share)
 
 
 def within(known: Tensor) -> Tensor:
@@ -216,7 +223,7 @@ def _batches(config: DetectorConfig, seeds: tuple[int, ...]) -> CropBatches:
     return CropBatches(config.data, images_of, *seeds)
 
 
-AGREEMENTS = {"huber": huber_loss, "contrast": contrast_loss}
+AGREEMENTS = {"huber": huber_loss, "huber-raw": raw_huber_loss, "contrast": contrast_loss}
 
 
 JOB = SmallJob(load_detector_config, DetectorTask, _batches, "detector")

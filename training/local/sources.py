@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geomatch.errors import UsageError
 from geomatch.matching.samples import Sample, Warp, needed_px
+from geomatch.matching.side import Side
 from geomatch.pairs import Pair, PairSource, ScenePairs
 from geomatch.simulation.pairs import SimulatedPairs
 
@@ -24,7 +25,7 @@ class PhotometryConfig:
 
     Attributes:
         inverted: share of optical crops whose grey is inverted.
-        gamma: natural logarithm of the exponent of either image, uniform to both sides.
+        gamma: natural logarithm of the exponent of either image's grey, uniform to both sides.
         speckled: share of SAR crops with gamma speckle of 2, 4 or 8 looks added.
         blurred: share of either that are blurred a little.
     """
@@ -110,7 +111,7 @@ def disturbed(pair: Pair, rng: np.random.Generator, config: CropConfig, *, plain
     if plain:
         return made
     optical = replace(made.optical, image=_optical(made.optical.image, rng, config.photometry))
-    return replace(made, optical=optical, sar=replace(made.sar, image=_radar(made.sar.image, rng, config.photometry)))
+    return replace(made, optical=optical, sar=replace(made.sar, image=_radar(made.sar, rng, config.photometry)))
 
 
 def _needed_px(config: CropConfig) -> int:
@@ -128,12 +129,14 @@ def _optical(grey: NDArray[np.float32], rng: np.random.Generator, p: PhotometryC
     return _blurred(grey, rng, p)
 
 
-def _radar(sar: NDArray[np.float32], rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:
+def _radar(side: Side, rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:
+    """Of its grey, as all that is trained here sees it: a factor on log amplitude is gone from that."""
+    sar = side.image
     if rng.random() < p.speckled:
         looks = float(rng.choice((2, 4, 8)))
         sar = sar + np.log(rng.standard_gamma(looks, sar.shape, np.float32) / np.float32(looks)) / 2
-    gain = np.float32(np.exp(rng.uniform(-p.gamma, p.gamma)))
-    return _blurred(np.asarray(sar * gain, np.float32), rng, p)
+    grey = replace(side, image=sar).bytes.astype(np.float32) / np.float32(255)
+    return _blurred(np.asarray(grey ** np.exp(rng.uniform(-p.gamma, p.gamma)), np.float32), rng, p)
 
 
 def _blurred(image: NDArray[np.float32], rng: np.random.Generator, p: PhotometryConfig) -> NDArray[np.float32]:

@@ -59,7 +59,8 @@ class VggConfig:
         seed: of everything that is random.
         batch: patches of a step.
         turn_deg, scale: of what is shown of a place.
-        brightness: natural logarithm of the factor on its grey, to either side.
+        brightness: natural logarithm of the exponent on its grey, to either side; a factor is gone once a patch is
+            standardised.
         data: where places come from; its batch is not used.
     """
 
@@ -121,8 +122,8 @@ def _shown(place: Sample, rng: np.random.Generator, config: VggConfig) -> NDArra
     to_side = middle @ to_side if optical else np.linalg.inv(place.to_optical) @ middle @ to_side
     grey = side.bytes.astype(np.float32) / np.float32(255)
     patch, _ = warped(grey, side.valid, np.asarray(to_side), (PATCH_PX, PATCH_PX))
-    brighter = np.float32(np.exp(rng.uniform(-config.brightness, config.brightness)))
-    return np.asarray(np.clip(patch * brighter, 0, 1), np.float32)
+    exponent = np.exp(rng.uniform(-config.brightness, config.brightness))
+    return np.asarray(np.clip(patch, 0, 1) ** exponent, np.float32)
 
 
 class VggTask(SmallTask[VggConfig]):

@@ -20,7 +20,7 @@ class CopyConfig:
     Attributes:
         scale: least and greatest.
         turn_deg: to either side.
-        projective: change of depth from the middle to the edge, at most.
+        projective: change of depth from the middle to a corner, at most.
         noise: variance of Gaussian noise, of grey in [0, 1].
         blurred: share of copies that are.
         inverted: share of copies whose grey is inverted above a random threshold.

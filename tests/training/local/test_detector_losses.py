@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geomatch.training.local.detector import CELL_PX, FLAT, contrast_loss, huber_loss, peak_loss
+from geomatch.training.local.detector import CELL_PX, FLAT, contrast_loss, huber_loss, peak_loss, raw_huber_loss
 
 SIDE = 2 * CELL_PX
 Map = NDArray[np.float64]
@@ -47,6 +47,20 @@ def test_huber_loss_is_that_of_a_plain_loop(maps: tuple[Tensor, Tensor, Tensor])
             gap = 0.0 if one is None or other is None else abs(one - other)
             total += gap**2 / 2 if gap < 1 else gap - 0.5
     assert float(huber_loss(*maps)) == pytest.approx(total / (3 * SIDE * SIDE), rel=1e-3)
+
+
+def test_raw_huber_loss_is_that_of_a_plain_loop_and_nothing_for_maps_that_are_flat(
+    maps: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    total = 0.0
+    first, second, known = maps
+    for one, other, there in zip(3 * first.ravel(), 3 * second.ravel(), known.ravel(), strict=True):
+        gap = abs(float(one) - float(other)) if there else 0.0
+        total += gap**2 / 2 if gap < 1 else gap - 0.5
+    assert float(raw_huber_loss(3 * first, 3 * second, known)) == pytest.approx(total / (3 * SIDE * SIDE), rel=1e-3)
+    flat = torch.full_like(first, 0.3)
+    assert float(raw_huber_loss(flat, flat, known)) == 0
+    assert float(peak_loss(flat)) > 1  # what guards against it
 
 
 def test_contrast_loss_is_that_of_a_plain_loop(maps: tuple[Tensor, Tensor, Tensor]) -> None:
