@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import faiss
 import numpy as np
-from common import BENCH, LA_VAL, STRUCTURAL, data_or_skip, finish, parser, show
+from common import BENCH, LA_VAL, STRUCTURAL, data_or_skip, finish, into, parser, show
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
@@ -81,6 +81,7 @@ def main() -> None:
     arguments = parser(__doc__, windows=250)
     arguments.add_argument("--encoder", default=STRUCTURAL)
     arguments.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    arguments.add_argument("--into", type=Path, help="document that gets the check of the model that knows the pixels")
     options = arguments.parse_args()
     data = data_or_skip(options.data)
     cv2.setNumThreads(1)
@@ -103,7 +104,9 @@ def main() -> None:
             weights = _fit(Table.of(fit))
             print(f"{name} = ({', '.join(f'{weight:.3g}' for weight in weights)})  # in use: {getattr(model, name)}")
             results[name] = weights.tolist()
-            results[f"{name} on the check"] = _report(name, check, weights, model.ambiguous_from)
+            report = results[f"{name} on the check"] = _report(name, check, weights, model.ambiguous_from)
+            if options.into is not None and name == "pixels":
+                into(options.into, "calibration", tuple(report[0]), [list(map(str, row.values())) for row in report])
             results[f"{name}, radius in px"] = _radii(fit, check)
     finish(options.output, results)
 

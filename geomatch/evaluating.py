@@ -121,6 +121,11 @@ def evaluate(
         raise UsageError("an index and a scene that shows its map are needed", where=missing, hint=f"give {missing}")
     if strips is not None and length is not None:
         raise UsageError("both say how long strips are", where="--strips, --length", hint="give one of them")
+    if rerank is not None and curve:
+        raise UsageError("both measure something else instead", where="--rerank, --curve", hint="give one of them")
+    if rerank is not None and not (rotate == "none" and heading_tolerance is None and gsd_tolerance is None):
+        hint = "leave --rotate and the tolerances out; without --rerank they are measured"
+        raise UsageError("re-rankers are compared where heading and scale are known", where="--rerank", hint=hint)
     set_verbosity(verbose, quiet)
     options = WindowOptions(
         windows=windows,

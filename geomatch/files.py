@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -91,6 +92,8 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
 def alone_at(target: Path) -> Iterator[None]:
     """Hold a place for one process while it makes what will appear there; a process that dies gives it up.
 
+    What one that was killed left unfinished there (``published``) is removed.
+
     The lock is an empty file beside it, ``.NAME.lock``, which the system holds (``flock``), on network file systems for
     all machines as far as these do; Windows, which has no such lock, holds nothing.
 
@@ -115,10 +118,18 @@ def alone_at(target: Path) -> Iterator[None]:
             raise taken from error
         if not _is_at(lock.fileno(), file):  # whoever held it removed it meanwhile, and another may hold a new one
             raise taken
+        for left in _unfinished(file.parent, target.name):
+            shutil.rmtree(left, ignore_errors=True)
         try:
             yield
         finally:
             file.unlink(missing_ok=True)
+
+
+def _unfinished(folder: Path, name: str) -> list[Path]:
+    """What ``published`` would have given that name."""
+    ours = re.compile(rf"\.{re.escape(name)}\.[^.]+\.tmp")
+    return [path for path in folder.iterdir() if ours.fullmatch(path.name)]
 
 
 def _is_at(descriptor: int, file: Path) -> bool:

@@ -94,7 +94,7 @@ NAMED: dict[str, Named] = {
         sha256="7a0bb34c1345cadc12787b585f6838918b1c616c4c208a35e600f9686c9d20ea",
         radiometry=_LOCAL_RADIOMETRY,
         trained_on=_LOCAL_DATA + "; configs/descriptor/hardnet.yaml",
-        measured="docs/matching.md",
+        measured="docs/hardnet1.md",
         network="hardnet",
     ),
     "ltformer1": Named(

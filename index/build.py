@@ -86,7 +86,7 @@ def build_index(
             not set or something else than an index would go with it.
     """
     options = options or BuildOptions()
-    target = Path(output)
+    target = Path(output).resolve() if Path(output).is_symlink() else Path(output)  # a link stays one
     _check_replaceable(target)
     files = [orthomosaic] if isinstance(orthomosaic, str | os.PathLike) else orthomosaic
     with open_orthomosaic(files, limits) as raster, alone_at(target):

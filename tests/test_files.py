@@ -260,6 +260,25 @@ def test_process_that_dies_gives_the_place_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    target = tmp_path / "city.gmi"
+    script = f"""
+import os
+from pathlib import Path
+from geomatch.files import alone_at, published
+with alone_at(Path({str(target)!r})), published(Path({str(target)!r}), directory=True) as folder:
+    (folder / "features.tif").write_bytes(bytes(100))
+    os._exit(9)
+"""
+    others = [tmp_path / ".city.gmi.old.abcd.tmp", tmp_path / ".town.gmi.abcd.tmp", tmp_path / "city.gmi.abcd.tmp"]
+    for other in others:
+        other.mkdir()
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) == 5  # with what it was making, and the lock
+    with alone_at(target):
+        assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / ".city.gmi.lock"])
+
+
 def test_lock_that_was_removed_under_its_holder_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opened while another process held it, and taken after that one removed it: a third may hold a new one."""
     import fcntl

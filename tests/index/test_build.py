@@ -544,3 +544,13 @@ def test_shipped_kinds_build(file: Path, small: Town, tmp_path: Path) -> None:
 
 def test_there_are_shipped_kinds() -> None:
     assert KINDS
+
+
+def test_index_behind_a_link_is_replaced_where_it_is(town: Town, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    there, link = tmp_path / "disk" / "town.gmi", tmp_path / "town.gmi"
+    build_index(town.path, there, BuildOptions(encoder="structural", stride_px=64))
+    link.symlink_to(there)
+    build_index(town.path, link, BuildOptions(encoder="structural", stride_px=48), overwrite=True)
+    assert link.is_symlink()
+    assert TileIndex.open(there).manifest.tiles.stride_px == 48

@@ -104,3 +104,18 @@ def test_index_of_one_tile_and_a_scene_with_holes(town: Town, tmp_path: Path) ->
     scores = compare(index, tmp_path / "holed.tif", options, rerankers_named("all"))
     assert {row["reranker"] for row in scores["rerankers"]} == {*BASELINES, "graph"}
     assert all(row["recall"]["1"] == 1.0 for row in scores["rerankers"])
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--rotate", "any"], "where heading and scale are known"),
+        (["--heading-tolerance", "10"], "where heading and scale are known"),
+        (["--curve", "size"], "both measure something else"),
+    ],
+)
+def test_what_re_rankers_do_not_take_is_refused(more: list[str], told: str, town_index: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--index", town_index, "--sar", tmp_path / "s.tif", "--rerank", "none"]
+    result = geomatch(*words, *more)
+    assert result.exit_code == 2
+    assert told in result.stderr
