@@ -4,12 +4,14 @@
 
 A map of --size px made by repeating the validation block of Los Angeles is indexed by one worker, by two, and by two of
 which one is killed when a quarter of the features are there; each time the files are compared with those of a build in
-one process. Wall seconds, with the start of the workers; run it on a machine that does nothing else.
+one process. Wall seconds, with the start of the workers, and CPU seconds of all processes; run it on a machine that
+does nothing else.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -35,12 +37,12 @@ def content(index: Path) -> dict[str, str]:
     return {file.name: sha256_of(file) for file in sorted(index.iterdir()) if file.name != MANIFEST}
 
 
-def by_workers(optical: Path, workers: int, *, kill_after: int | None = None) -> tuple[float, dict[str, str]]:
-    """Wall seconds of a build, and what it made; a worker is killed when so many shards of features are there."""
+def by_workers(optical: Path, workers: int, *, kill_after: int | None = None) -> tuple[float, float, dict[str, str]]:
+    """Wall and CPU seconds of a build, and what it made; a worker is killed after so many shards of features."""
     target = FOLDER / f"by{workers}.gmi"
     for folder in (target, target.with_name(f"{target.name}.shards")):
         shutil.rmtree(folder, ignore_errors=True)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_s()
     with (
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
@@ -50,7 +52,17 @@ def by_workers(optical: Path, workers: int, *, kill_after: int | None = None) ->
             blow = (victim, target.with_name(f"{target.name}.shards"), kill_after)
             threading.Thread(target=_kill_later, args=blow, daemon=True).start()
         build_index(optical, target, OPTIONS, scheduler=cluster.scheduler_address)
-    return time.perf_counter() - start, content(target)
+    return time.perf_counter() - start, cpu_s() - cpu, content(target)
+
+
+def cpu_s() -> float:
+    """Of this process and of those that it started and that have ended."""
+    return sum(os.times()[:4])
+
+
+def peak_mb(who: int) -> float:
+    """Largest resident memory of this process, or of any that it started and that has ended."""
+    return resource.getrusage(who).ru_maxrss / 1024
 
 
 def _kill_later(victim: int, shards: Path, count: int) -> None:
@@ -71,9 +83,9 @@ def main() -> None:
     optical = FOLDER / "map.tif"
     write_map(optical, pixels, repeat, place)
     alone = FOLDER / "alone.gmi"
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_s()
     build_index(optical, alone, OPTIONS, overwrite=True)
-    here = time.perf_counter() - start
+    here, here_cpu = time.perf_counter() - start, cpu_s() - cpu
     expected = content(alone)
     blocks = -(-LA_VAL.width * repeat[0] // BLOCK_PX) * -(-LA_VAL.height * repeat[1] // BLOCK_PX)
     runs = {
@@ -81,17 +93,20 @@ def main() -> None:
         "two workers": by_workers(optical, 2),
         "two, one killed": by_workers(optical, 2, kill_after=max(1, blocks // 4)),
     }
-    rows = [("this process", f"{here:.1f}", "–")]
-    rows += [(name, f"{seconds:.1f}", str(made == expected)) for name, (seconds, made) in runs.items()]
+    rows = [("this process", f"{here:.1f}", f"{here_cpu:.1f}", "–")]
+    rows += [(name, f"{wall:.1f}", f"{used:.1f}", str(made == expected)) for name, (wall, used, made) in runs.items()]
     show(
         f"{LA_VAL.width} × {LA_VAL.height} px, {repeat[0]} × {repeat[1]} times",
-        ("build by", "wall s", "the same files"),
+        ("build by", "wall s", "CPU s", "the same files"),
         rows,
     )
     gain = runs["one worker"][0] / runs["two workers"][0]
-    same = float(all(made == expected for _, made in runs.values()))
+    same = float(all(made == expected for *_, made in runs.values()))
     bars = [Bar("two workers against one", gain, 1.7), Bar("the same files", same, 1.0)]
-    finish(given.output, {"here": here} | {name: seconds for name, (seconds, _) in runs.items()}, bars)
+    peaks = {"client": peak_mb(resource.RUSAGE_SELF), "largest worker": peak_mb(resource.RUSAGE_CHILDREN)}
+    print(", ".join(f"{name}: {value:.0f} MB at most" for name, value in peaks.items()))
+    walls = {"here": here} | {name: wall for name, (wall, *_) in runs.items()}
+    finish(given.output, {"wall_s": walls, "peak_mb": peaks}, bars)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -255,3 +257,31 @@ def test_flat_maps_gain_nothing() -> None:
     assert float(contrast_loss(apart, apart, both)) < 0.1
     flat = torch.full((1, 1, 64, 64), 0.5)
     assert float(peak_loss(peaks)) < 0.1 < float(peak_loss(noise)) < float(peak_loss(flat))
+
+
+RUNS: dict[str, tuple[str, list[str], Callable[..., Any], Callable[..., Path]]] = {
+    "descriptor": ("descriptor/hardnet", ["points=4"], load_descriptor_config, train_descriptor),
+    "detector": ("detector/keypoints", [], load_detector_config, train_detector),
+    "detect-describe": ("detect-describe/r2d2", ["net.width=4"], load_detect_describe_config, train_detect_describe),
+    "vgg": ("vgg/vgg", ["batch=4", "net.classes=3", "net.width=2", "net.hidden=8"], load_vgg_config, train_vgg),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_run_that_was_killed_goes_on(kind: str, scenes: Path, tmp_path: Path) -> None:
+    shipped, small, load, train = RUNS[kind]
+    file = on_the_town(CONFIGS / f"{shipped}.yaml", scenes, tmp_path)
+    config = load(file, [*SMALL, "trainer.max_epochs=3", *small])
+    seen: list[tuple[int, int]] = []
+
+    def step(stage: str, done: int, total: int) -> None:
+        seen.append((done, total))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", step)
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+    weights = train(config, tmp_path / "run", step)
+    assert seen == [(1, 3), (2, 3), (2, 3), (3, 3)]
+    assert load_file(weights)

@@ -1,0 +1,50 @@
+"""How long does a newcomer wait for nothing: importing geomatch, and its help.
+
+    python benchmarks/startup.py [--windows 20] [-o FILE]
+
+Each is a process of its own, --windows of them by turns, after one of each that does not count; wall and CPU seconds of
+the whole process, and beside them an interpreter that does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import common
+import numpy as np
+from common import Bar, finish, show
+
+COMMANDS = {
+    "python -c pass": (sys.executable, "-c", "pass"),
+    "import geomatch": (sys.executable, "-c", "import geomatch"),
+    "geomatch --help": (str(Path(sys.executable).with_name("geomatch")), "--help"),
+}
+
+
+def spent(command: tuple[str, ...]) -> tuple[float, float]:
+    """Wall and CPU seconds of a process."""
+    start, before = time.perf_counter(), os.times()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    wall, after = time.perf_counter() - start, os.times()
+    return wall, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def main() -> None:
+    given = common.parser(__doc__, windows=20).parse_args()
+    for command in COMMANDS.values():
+        spent(command)
+    rounds = [{name: spent(command) for name, command in COMMANDS.items()} for _ in range(given.windows)]
+    told = {name: np.median([one[name] for one in rounds], axis=0).tolist() for name in COMMANDS}
+    rows = [(name, f"{wall:.3f}", f"{cpu:.3f}") for name, (wall, cpu) in told.items()]
+    show(f"Medians of {given.windows} processes", ("what", "wall s", "CPU s"), rows)
+    limits = {"import geomatch": 0.3, "geomatch --help": 0.5}
+    bars = [Bar(f"{name}, wall seconds", told[name][0], limit, at_least=False) for name, limit in limits.items()]
+    finish(given.output, told, bars)
+
+
+if __name__ == "__main__":
+    main()
