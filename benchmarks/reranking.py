@@ -125,6 +125,10 @@ def main() -> None:
         alone = [row for row in rows if row[0] == SHOWN["offsets"]]
         bars += [Bar(f"{size} px, misses cut by the graph on vectors alone", row[5] or 0.0, 0.4) for row in alone]
         bars += [Bar(f"{size} px, CPU ms of the graph", row[8], 20.0, at_least=False) for row in alone]
+        first = {row[0]: row[1] for row in rows}
+        for other in (SHOWN["unplaced"], "expansion", "smoothing"):
+            gained = [row[1] - first[other] for row in alone if other in first]
+            bars += [Bar(f"{size} px, R@1 of the graph with positions above: {other}", gain, 1e-6) for gain in gained]
     finish(given.output, results, bars)
 
 
