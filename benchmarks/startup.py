@@ -1,4 +1,4 @@
-"""How long does a newcomer wait for nothing: importing geomatch, and its help.
+"""How long do importing geomatch and printing its help take?
 
     python benchmarks/startup.py [--windows 20] [-o FILE]
 

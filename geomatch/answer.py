@@ -188,7 +188,7 @@ class Answers:
             probability_there = float(present * among[number])
             candidates.append(Candidate((float(x), float(y)), float(judged.places.scores[number]), probability_there))
         count = needed(among)
-        likely = judged.places.corners_px[likeliest[:count]] - judged.places.corners_px[0]
+        likely = judged.places.corners_px[np.argsort(-among, kind="stable")[:count]] - judged.places.corners_px[0]
         away_m = np.linalg.norm(likely @ ground_jacobian(self._index.grid, judged.corner_px).T, axis=1)
         return Evidence(
             candidates=tuple(candidates),

@@ -91,7 +91,7 @@ class Field:
         """
         tall, wide = self.valid.shape
         inside = (rows >= 0) & (cols >= 0) & (rows <= tall - height) & (cols <= wide - width)
-        if inside.all():
+        if inside.all() and inside.size:
             return self._cut(cols, rows, width, height)
         features = np.zeros((len(rows), len(self.values), height, width), np.float32)
         known = np.zeros((len(rows), height, width), np.float32)

@@ -8,12 +8,16 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geomatch.errors import OutputError
 from geomatch.manifest import MANIFEST, VECTORS
+
+STALE_S = 86_400  # since anything unfinished was written to: whoever did is no more
+_REPLACED = "replaced"  # what stepped aside, beside the new
 
 
 def sha256_of(path: Path) -> str:
@@ -92,7 +96,8 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
 def alone_at(target: Path) -> Iterator[None]:
     """Hold a place for one process while it makes what will appear there; a process that dies gives it up.
 
-    What one that was killed left unfinished there (``published``) is removed.
+    What one that was killed left unfinished there (``published``), a day ago or more, is removed; where it was killed
+    while the new was to take the place of the old, the old comes back.
 
     The lock is an empty file beside it, ``.NAME.lock``, which the system holds (``flock``), on network file systems for
     all machines as far as these do; Windows, which has no such lock, holds nothing.
@@ -118,18 +123,23 @@ def alone_at(target: Path) -> Iterator[None]:
             raise taken from error
         if not _is_at(lock.fileno(), file):  # whoever held it removed it meanwhile, and another may hold a new one
             raise taken
-        for left in _unfinished(file.parent, target.name):
-            shutil.rmtree(left, ignore_errors=True)
         try:
+            _clear(file.with_name(target.name))
             yield
         finally:
             file.unlink(missing_ok=True)
 
 
-def _unfinished(folder: Path, name: str) -> list[Path]:
-    """What ``published`` would have given that name."""
-    ours = re.compile(rf"\.{re.escape(name)}\.[^.]+\.tmp")
-    return [path for path in folder.iterdir() if ours.fullmatch(path.name)]
+def _clear(target: Path) -> None:
+    """Remove what ``published`` of a process that is no more would have given that name, as far as that is possible."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[^.]+\.tmp")
+    with suppress(OSError):
+        for left in [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]:
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) < STALE_S:
+                continue
+            if not os.path.lexists(target) and (left / _REPLACED).exists():
+                (left / _REPLACED).rename(target)
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_at(descriptor: int, file: Path) -> bool:
@@ -178,7 +188,7 @@ def _replace(content: Path, target: Path, temporary: Path) -> None:
     if not (target.is_dir() and content.is_dir()):
         content.replace(target)
         return
-    aside = temporary / "replaced"
+    aside = temporary / _REPLACED
     try:
         target.rename(aside)
         content.rename(target)

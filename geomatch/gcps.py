@@ -74,8 +74,9 @@ def _write_options(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) 
 
 
 def _quoted(text: str) -> str:
-    """As one word of an ``--optfile``, in which a backslash keeps a quote."""
-    return text if text.isascii() and '"' not in text and " " not in text else '"' + text.replace('"', '\\"') + '"'
+    """As one word of an ``--optfile``, in which a backslash keeps a quote and itself."""
+    plain = not set(text) & set('" \\')
+    return text if plain else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _write_geotiff(points: Sequence[TiePoint], crs: CRS, sar: Path, file: Path) -> None:

@@ -53,7 +53,7 @@ class Evidence:
     Attributes:
         candidates: the answer, then the likeliest others, at most five in all; the second is the runner-up.
         likely_places: how many places hold 95 % of the probability that the strip is on the map; 1 for a clear answer.
-        likely_within_m: how far from the answer the farthest of them lies; 0 for a clear one.
+        likely_within_m: how far from the answer the farthest of these places lies.
         peak: correlation of the best place's features.
         peak_ratio: that over the best of the other places', within [1/7.4, 7.4]; 1 is a tie, and below 1 the pixels
             chose another place than the features.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from shapely import Point, Polygon
 
 from geomatch.errors import InputError, UsageError
 from geomatch.geo import CRS84, Grid, ground_jacobian, transform_points
@@ -97,13 +98,14 @@ class Near:
             UsageError: it does not touch the map.
         """
         for disc in self._discs(grid):
-            if disc.holds(np.clip(disc.center_px, 0, 2 * grid.center_px)):
+            outline = Polygon((grid.corners_px - disc.center_px) @ disc.ground.T)
+            if outline.distance(Point(0, 0)) <= disc.radius_m:
                 return disc
         what = f"within {self.radius_m:g} m of {self.lon:g}, {self.lat:g} there is nothing of the map"
         raise UsageError(what, where="--near", hint="geomatch index info prints the longitudes and latitudes of it")
 
     def _discs(self, grid: Grid) -> Iterator[Disc]:
-        """The circle, and where the map's coordinates go on beyond the 180th meridian the same a world farther on."""
+        """The circle; and, for maps that continue past the 180th meridian, the same shifted by a turn of the globe."""
         try:
             center = grid.to_pixel(transform_points([self.lon, self.lat], CRS84, grid.crs))
             disc = Disc(center, self.radius_m, ground_jacobian(grid, center))
@@ -111,9 +113,12 @@ class Near:
             return
         yield disc
         with suppress(InputError):
-            west, east = grid.to_pixel(transform_points([[-180, self.lat], [180, self.lat]], CRS84, grid.crs))
-            for world in (east - west, west - east):
+            ends = [(lon, lat) for lat in (self.lat, self.lat / 2 + 1) for lon in (-180, 180)]
+            west, east, west_there, east_there = grid.to_pixel(transform_points(ends, CRS84, grid.crs))
+            world = east - west
+            if np.allclose(world, east_there - west_there):  # else the map does not go on: a cone, a disc
                 yield disc.moved(world)
+                yield disc.moved(-world)
 
     def __str__(self) -> str:
         return f"{self.radius_m:g} m of {self.lon:g}, {self.lat:g}"

@@ -78,7 +78,7 @@ class Pictures:
         assert self._canvas.pixels is not None, "checked at first"
         if points := trace.location.evidence.tie_points:
             write_gcps(points, self._canvas.grid.crs, strip, target)
-            log.info("%s: sways, its control points are %d along it; warp through all (-tps)", strip, len(points))
+            log.warning("%s: sways along its track; %d control points follow it, warp with -tps", strip, len(points))
             return
         registration = register_located(trace, self._canvas.grid, self._canvas.pixels)
         if isinstance(registration.fit, NoFit):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from geomatch.errors import UsageError
 
@@ -84,29 +84,34 @@ def plan_vectors(
         count: tiles.
         dimensions: of a vector.
         channels: of the features.
-        vectors: "auto", or a FAISS factory string that is taken for any number of tiles.
+        vectors: "auto", or a FAISS factory string that is taken for any number of tiles, see ``fitting``.
         components: of the PCA; None for as many as do best, 0 for none.
         kinds: what "auto" chooses from, the first that is for so many tiles; without a PCA all are scanned.
 
     Raises:
         UsageError: no kind is for so many.
     """
+    kind = _chosen(count, kinds) if vectors == AUTO else Kind(vectors)
     if components == 0:
-        return _in_full_length(Kind("SQ8" if vectors == AUTO else vectors), dimensions)
+        return VectorPlan(0, fitting(Kind("SQ8") if vectors == AUTO else kind, dimensions))
     most = dimensions - channels  # the removed means leave as many components of no extent
     kept = min(components or PCA_DIMENSIONS, most)
-    kind = _chosen(count, kinds) if vectors == AUTO else Kind(vectors)
-    pieces = min(pieces_of(kind.coded), kept)
-    kept -= kept % pieces  # the quantiser's pieces are of one size
+    if vectors == AUTO:
+        kept -= kept % min(pieces_of(kind.coded), kept)  # the quantiser's pieces are of one size
     if count < MIN_SAMPLES_PER_DIMENSION * kept:
-        return _in_full_length(kind, dimensions)
-    return VectorPlan(kept, _with_pieces(kind, pieces))
+        return VectorPlan(0, fitting(kind, dimensions))
+    return VectorPlan(kept, fitting(kind, kept))
 
 
-def _in_full_length(kind: Kind, dimensions: int) -> VectorPlan:
-    """Without a PCA, in no more pieces of one size than the kind says."""
-    pieces = next(n for n in range(min(pieces_of(kind.coded), dimensions), 0, -1) if dimensions % n == 0)
-    return VectorPlan(0, _with_pieces(kind, pieces))
+def fitting(kind: Kind, length: int) -> Kind:
+    """A kind for vectors of that length: product quantisers of which the pieces are none of one size have fewer."""
+
+    def fewer(found: re.Match[str]) -> str:
+        asked = int(found[1])
+        pieces = next((n for n in range(min(asked, length), 0, -1) if length % n == 0), asked)
+        return f"PQ{pieces}"
+
+    return replace(kind, coded=_PIECES.sub(fewer, kind.coded))
 
 
 def _chosen(count: int, kinds: Sequence[Kind]) -> Kind:
@@ -117,14 +122,10 @@ def _chosen(count: int, kinds: Sequence[Kind]) -> Kind:
     return found
 
 
-_PIECES = re.compile(r"PQ(\d+)")
+_PIECES = re.compile(r"(?<!O)PQ(\d+)")  # of OPQ, a rotation, the pieces are its own
 
 
 def pieces_of(coded: str) -> int:
     """Of the product quantiser of a FAISS factory string; 1 where there is none."""
     found = _PIECES.search(coded)
     return max(1, int(found[1])) if found else 1
-
-
-def _with_pieces(kind: Kind, pieces: int) -> Kind:
-    return Kind(_PIECES.sub(f"PQ{pieces}", kind.coded), kind.up_to, kind.reranked, kind.probes)

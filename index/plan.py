@@ -31,7 +31,8 @@ class BuildOptions:
         stride_px: from one tile to the next.
         encoder: as ``geomatch.encoder.load_encoder`` takes it.
         backend: what runs its network, see ``geomatch.backends``; "auto" tries on a large map what is fastest.
-        vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat".
+        vectors: "auto", or a FAISS factory string for the vectors after PCA, like "Flat" or "PQ64x4fs,RFlat"; pieces
+            (``PQn``) that are not all of one size become fewer.
         components: of the PCA before the search; None for as many as do best, 0 for no PCA.
         kinds: what "auto" chooses from by the number of tiles: the first that is for so many.
         bbox: (left, bottom, right, top) of the part to index, or None for the whole map.

@@ -75,10 +75,11 @@ def _replace(store: Store, new: str) -> None:
 
 
 def _restore(store: Store) -> None:
-    """Where a collection stepped aside and no other took its place, put it back."""
+    """Where a collection stepped aside and no other took its place, put it back; else it is not needed any more."""
     address = store.address
-    if store.has(address.replaced) and not store.has(address.collection):
+    if not store.has(address.collection) and store.has(address.replaced):
         store.rename(address.replaced, address.collection)
+    store.drop(address.replaced)
 
 
 def _check_free(store: Store, *, overwrite: bool) -> None:

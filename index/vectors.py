@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 
 from .codes import layers
-from .kinds import PCA_DIMENSIONS, Kind, VectorPlan, pieces_of
+from .kinds import PCA_DIMENSIONS, Kind, VectorPlan, fitting
 
 if TYPE_CHECKING:
     import faiss
@@ -201,20 +201,21 @@ def check_kind(kind: Kind) -> None:
     """
     import faiss
 
-    pieces = pieces_of(kind.coded)
-    components = PCA_DIMENSIONS if PCA_DIMENSIONS % pieces == 0 else 2 * pieces
     try:
-        made = faiss.index_factory(components, kind.coded, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+        made = faiss.index_factory(PCA_DIMENSIONS, fitting(kind, PCA_DIMENSIONS).coded, faiss.METRIC_INNER_PRODUCT)
+        faiss.clone_index(made)
+    except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1].rpartition(": ")[2]
         hint = "write it as FAISS's index_factory takes it, or leave --vectors at auto"
         raise UsageError(f"FAISS knows no kind of vectors {kind.coded!r} ({reason})", hint=hint) from error
     for layer in layers(coded(made)):
         other_codes = isinstance(layer, faiss.IndexFastScan) and not isinstance(layer, faiss.IndexPQFastScan)
-        if isinstance(layer, faiss.IndexIDMap) or other_codes:
+        if isinstance(layer, (faiss.IndexIDMap, faiss.IndexNSG)) or other_codes:
             hint = "take another one, or leave --vectors at auto"
             raise UsageError(f"vectors {kind.coded!r} cannot be put together from parts", hint=hint)
-    if isinstance(in_full(made), faiss.IndexIVFFastScan):
+    exact = in_full(made)
+    turned = isinstance(made, faiss.IndexPreTransform) and isinstance(exact, faiss.IndexIVF)
+    if turned or isinstance(exact, (faiss.IndexIVFFastScan, cast(Any, faiss).IndexIVFFlatDedup)):
         hint = "add ,Refine(SQfp16), which keeps them in full"
         raise UsageError(f"vectors {kind.coded!r} cannot be read back one by one", hint=hint)
 

@@ -120,10 +120,16 @@ class Shared:
             try:
                 return int(shard.result(timeout=LOOK_S))
             except TimeoutError:
-                if shard.status == "error":  # it is the shard's own
-                    raise
-                if not self._client.scheduler_info()["workers"]:
-                    raise _no_workers() from None
+                if shard.status in {"finished", "error"}:  # meanwhile
+                    return int(shard.result(timeout=LOOK_S))
+                self.wait()
+
+    def wait(self) -> None:
+        """Until there is a worker: one that died may be started again."""
+        try:
+            self._client.wait_for_workers(1, timeout=CONNECT_S)
+        except TimeoutError:
+            raise _no_workers() from None
 
 
 @contextmanager
@@ -144,15 +150,13 @@ def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Wo
         return
     with needs_extra("cluster", "building by a scheduler"):
         from distributed import Client, LocalCluster
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     workers = _workers(scheduler)
     folder = Path(recipe.folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if workers is not None:
         one_each = {"threads_per_worker": 1, "dashboard_address": None}
-        with LocalCluster(n_workers=workers, **one_each) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        with _quiet(), LocalCluster(n_workers=workers, **one_each) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
             yield Shared(job, recipe, client)
         return
     try:
@@ -160,16 +164,29 @@ def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Wo
     except (OSError, TimeoutError, ValueError) as error:
         what = f"no Dask scheduler answers at {scheduler!r}"
         raise UsageError(what, where="--scheduler", hint=f"{_AGAIN}; or say local:N") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=CONNECT_S)
-        except TimeoutError:
-            raise _no_workers() from None
-        yield Shared(job, recipe, client)
+    with _quiet(), client:
+        shared = Shared(job, recipe, client)
+        shared.wait()
+        yield shared
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask keeps the tracebacks of what is told anyway to itself."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _no_workers() -> UsageError:
-    hint = f"if there were some see in their logs why; they need geomatch {version('geomatch')}. {_AGAIN.capitalize()}"
+    logs = f"if it had some, their logs say why they ended; they need geomatch {version('geomatch')}"
+    hint = f"{logs}. {_AGAIN.capitalize()}"
     return UsageError("the scheduler has no workers", where="--scheduler", hint=hint)
 
 

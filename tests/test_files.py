@@ -274,9 +274,25 @@ with alone_at(Path({str(target)!r})), published(Path({str(target)!r}), directory
     for other in others:
         other.mkdir()
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
-    assert len(list(tmp_path.iterdir())) == 5  # with what it was making, and the lock
+    (left,) = (path for path in tmp_path.iterdir() if path not in others and path.name != ".city.gmi.lock")
+    with alone_at(target):
+        assert left.is_dir()  # it may be of somebody who needs no lock
+    for path in (*left.rglob("*"), left):
+        os.utime(path, (1e9, 1e9))
     with alone_at(target):
         assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / ".city.gmi.lock"])
+
+
+def test_what_stepped_aside_comes_back_where_nothing_took_its_place(tmp_path: Path) -> None:
+    target, left = tmp_path / "city.gmi", tmp_path / ".city.gmi.abcd.tmp"
+    for name in ("replaced", "city.gmi"):
+        (left / name).mkdir(parents=True)
+        (left / name / "what").write_text(name)
+    for path in (*left.rglob("*"), left):
+        os.utime(path, (1e9, 1e9))
+    with alone_at(target):
+        assert (target / "what").read_text() == "replaced"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_lock_that_was_removed_under_its_holder_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

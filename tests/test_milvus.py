@@ -110,8 +110,8 @@ def test_circle_is_brute_force_over_the_tiles_in_it(
     assert near.disc is not None
     side = ours.manifest.tiles.size_px
     middles = np.asarray(TileIndex.open(town_index).corners) + side / 2
-    away, (east, north) = (middles - near.disc.center_px) @ near.disc.ground.T, np.linalg.norm(near.disc.ground, axis=0)
-    assert east == pytest.approx(north, rel=1e-3)
+    away, (column, row) = (middles - near.disc.center_px) @ near.disc.ground.T, np.linalg.norm(near.disc.ground, axis=0)
+    assert column == pytest.approx(row, rel=1e-3)
     among = np.nonzero(np.hypot(*away.T) <= 60 + reach_px * np.linalg.norm(near.disc.ground, 2))[0]
     assert 30 < len(among) < len(ours) / 2
     scores = compared(town_index, queries) @ gallery[among].T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import faiss
@@ -123,6 +124,29 @@ def test_box_of_a_circle_on_uneven_and_turned_pixels_is_the_least_that_holds_it(
     away = np.array([7.0, -5.0])
     assert disc.grown(np.hypot(*away)).holds(edge + 0.999 * away).all()
     assert disc.moved(away).holds(disc.center_px + away)
+
+
+def test_map_of_a_cone_does_not_go_on_beyond_the_180th_meridian() -> None:
+    crs = as_crs("+proj=lcc +lat_1=30 +lat_2=60 +lon_0=0")
+    x, y = Transformer.from_crs("OGC:CRS84", crs, always_xy=True).transform(87.4, 59.2)
+    grid = Grid(crs, Affine(100, 0, x - 1e5, 0, -100, y + 1e5), 2000, 2000)
+    with pytest.raises(UsageError, match="nothing of the map"):
+        Near(-100, 40, 50_000).on(grid)
+
+
+def test_circle_that_touches_a_turned_map_is_taken() -> None:
+    """The nearest point of the map is not that by columns and rows where these are uneven on the ground."""
+    grid = Grid(as_crs("EPSG:4326"), Affine(1e-4, 0, 11, 0, -1e-4, 60) @ Affine.rotation(45), 1000, 1000)
+    near = Near(11.03, 60.002, 0.001)
+    center = grid.to_pixel([near.lon, near.lat])
+    along = np.linspace(0, 1, 20_001)[:, None]
+    edges = [a + along * (np.subtract(b, a)) for a, b in pairwise(((0, 0), (1000, 0), (1000, 1000), (0, 1000), (0, 0)))]
+    there = grid.to_map(np.concatenate(edges))
+    away = Geod(ellps="WGS84").inv(*np.broadcast_arrays(near.lon, near.lat, *there.T))[2].min()
+    assert not ((center >= 0) & (center <= 1000)).all()
+    assert Near(near.lon, near.lat, 1.01 * away).on(grid)
+    with pytest.raises(UsageError, match="nothing of the map"):
+        Near(near.lon, near.lat, 0.99 * away).on(grid)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,12 @@ class DeformableConv(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """[B x C x H x W] -> [B x O x H x W]."""
         # Mixed precision would round places of a hundred pixels to half a pixel.
+        kind = torch.promote_types(image.dtype, torch.float32)
         with torch.autocast(image.device.type, enabled=False):
-            return deformed(image.float(), self.offset(image.float()), self.weight) + self.bias[:, None, None]
+            exact = image.to(kind)
+            weight, bias = (parameter.to(kind) for parameter in self.offset.parameters())
+            moves = functional.conv2d(exact, weight, bias, padding=1)
+            return deformed(exact, moves, self.weight.to(kind)) + self.bias[:, None, None].to(kind)
 
 
 def deformed(image: Tensor, offsets: Tensor, weight: Tensor) -> Tensor:

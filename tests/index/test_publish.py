@@ -123,6 +123,11 @@ def test_collection_stays_until_another_has_its_name(
     with pytest.raises(OutputError, match="already"):
         publish_index(town_index, str(empty.address))
     assert empty.client.list_collections() == ["town"]
+    # Killed after both names were given: what was replaced is there beside the new one.
+    monkeypatch.setattr(publish, "_replace", lambda store, new: store.rename(new, store.address.replaced))
+    publish_index(town_index, str(empty.address), overwrite=True)
+    assert set(empty.client.list_collections()) == {"town", empty.address.replaced}
+    monkeypatch.undo()
     publish_index(town_index, str(empty.address), overwrite=True)
     assert empty.client.list_collections() == ["town"]
 

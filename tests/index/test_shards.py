@@ -266,7 +266,7 @@ def test_scheduler_without_workers_is_told(town: Town, tmp_path: Path, monkeypat
         address = cluster.scheduler_address
         told = geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", "--scheduler", address)
     assert told.exit_code == 2
-    assert "the scheduler has no workers. If there were some see in their logs why" in told.stderr
+    assert "the scheduler has no workers. If it had some, their logs say why they ended" in told.stderr
 
 
 @pytest.mark.parametrize(("ends", "says"), [("close", "the scheduler has gone"), ("scale", "has no workers")])
@@ -277,6 +277,7 @@ def test_scheduler_or_workers_that_go_are_told(
     from distributed import LocalCluster
 
     monkeypatch.setattr("geomatch.index.work.LOOK_S", 1)
+    monkeypatch.setattr("geomatch.index.work.CONNECT_S", 2)
     one_each = {"threads_per_worker": 1, "dashboard_address": None, "processes": False}
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),

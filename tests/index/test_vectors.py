@@ -142,8 +142,12 @@ def test_map_of_nodata_says_so() -> None:
         ("", "FAISS knows no kind"),
         ("PQ0x4fs", r"FAISS knows no kind of vectors 'PQ0x4fs' \(M must be > 0"),
         ("IDMap,Flat", "cannot be put together"),
-        ("RaBitQfs", "cannot be put together"),
+        ("RaBitQfs", "FAISS knows no kind"),
         ("IVF8,RaBitQfs", "cannot be read back"),
+        ("NSG16", "cannot be put together"),
+        ("L2norm,SQ8", "FAISS knows no kind"),
+        ("IVF8,FlatDedup", "cannot be read back"),
+        ("OPQ16,IVF8,PQ16x4", "cannot be read back"),
         ("IVF8,PQ16x4fs", r"cannot be read back.*Refine"),
     ],
 )
@@ -165,7 +169,9 @@ def test_pieces_fit_vectors_of_any_length() -> None:
     assert len(tiles) < 1024
     assert fitted(dense, tiles, "PQ100x4fs")[0].d == vector_size(3, 200)
     assert plan_vectors(900, 432, 19, "PQ128x4fs") == VectorPlan(0, Kind("PQ108x4fs"))
-    assert plan_vectors(2000, 432, 19, "PQ7") == VectorPlan(252, Kind("PQ7"))
+    assert plan_vectors(2000, 432, 19, "PQ7") == VectorPlan(256, Kind("PQ4"))
+    for kept in ("OPQ16_64,PQ8", "PQ32x4fs,Refine(PQ64)", "IVF16(PQ8),PQ64", "OPQ32_128,PQ16x4fs"):
+        assert plan_vectors(2000, 432, 19, kept) == VectorPlan(256, Kind(kept))
 
 
 @pytest.mark.parametrize("wrong", ["IVF4096,Flat"])

@@ -121,9 +121,12 @@ def test_d2_cells_see_what_lies_around_their_places() -> None:
     np.testing.assert_allclose(middle, (place[0] - shift).detach())
 
 
-@pytest.mark.parametrize(("net", "sees_px"), [(D2Net(D2Shape(2)), D2_SEES_PX), (R2D2(R2D2Shape(2)), R2D2_SEES_PX)])
-def test_descriptor_sees_what_its_matches_are_said_to(net: nn.Module, sees_px: float) -> None:
+@pytest.mark.parametrize(
+    ("made", "shape", "sees_px"), [(D2Net, D2Shape(2), D2_SEES_PX), (R2D2, R2D2Shape(2), R2D2_SEES_PX)]
+)
+def test_cell_sees_what_its_matches_are_said_to(made: type[nn.Module], shape: object, sees_px: float) -> None:
     torch.manual_seed(0)
+    net = made(shape)
     image = torch.randn(1, 1, 160, 160, requires_grad=True)
     vectors = net.eval()(image).vectors[0]
     vectors[:, vectors.shape[1] // 2, vectors.shape[2] // 2].sum().backward()

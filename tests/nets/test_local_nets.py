@@ -78,6 +78,8 @@ def test_deformable_layer_reads_where_it_says_in_mixed_precision() -> None:
         expected = layer(image)
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(layer(image), expected)
+    half = layer.to(torch.bfloat16)(image.to(torch.bfloat16))
+    torch.testing.assert_close(half, expected, atol=0.1, rtol=0.05)
 
 
 def test_peakiness_is_the_product_of_both_softplus_at_its_greatest() -> None:

@@ -76,8 +76,8 @@ class DetectorConfig:
     Attributes:
         name: of the run.
         seed: of everything that is random.
-        agreement: "huber" of standardised maps, "huber-raw" of the maps as they are, which is published and least where
-            all maps are the same, or "contrast" with other places.
+        agreement: "huber" of standardised maps, "huber-raw" of the maps as they are, as published and 0 for
+            any constant map, or "contrast" with other places.
         peaky: weight of the term that asks for peaks.
     """
 

@@ -59,7 +59,7 @@ class VggConfig:
         seed: of everything that is random.
         batch: patches of a step.
         turn_deg, scale: of what is shown of a place.
-        brightness: natural logarithm of the exponent on its grey, to either side; a factor is gone once a patch is
+        gamma: natural logarithm of the exponent on its grey, to either side; a factor is gone once a patch is
             standardised.
         data: where places come from; its batch is not used.
     """
@@ -69,7 +69,7 @@ class VggConfig:
     batch: int = 64
     turn_deg: float = 15.0
     scale: tuple[float, float] = (0.85, 1.2)
-    brightness: float = 0.3
+    gamma: float = 0.3
     data: CropConfig = field(default_factory=CropConfig)
     net: VggNetConfig = field(default_factory=VggNetConfig)
     optimizer: SmallOptimizerConfig = field(default_factory=SmallOptimizerConfig)
@@ -112,7 +112,7 @@ def _places(config: VggConfig) -> Iterator[Sample]:
 
 
 def _shown(place: Sample, rng: np.random.Generator, config: VggConfig) -> NDArray[np.float32]:
-    """A place in one of its modalities, turned, scaled, brighter or darker: [64 x 64]."""
+    """A place in one of its modalities, turned, scaled, its grey to some power: [64 x 64]."""
     optical = bool(rng.random() < 0.5)
     side: Side = place.optical if optical else place.sar
     size = side.size_px[0]
@@ -122,7 +122,7 @@ def _shown(place: Sample, rng: np.random.Generator, config: VggConfig) -> NDArra
     to_side = middle @ to_side if optical else np.linalg.inv(place.to_optical) @ middle @ to_side
     grey = side.bytes.astype(np.float32) / np.float32(255)
     patch, _ = warped(grey, side.valid, np.asarray(to_side), (PATCH_PX, PATCH_PX))
-    exponent = np.exp(rng.uniform(-config.brightness, config.brightness))
+    exponent = np.exp(rng.uniform(-config.gamma, config.gamma))
     return np.asarray(np.clip(patch, 0, 1) ** exponent, np.float32)
 
 

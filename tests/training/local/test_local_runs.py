@@ -268,7 +268,7 @@ RUNS: dict[str, tuple[str, list[str], Callable[..., Any], Callable[..., Path]]] 
 
 
 @pytest.mark.parametrize("kind", RUNS)
-def test_run_that_was_killed_goes_on(kind: str, scenes: Path, tmp_path: Path) -> None:
+def test_run_that_was_interrupted_goes_on(kind: str, scenes: Path, tmp_path: Path) -> None:
     shipped, small, load, train = RUNS[kind]
     file = on_the_town(CONFIGS / f"{shipped}.yaml", scenes, tmp_path)
     config = load(file, [*SMALL, "trainer.max_epochs=3", *small])
