@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from affine import Affine
 from numpy.typing import NDArray
 
-from geomatch.answer import Judged
+from geomatch.answer import Answers, Judged
+from geomatch.attitude import Tolerance
 from geomatch.fusion import Poses
+from geomatch.geo import Grid, as_crs
 from geomatch.posterior import standings
 from geomatch.refine import Refined
 
@@ -67,3 +72,25 @@ def test_lead_is_the_logarithm_of_the_peak_over_what_lies_aside() -> None:
     assert pixels is not None
     assert pixels.lead == pytest.approx(math.log(3))
     assert pixels.peak == pytest.approx(0.3 * 20)
+
+
+def test_likely_places_are_told_where_the_answer_is_not_the_likeliest() -> None:
+    """By the pixels, or among other attitudes: shares of 0.0175, 0.98 and less, 2000 and 800 px away."""
+    grid = Grid(as_crs("EPSG:32633"), Affine(10, 0, 500_000, 0, -10, 5_000_000), 4000, 4000)
+    index: Any = SimpleNamespace(grid=grid, encoder=SimpleNamespace(name="la3", cell_px=8))
+    strip: Any = SimpleNamespace(
+        notes=(),
+        from_file=Affine.identity(),
+        file_size=(200, 200),
+        heading_deg=0.0,
+        mirrored=False,
+        tolerance=Tolerance(),
+    )
+    found = Poses(np.array([[100.0, 100], [2100, 100], [100, 900]]), np.array([0.3, 0.31, 0.2]))
+    made = Judged.of(found, np.array([-1.3, 0.0, -2.5]), 0.0)
+    window: Any = None
+    evidence = Answers(index, strip, (), {}).placed([window], made).evidence
+    assert [one.score for one in evidence.candidates] == [0.3, 0.31, 0.2]
+    assert evidence.candidates[1].probability > 10 * evidence.candidates[0].probability
+    assert evidence.likely_places == 1
+    assert evidence.likely_within_m == pytest.approx(20_000, rel=0.01)
