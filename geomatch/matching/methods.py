@@ -23,7 +23,7 @@ FEW = 300  # keypoints that VGG16 describes, a third of a second each
 CONTROL = "noise"  # as crowded as the learned detector's keypoints, and no better placed
 D2_STEP_PX = 4.0  # cells of its features, between which its places are only guessed
 MOST_GRAIN_PX = 96.0  # of patches; the outermost of larger ones decides little, and 256 px hold too few to count
-D2_SEES_PX, R2D2_SEES_PX = 92.0, 51.0  # side of what a cell of theirs sees; D2's are read between cells, too
+D2_SEES_PX, R2D2_SEES_PX = 100.0, 51.0  # side of what a feature of theirs depends on; D2's between cells of 92 px
 PUBLISHED = Rule(distance=0.5, mutual=False)  # Zhang et al. 2023
 
 

@@ -124,12 +124,14 @@ def test_d2_cells_see_what_lies_around_their_places() -> None:
 @pytest.mark.parametrize(
     ("made", "shape", "sees_px"), [(D2Net, D2Shape(2), D2_SEES_PX), (R2D2, R2D2Shape(2), R2D2_SEES_PX)]
 )
-def test_cell_sees_what_its_matches_are_said_to(made: type[nn.Module], shape: object, sees_px: float) -> None:
+def test_feature_depends_on_what_its_matches_are_said_to(made: type[nn.Module], shape: object, sees_px: float) -> None:
+    """Of a keypoint between cells the place is read from all cells around."""
     torch.manual_seed(0)
     net = made(shape)
     image = torch.randn(1, 1, 160, 160, requires_grad=True)
-    vectors = net.eval()(image).vectors[0]
-    vectors[:, vectors.shape[1] // 2, vectors.shape[2] // 2].sum().backward()
+    seen = net.eval()(image)
+    row, col, around = seen.vectors.shape[2] // 2, seen.vectors.shape[3] // 2, int(seen.shift is not None)
+    seen.vectors[0, :, row - around : row + around + 1, col - around : col + around + 1].sum().backward()
     assert image.grad is not None
     rows = torch.nonzero(image.grad[0, 0].abs().sum(dim=1))[:, 0]
     assert int(rows[-1] - rows[0]) + 1 == sees_px
