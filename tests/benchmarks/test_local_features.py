@@ -6,7 +6,7 @@ from typing import Any
 
 import local_features
 import pytest
-from local_features import DENSE, TABLES, Table
+from local_features import SHORT, TABLES, Table, bars
 
 TRAINED = {name: table for name, table in TABLES.items() if table.config}
 
@@ -24,19 +24,23 @@ def test_every_row_is_a_configuration_of_its_own(name: str) -> None:
     assert len(made) - len(set(made)) <= 1, plain  # the defaults may stand under a second name
 
 
-@pytest.mark.parametrize("name", ["d2", "r2d2"])
-def test_without_self_supervision_as_many_pairs_are_compared(name: str) -> None:
+@pytest.mark.parametrize(("name", "shipped"), [("d2", "0.4"), ("r2d2", "0.2")])
+def test_self_supervision_is_compared_at_as_many_steps_and_at_as_many_comparisons(name: str, shipped: str) -> None:
     """A crop with copies gives three pairs of images, one without gives one."""
 
-    def compared(row: str) -> int:
+    def steps(row: str) -> int:
         config = configured(TABLES[name], row)
-        pairs = 3 if config.self_supervision else 1
-        return int(pairs * config.data.batch * config.data.steps_per_epoch * config.trainer.max_epochs)
+        assert bool(config.self_supervision) is (row != "0")
+        return int(config.data.batch * config.data.steps_per_epoch * config.trainer.max_epochs)
 
-    assert list(TABLES[name].rows) == ["0", "0, 3000 steps", "0.2", "0.4", "0.8", "1.2"]
-    assert compared("0, 3000 steps") == compared("0.4") == 3 * compared("0")
-    for row in ("0", "0, 3000 steps"):
-        config = configured(TABLES[name], row)
-        assert config.self_supervision == 0
-        assert config.validation.every_epochs * 2 == config.trainer.max_epochs
-    assert configured(TABLES[name], "0.4").trainer.max_epochs == int(DENSE[0].partition("=")[2])
+    short = f"{shipped}{SHORT}"
+    assert list(TABLES[name].rows) == ["0", short, "0.2", "0.4", "0.8", "1.2"]
+    assert steps(shipped) == steps("0")
+    assert 0.95 * steps("0") <= 3 * steps(short) <= steps("0")
+    assert configured(TABLES[name], short).self_supervision == float(shipped)
+
+
+def test_gain_of_self_supervision_is_asked_of_both() -> None:
+    told = {"0": {"NCM 1024": 2.0}, "0.4": {"NCM 1024": 5.0}, f"0.4{SHORT}": {"NCM 1024": 1.0}}
+    assert [(bar.value, bar.passed) for bar in bars({"d2": told})] == [(2.5, True), (0.5, False)]
+    assert bars({"d2": {"0.4": told["0.4"]}}) == []
