@@ -69,7 +69,9 @@ def matching(
             help="Pairs: validation, ombria, simulated, or two co-registered files; may be repeated. Default all sets.",
         ),
     ] = None,
-    methods: Annotated[str, typer.Option(help="Methods separated by commas, also NAME=FILE, or all.")] = "all",
+    methods: Annotated[
+        str, typer.Option(help="Methods separated by commas, also NAME=FILE and NAME@KEYPOINTS, or all.")
+    ] = "all",
     detectors: Annotated[str, typer.Option(help="Detectors whose repeatability is measured, or all, or none.")] = "all",
     count: Annotated[int, typer.Option(help="Random pairs of each set.")] = 400,
     size: Annotated[int, typer.Option(help="Side of an image, pixels.")] = 256,

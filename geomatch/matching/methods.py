@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from geomatch.errors import UsageError
@@ -13,7 +15,7 @@ from geomatch.matching.foreign import LightGlueMatcher, LoftrMatcher, vgg16
 from geomatch.matching.gloh import GlohDescriptor
 from geomatch.matching.keypoints import DETECTORS, Detector
 from geomatch.matching.learned import DetectDescribe, KeypointDetector, NoiseDetector, PatchDescriptor
-from geomatch.matching.matches import Keypointed, Matcher, Rule
+from geomatch.matching.matches import LEAST_KEYPOINTS, Keypointed, Matcher, Rule
 from geomatch.matching.pso_sift import PsoSift
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 
@@ -53,6 +55,16 @@ def _network(extractor: Extractor, sees_px: float, step_px: float = 1.0) -> Matc
     return Keypointed(extractor, MUTUAL, grain_px=sees_px, step_px=step_px, edge_px=sees_px / 2)
 
 
+# With shipped weights, by name, or those of a file.
+TRAINED: dict[str, tuple[str, Callable[[str], Matcher]]] = {
+    "ltformer": ("ltformer1", lambda weights: _patches(PatchDescriptor.load(weights, LTFormerShape))),
+    "ltformer-0.5": ("ltformer1", lambda weights: _patches(PatchDescriptor.load(weights, LTFormerShape), PUBLISHED)),
+    "hardnet": ("hardnet1", lambda weights: _patches(PatchDescriptor.load(weights, HardNetShape))),
+    "cnn-pso-sift": ("vgg1", lambda weights: _mixed(PatchDescriptor.load(weights, VggShape))),
+    "d2": ("d2net1", lambda weights: _network(DetectDescribe.load(weights, D2Shape), D2_SEES_PX, D2_STEP_PX)),
+    "r2d2": ("r2d21", lambda weights: _network(DetectDescribe.load(weights, R2D2Shape), R2D2_SEES_PX)),
+}
+
 METHODS: dict[str, Callable[[], Matcher]] = {
     "sift": _described("sift", "sift"),
     "sift-mutual": _described("sift", "sift", MUTUAL),
@@ -65,12 +77,7 @@ METHODS: dict[str, Callable[[], Matcher]] = {
     "kaze": _whole("kaze"),
     "fsc-sift": lambda: PsoSift(DETECTORS["sift"], DESCRIPTORS["sift"], joint=False),
     "pso-sift": lambda: PsoSift(DETECTORS["sift"], GlohDescriptor()),
-    "ltformer": lambda: _patches(PatchDescriptor.load("ltformer1", LTFormerShape)),
-    "ltformer-0.5": lambda: _patches(PatchDescriptor.load("ltformer1", LTFormerShape), PUBLISHED),
-    "hardnet": lambda: _patches(PatchDescriptor.load("hardnet1", HardNetShape)),
-    "cnn-pso-sift": lambda: _mixed(PatchDescriptor.load("vgg1", VggShape)),
-    "d2": lambda: _network(DetectDescribe.load("d2net1", D2Shape), D2_SEES_PX, D2_STEP_PX),
-    "r2d2": lambda: _network(DetectDescribe.load("r2d21", R2D2Shape), R2D2_SEES_PX),
+    **{name: partial(make, shipped) for name, (shipped, make) in TRAINED.items()},
     "area": AreaMatcher,
     "area-structural": AreaMatcher.structural,
 }
@@ -88,19 +95,37 @@ OWN: dict[str, Callable[[Path], Matcher]] = {
 
 
 def method(spec: str) -> Matcher:
-    """A method by name, or NAME=FILE with weights of one's own.
+    """A method by name: NAME, NAME@K for K keypoints of each image, NAME=FILE or NAME@K=FILE with weights of one's own.
 
     Raises:
-        UsageError: there is none of that name, or it needs weights, or what runs it is not installed.
+        UsageError: there is none of that name, or it needs weights, or takes none, or has no keypoints to ask for, or
+            what runs it is not installed.
         InputError: the weights cannot be used.
     """
-    name, _, path = spec.partition("=")
+    head, _, path = spec.partition("=")
+    name, at, most = head.partition("@")
+    made = _by_name(name, path, spec)
+    if not at:
+        return made
+    if not isinstance(made, Keypointed):
+        raise UsageError(f"{name} does not say how many keypoints it takes", where=spec, hint=f"write {name} alone")
+    if not most.isdigit() or int(most) < LEAST_KEYPOINTS:
+        hint = f"write {name}@K, K being {LEAST_KEYPOINTS} or more"
+        raise UsageError(f"{most!r} is no number of keypoints", where=spec, hint=hint)
+    return replace(made, most=int(most))
+
+
+def _by_name(name: str, path: str, spec: str) -> Matcher:
     if path and name in OWN:
         return OWN[name](Path(path))
+    if path and name in TRAINED:
+        return TRAINED[name][1](path)
     if not path and name in METHODS:
         return METHODS[name]()
     if name in OWN:
         raise UsageError(f"{name} needs weights of one's own", where=spec, hint=f"write {name}=FILE")
+    if name in METHODS:
+        raise UsageError(f"{name} has no weights", where=spec, hint=f"write {name} alone")
     known = ", ".join([*METHODS, *(f"{own}=FILE" for own in OWN)])
     raise UsageError(f"unknown method {spec!r}", hint=f"known are {known}")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from places import pair, similarity
 
-from geomatch.errors import InputError, UsageError
+from geomatch.errors import InputError
 from geomatch.matching.foreign import CLASSES, load_state, read_state
 from geomatch.matching.keypoints import Keypoints
 from geomatch.matching.learned import PatchDescriptor
@@ -75,13 +75,6 @@ def test_long_descriptions_are_told_of_and_do_not_depend_on_the_batch(
         parts = descriptor(OPTICAL, keypoints).vectors
     np.testing.assert_allclose(parts, whole, atol=1e-5)
     assert "optical image: 8 of 9 patches described" in caplog.messages
-
-
-def test_methods_that_need_weights_say_so() -> None:
-    with pytest.raises(UsageError, match=r"loftr needs weights .* loftr=FILE"):
-        method("loftr")
-    with pytest.raises(UsageError, match=r"unknown method 'sift=a\.pth'"):
-        method("sift=a.pth")
 
 
 @pytest.mark.parametrize("name", ["loftr", "lightglue"])
