@@ -2,14 +2,15 @@
 
     python benchmarks/consensus.py [--cases block-200 ...] [--windows 1000] [--into docs/reranking.md] [-o FILE]
 
-Each case is one ``geomatch evaluate``; its predictions stay in ``bench/consensus/CASE`` and are not made again.
+Each case is one ``geomatch evaluate``; its predictions stay in ``bench/consensus`` and are not made again.
 
 block-*: the validation block of Los Angeles west; off the map are windows of Los Angeles east. The two scenes share a
-strip of 177 px, so up to one in sixty of the windows counted as off the map is on it. alone-104: the learned features
-alone, without structure and without pixels. both-*: windows of the block on an index of both scenes. ombria-200:
-OMBRIA's validation locations, one date of each, stitched into a map without regard to what lies beside what; off it are
-windows of the block. Nothing was fitted or chosen on it, and no encoder was trained on these locations. Strips are of
-five windows. A third of --windows is taken where strips are asked.
+strip of 177 px, so up to one in sixty of the windows counted as off the map is on it. ``ombria`` and ``drawn`` behind
+it: off the map are OMBRIA's validation locations, or cities drawn with layouts of no training, said to have pixels of
+10 m. alone-104: the learned features alone, without structure and without pixels. both-*: windows of the block on an
+index of both scenes. ombria-200: OMBRIA's validation locations, one date of each, stitched into a map without regard to
+what lies beside what; off it are windows of the block. Nothing was fitted or chosen on it, and no encoder was trained
+on these locations. Strips are of five windows. A third of --windows is taken where strips are asked.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from common import BENCH, LA_VAL, Bar, finish, show
+from numpy.typing import NDArray
 from rasterio.merge import merge
 
 from geomatch import defaults
@@ -40,6 +42,7 @@ from geomatch.posterior import LEVEL, shares
 from geomatch.raster import open_raster
 from geomatch.rows import read_rows, write_rows
 from geomatch.sampling import WindowOptions
+from geomatch.simulation.pairs import new_city
 from geomatch.splits import locations_of
 
 FOLDER = BENCH / "consensus"
@@ -47,6 +50,8 @@ VALIDATION_SHARE = 0.3  # as in configs/encoder
 PATCH_PX = 256
 LENGTHS = (1, 2, 3, 5, 7, 10)
 SEED = 2026
+SCENE, OMBRIA, DRAWN = "scene", "ombria", "drawn"
+CITIES, CITY_PX = 4, 1536
 FAR_PX = 50.0  # map and scene lie less apart than this
 
 
@@ -57,7 +62,7 @@ class Case:
     Attributes:
         map: of MAPS.
         size_px, windows: of the strips.
-        off: whether windows off the map are asked too.
+        off: what is asked that is not on the map: SCENE for the map's own ``elsewhere``, OMBRIA, DRAWN, or "".
         pixels: whether the map's pixels are looked at.
         count: strips, as a share of --windows.
     """
@@ -65,7 +70,7 @@ class Case:
     map: str
     size_px: int
     windows: int = 1
-    off: bool = True
+    off: str = SCENE
     pixels: bool = True
     count: float = 1.0
 
@@ -73,14 +78,20 @@ class Case:
 CASES = {
     "block-200": Case("block", 200),
     "block-104": Case("block", 104),
-    "alone-104": Case("alone", 104, off=False, pixels=False),
+    "alone-104": Case("alone", 104, off="", pixels=False),
     "block-200x5": Case("block", 200, 5, count=0.3),
     "block-104x5": Case("block", 104, 5, count=0.3),
-    "both-200x5": Case("both", 200, 5, off=False, count=0.3),
-    "both-104x5": Case("both", 104, 5, off=False, count=0.3),
+    "both-200x5": Case("both", 200, 5, off="", count=0.3),
+    "both-104x5": Case("both", 104, 5, off="", count=0.3),
+    "block-200, ombria": Case("block", 200, off=OMBRIA),
+    "block-104, ombria": Case("block", 104, off=OMBRIA),
+    "block-200, drawn": Case("block", 200, off=DRAWN),
+    "block-104, drawn": Case("block", 104, off=DRAWN),
+    "block-200x5, drawn": Case("block", 200, 5, off=DRAWN, count=0.3),
+    "block-104x5, drawn": Case("block", 104, 5, off=DRAWN, count=0.3),
     "ombria-200": Case("ombria", 200, count=0.5),
-    **{f"length-200x{n}": Case("block", 200, n, off=False, count=0.2) for n in LENGTHS},
-    **{f"length-104x{n}": Case("block", 104, n, off=False, count=0.2) for n in LENGTHS},
+    **{f"length-200x{n}": Case("block", 200, n, off="", count=0.2) for n in LENGTHS},
+    **{f"length-104x{n}": Case("block", 104, n, off="", count=0.2) for n in LENGTHS},
 }
 
 
@@ -114,12 +125,31 @@ def maps(data: Path) -> dict[str, Callable[[], Map]]:
         return Map(joined, west / "sar.tif", east / "sar.tif", asked=box)
 
     def ombria() -> Map:
-        optical, sar = FOLDER / "ombria-optical.tif", FOLDER / "ombria-sar.tif"
-        if not sar.is_file():
-            _stitch(data / "ombria", optical, sar)
-        return Map(optical, sar, west / "sar.tif")
+        return Map(*_ombria(data), west / "sar.tif")
 
     return {"block": of_block, "alone": partial(of_block, defaults.ENCODER + ALONE), "both": both, "ombria": ombria}
+
+
+def elsewhere(of: Map, off: str, data: Path) -> list[Path]:
+    """SAR scenes that do not show a map."""
+    if off == SCENE:
+        return [of.elsewhere]
+    if off == OMBRIA:
+        return [_ombria(data)[1]]
+    files = [FOLDER / f"drawn-{number}.tif" for number in range(CITIES)]
+    for number, file in enumerate(files):
+        if not file.is_file():
+            city = new_city(np.random.default_rng([SEED, number]), CITY_PX, unseen=True)
+            _write(city.sar, file)
+    return files
+
+
+def _ombria(data: Path) -> tuple[Path, Path]:
+    """OMBRIA's validation locations as an optical and a SAR scene."""
+    optical, sar = FOLDER / "ombria-optical.tif", FOLDER / "ombria-sar.tif"
+    if not sar.is_file():
+        _stitch(data / "ombria", optical, sar)
+    return optical, sar
 
 
 def _join(files: Sequence[Path], target: Path) -> None:
@@ -129,7 +159,7 @@ def _join(files: Sequence[Path], target: Path) -> None:
 
 
 def _stitch(folder: Path, optical: Path, sar: Path) -> None:
-    """One date of each location that no training uses, in a square of patches, at 10 m about no place in particular."""
+    """One date of each location that no training uses, in a square of patches."""
     names = set(locations_of(folder / "pairs.csv", VALIDATION_SHARE)[1])
     chosen: dict[str, str] = {}
     with (folder / "pairs.csv").open(newline="") as lines:
@@ -138,7 +168,7 @@ def _stitch(folder: Path, optical: Path, sar: Path) -> None:
                 chosen[row["location"]] = row["name"]
     across = int(np.ceil(np.sqrt(len(chosen))))
     for kind, target in (("optical", optical), ("sar", sar)):
-        planes: list[np.ndarray[Any, Any]] = []
+        planes: list[NDArray[Any]] = []
         for name in chosen.values():
             with rasterio.open(folder / kind / f"{name}.jpg") as file:
                 planes.append(file.read())
@@ -146,30 +176,43 @@ def _stitch(folder: Path, optical: Path, sar: Path) -> None:
         for number, plane in enumerate(planes):
             row, col = divmod(number, across)
             canvas[:, row * PATCH_PX : (row + 1) * PATCH_PX, col * PATCH_PX : (col + 1) * PATCH_PX] = plane
-        target.parent.mkdir(parents=True, exist_ok=True)
-        profile = {"driver": "GTiff", "count": len(canvas), "height": canvas.shape[1], "width": canvas.shape[2]}
-        place = {"crs": "EPSG:32631", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
-        with published(target) as part, rasterio.open(part, "w", dtype="uint8", **profile, **place) as file:
-            file.write(canvas)
+        _write(canvas, target)
 
 
-def predictions(name: str, case: Case, data: Path, windows: int) -> list[Prediction]:
-    """Of a case, made or read."""
-    file = FOLDER / name / f"predictions-{windows}.jsonl"
+def _write(planes: NDArray[Any], target: Path) -> None:
+    """A GeoTIFF [bands x H x W] at 10 m about no place in particular."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = planes.shape
+    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": planes.dtype}
+    place = {"crs": "EPSG:32631", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
+    with published(target) as part, rasterio.open(part, "w", **profile, **place) as file:
+        file.write(planes)
+
+
+def predictions(case: Case, data: Path, windows: int) -> list[Prediction]:
+    """Of a case, made or read: those on the map, which cases share, and those off it."""
+    of = maps(data)[case.map]()
+    count = round(windows * case.count)
+    options = WindowOptions(count, case.size_px, SEED, bbox=of.asked, length_px=case.windows * case.size_px)
+    folder = FOLDER / f"{case.map}-{case.size_px}x{case.windows}"
+    made = _kept(folder / f"on-{count}.jsonl", case, of, [(of.sar, options, True)])
+    if case.off:
+        others = elsewhere(of, case.off, data)
+        each = replace(options, count=count // len(others))
+        made += _kept(folder / f"{case.off}-{count}.jsonl", case, of, [(scene, each, False) for scene in others])
+    return made
+
+
+def _kept(file: Path, case: Case, of: Map, asked: Sequence[tuple[Path, WindowOptions, bool]]) -> list[Prediction]:
+    """Predictions of a file, made where it is missing: scenes, windows of them, and whether the map shows them."""
     if not file.is_file():
-        of = maps(data)[case.map]()
         index = FOLDER / f"{case.map}.gmi"
         if not index.is_dir():
             build_index(of.optical, index, BuildOptions(bbox=of.bbox, encoder=of.encoder))
         locator = Locator.open(index)
         if not case.pixels:
             locator = Locator(locator.index, None)
-        count = round(windows * case.count)
-        length = case.windows * case.size_px
-        options = WindowOptions(count, case.size_px, SEED, bbox=of.asked, length_px=length)
-        made = list(predict(locator, of.sar, options))
-        if case.off:
-            made += predict(locator, of.elsewhere, options, on_map=False)
+        made = [one for scene, windows, on_map in asked for one in predict(locator, scene, windows, on_map=on_map)]
         file.parent.mkdir(parents=True, exist_ok=True)
         with published(file) as part:
             write_rows(made, part)
@@ -237,6 +280,13 @@ def bars(rows: dict[str, dict[str, Any]]) -> list[Bar]:
         *of("block-104", "AUROC", 0.90),
         *of("block-200x5", "AUROC", 0.995),
         *of("block-104x5", "AUROC", 0.995),
+        *(
+            bar
+            for size, limit in (("200", 0.99), ("104", 0.9))
+            for off in (OMBRIA, DRAWN)
+            for bar in of(f"block-{size}, {off}", "AUROC", limit)
+        ),
+        *(bar for size in ("200", "104") for bar in of(f"block-{size}x5, {DRAWN}", "AUROC", 0.995)),
         *of("block-200", "right located", 0.95),
     ]
     if {"alone-104", "block-104"} <= set(rows):
@@ -267,7 +317,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     rows = {}
     for name in given.cases:
-        rows[name] = row(name, predictions(name, CASES[name], data, given.windows))
+        rows[name] = row(name, predictions(CASES[name], data, given.windows))
         print(json.dumps(rows[name]), flush=True)
     columns = tuple(next(iter(rows.values())))
     cells = [[common.cell(value) for value in one.values()] for one in rows.values()]
