@@ -1,10 +1,10 @@
 """Every local matching method on the same pairs: the tables of docs/matching.md.
 
-    python benchmarks/matching.py [--most 400] [--windows 50] [--others 20] [--into docs/matching.md] [-o FILE]
+    python benchmarks/matching.py [--windows 400] [--others 20] [--into docs/matching.md] [-o FILE]
 
-Runs ``geomatch evaluate matching`` on validation pairs, --windows of them for the slow methods and --most for the rest,
-and on --others pairs of OMBRIA's validation locations and of simulated cities. What was matched stays in bench/matching
-and is not matched again as long as pixels, code and weights are the same.
+Runs ``geomatch evaluate matching`` on --windows validation pairs, and on --others pairs of OMBRIA's validation places
+and of simulated cities. What was matched stays in bench/matching and is not matched again as long as pixels, code and
+weights are the same.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from common import BENCH, Bar, cell, finish, show
 
 from geomatch.matching.compare import Comparison, compare
 from geomatch.matching.detected import SPREAD_PX
-from geomatch.matching.methods import CONTROL, METHODS
+from geomatch.matching.methods import CONTROL
 
-SLOW = ("ltformer", "ltformer-0.5", "cnn-pso-sift")  # seconds a pair
 COLUMNS = ("pairs", "method", "n", "within 10 px", "interval", "within 5 px", "misplaced", "NC", "NCM", "CMR", "MS",
            "RMS_all", "RMS_LOO", "N_red", "CPU s")  # fmt: skip
 APART = f"{SPREAD_PX:g} px apart"
@@ -27,12 +26,6 @@ DETECTED = ("pairs", "detector", "n", "repeated within 2 px", "interval", "moved
             f"repeated, {APART}", "interval", f"keypoints, {APART}", f"coverage, {APART}")  # fmt: skip
 MEASURED = ("count", "repeatability", "repeatability_ci", "moved", "keypoints", "coverage", "spread_repeatability",
             "spread_repeatability_ci", "spread_keypoints", "spread_coverage")  # fmt: skip
-
-
-def asked(pairs: tuple[str, ...], methods: tuple[str, ...], count: int, data: Path, detectors: str) -> dict[str, Any]:
-    """Scores of some methods on some pairs."""
-    wanted = Comparison(pairs, methods=",".join(methods), detectors=detectors, count=count)
-    return compare(wanted, data, BENCH / "matching", lambda *_: None)
 
 
 def row(told: dict[str, Any]) -> list[str]:
@@ -44,20 +37,15 @@ def row(told: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    arguments = common.parser(__doc__, windows=50)
-    arguments.add_argument("--most", type=int, default=400, help="validation pairs for all but the slow methods")
+    arguments = common.parser(__doc__, windows=400)
     arguments.add_argument("--others", type=int, default=20, help="pairs of each other set")
     arguments.add_argument("--into", type=Path, help="document that gets the tables")
     given = arguments.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
     BENCH.mkdir(exist_ok=True)
-    quick = tuple(name for name in METHODS if name not in SLOW)
-    parts = [
-        asked(("validation",), quick, given.most, data, "none"),
-        asked(("validation",), SLOW, given.windows, data, "all"),
-        asked(("ombria", "simulated"), tuple(METHODS), given.others, data, "all"),
-    ]
+    wanted = Comparison(("validation",), count=given.windows), Comparison(("ombria", "simulated"), count=given.others)
+    parts = [compare(one, data, BENCH / "matching", lambda *_: None) for one in wanted]
     told = [one for part in parts for one in part["methods"]]
     told.sort(key=lambda one: (_order(one["pairs"]), one["pairs"], -one["registered"]["10"]))
     rows = [row(one) for one in told]
@@ -72,7 +60,7 @@ def main() -> None:
         _write(given.into, "evaluation", COLUMNS, rows)
         _write(given.into, "repeatability", DETECTED, detected)
     _say_rules(told)
-    finish(given.output, parts, _bars(told, parts[1]["detectors"]))
+    finish(given.output, parts, _bars(told, parts[0]["detectors"]))
 
 
 def _order(pairs: str) -> int:
