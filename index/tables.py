@@ -16,6 +16,11 @@ from geomatch.geo import Grid
 
 from .vectors import Tiles
 
+_REPEATED = [
+    "source",
+    "row",
+    "valid_fraction",
+]  # columns worth a dictionary; those of the others only take time and room
 _SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
@@ -74,7 +79,8 @@ class TileTable:
         self._count = 0
         column = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": json.loads(grid.crs.to_json())}
         geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-        self._writer = pq.ParquetWriter(file, _SCHEMA.with_metadata({"geo": json.dumps(geo)}), compression="zstd")
+        schema = _SCHEMA.with_metadata({"geo": json.dumps(geo)})
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=_REPEATED)
 
     def __enter__(self) -> TileTable:
         return self
