@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,8 +65,16 @@ def gallery_vectors(dense: Dense, grid: TileGrid, min_valid: float) -> tuple[NDA
     return np.concatenate(vectors), np.concatenate(corners)
 
 
-def vectors_in_full(index: TileIndex) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
-    """Vectors [N x D] as they are compared and corners [N x 2] of all tiles, some at a time, made from its features."""
+def vectors_in_full(
+    index: TileIndex, searched: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+    """Vectors [N x D] and corners [N x 2] of all tiles, some at a time, made from an index's features.
+
+    Args:
+        index: of them.
+        searched: what makes vectors [N x P] of tiles such as are compared; default the index's.
+    """
+    searched = searched or index.vectors.searched
     size, cell = index.manifest.tiles, index.encoder.cell_px
     grid = TileGrid(index.grid.width, index.grid.height, size.size_px, size.stride_px)
     with open_raster(index.path / FEATURES) as raster:
@@ -74,7 +82,7 @@ def vectors_in_full(index: TileIndex) -> Iterator[tuple[NDArray[np.float32], NDA
         for block in fitting.tile_blocks(read, grid, index.manifest.cells, cell, index.encoder.channels):
             rows, cols = np.nonzero(block.found.valid_fraction >= BuildOptions().min_valid)
             corners = np.stack([block.col_starts[cols], block.row_starts[rows]], axis=1)
-            yield index.vectors.searched(block.found.vectors[rows, cols]), corners
+            yield searched(block.found.vectors[rows, cols]), corners
 
 
 def query_features(

@@ -4,10 +4,11 @@ The map is the validation block of Los Angeles with training fragments around it
 way of its own (benchmarks/varied.py); tile vectors are those of the default encoder after geomatch's PCA, queries are
 SAR windows of the block, one at a time, for a hundred tiles, on one thread.
 
-First the structures in memory, by number of tiles, HNSW and the exact scan among them: CPU milliseconds per query, the
-share of the exact answer's tiles that are found (recall@100 as a share of all hundred), the share of queries whose
-nearest tile is among the hundred (FAISS's R@100), the share whose true tile is (within half a stride + 4 px), and what
-fitting and adding take. This is what KINDS in index/kinds.py stands on.
+First the structures in memory, by number of tiles, HNSW and the exact scan among them, of all components of the PCA or
+of the strongest: CPU milliseconds per query, the share of the tiles of the exact answer of as many components that are
+found (recall@100 as a share of all hundred), the share of queries whose nearest tile is among the hundred (FAISS's
+R@100), the share whose true tile is (within half a stride + 4 px), and what fitting and adding take. This is what KINDS
+in index/kinds.py stands on.
 
 Then, with --large, an index of so many tiles, built by geomatch and searched from disk in a new process: recall against
 an exact scan of vectors in full, seconds from opening to the first answer to a vector, with the files in the system's
@@ -22,8 +23,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +37,22 @@ from common import LA_VAL, Bar, SarWindows, Worker
 from numpy.typing import NDArray
 from varied import indexed
 
+from geomatch.gallery import searched as gallery_searched
 from geomatch.index import vectors as fitting
-from geomatch.index.kinds import KINDS, Kind, VectorPlan, plan_vectors
-from geomatch.manifest import MANIFEST
+from geomatch.index.build import BuildOptions
+from geomatch.index.job import reader_of
+from geomatch.index.kinds import KINDS, PCA_DIMENSIONS, Kind, VectorPlan, plan_vectors
+from geomatch.manifest import FEATURES, MANIFEST
+from geomatch.raster import open_raster
 from geomatch.tile_index import TileIndex
-from geomatch.tiles import STRIDE_PX
+from geomatch.tiles import STRIDE_PX, TileGrid
 
 FLAT, HNSW = Kind("Flat"), Kind("HNSW32")
 CONTENDERS = (
     FLAT,
+    replace(FLAT, components=KINDS[-1].components),
     *KINDS[:-1],
+    Kind("PQ128x4fs,Refine(SQfp16)", reranked=KINDS[-1].reranked),
     *(replace(KINDS[-1], probes=probes) for probes in (0.125, 0.5)),
     HNSW,
 )
@@ -57,6 +65,7 @@ TITLE = f"Search for {ASKED} tiles, one thread (* as geomatch chooses)"
 COLUMNS = ("tiles", "structure", "CPU ms", "of the exact", "nearest found", "true tile found", "fit + add, CPU s", "MB")
 
 Vectors = NDArray[np.float32]
+Searched = Callable[[Vectors], Vectors]
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Found:
     def row(self) -> list[str]:
         chosen = self.kind == plan_vectors(self.tiles, 10_000, 16).kind
         note = f", {self.kind.probes:g} of the lists" if "IVF" in self.kind.coded else ""
+        note += f", {self.kind.components} components" if self.kind.components else ""
         return [
             f"{self.tiles}",
             f"{self.kind.coded}{note}" + (" *" if chosen else ""),
@@ -98,20 +108,38 @@ class Found:
 # ---- tiles
 
 
-def all_tiles(index: TileIndex) -> Tiles:
+def whole_pca(index: TileIndex) -> faiss.Index:
+    """A PCA to as many components as do best, fitted as geomatch fits it, whatever kind the index is."""
+    manifest = index.manifest
+    grid = TileGrid(index.grid.width, index.grid.height, manifest.tiles.size_px, manifest.tiles.stride_px)
+    with open_raster(index.path / FEATURES) as raster:
+        least = BuildOptions().min_valid
+        sample = fitting.sample_vectors(reader_of(raster), grid, manifest.cells, index.encoder, least)
+    return fitting.fit_vectors(VectorPlan(PCA_DIMENSIONS, FLAT), sample.vectors)
+
+
+def all_tiles(index: TileIndex, searched: Searched) -> Tiles:
     """Every tile of an index: those of the block first, the rest in an order without a pattern."""
-    parts = list(gallery.vectors_in_full(index))
+    parts = list(gallery.vectors_in_full(index, searched))
     found, corners = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     rest = (corners + gallery.SIZE_PX > (LA_VAL.width, LA_VAL.height)).any(axis=1)
     order = np.lexsort((np.random.default_rng(0).permutation(len(rest)), rest))
     return Tiles(found[order], corners[order])
 
 
-def asked(data: Path, index: TileIndex, windows: int, seed: int) -> Tiles:
+def asked(data: Path, index: TileIndex, searched: Searched, windows: int, seed: int) -> Tiles:
     """SAR windows of the block."""
     corners = common.random_corners(LA_VAL, gallery.SIZE_PX, windows, seed)
     seen = gallery.query_features(SarWindows(data, LA_VAL), corners, encoder=index.encoder)
-    return Tiles(index.vectors.searched(gallery.query_vectors(seen)), corners)
+    return Tiles(searched(gallery.query_vectors(seen)), corners)
+
+
+def shortened(tiles: Tiles, kind: Kind) -> Tiles:
+    """With as many components as a kind keeps, the strongest, of length one again."""
+    if kind.components is None:
+        return tiles
+    vectors = np.ascontiguousarray(tiles.vectors[:, : kind.components])
+    return Tiles(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), tiles.corners)
 
 
 # ---- structures in memory
@@ -119,6 +147,7 @@ def asked(data: Path, index: TileIndex, windows: int, seed: int) -> Tiles:
 
 def measure(tiles: Tiles, kind: Kind, queries: Tiles, exact: NDArray[np.int64] | None) -> tuple[Found, Any]:
     """A structure over the tiles; and what it found, [Q x k]."""
+    tiles, queries = shortened(tiles, kind), shortened(queries, kind)
     made = common.timed(_fitted, tiles.vectors, kind)
     index = made.value
     for query in queries.vectors[:WARM]:
@@ -155,12 +184,12 @@ def _true_found(corners: NDArray[Any], ids: NDArray[np.int64], truth: NDArray[np
 
 
 def compare(tiles: Tiles, queries: Tiles, hnsw_up_to: int) -> Iterator[Found]:
-    """Every structure over the same tiles, the exact scan first."""
-    exact = None
+    """Every structure over the same tiles, the exact scans first."""
+    exact: dict[int | None, NDArray[np.int64]] = {}  # by components
     for kind in CONTENDERS:
         if kind != HNSW or len(tiles.vectors) <= hnsw_up_to:
-            found, ids = measure(tiles, kind, queries, exact)
-            exact = ids if exact is None else exact
+            found, ids = measure(tiles, kind, queries, exact.get(kind.components))
+            exact.setdefault(kind.components, ids)
             print(" | ".join(found.row()), flush=True)
             yield found
 
@@ -283,7 +312,8 @@ def _write(file: Path, results: Sequence[Found], told: dict[str, Any]) -> None:
 
 def _in_memory(data: Path, sizes: Sequence[int], windows: int, seed: int, hnsw_up_to: int) -> Iterator[Found]:
     index, _ = indexed(data, max(sizes))
-    tiles, queries = all_tiles(index), asked(data, index, windows, seed)
+    searched = partial(gallery_searched, whole_pca(index))
+    tiles, queries = all_tiles(index, searched), asked(data, index, searched, windows, seed)
     for size in sorted({min(size, len(tiles.vectors)) for size in sizes}):
         yield from compare(Tiles(tiles.vectors[:size], tiles.corners[:size]), queries, hnsw_up_to)
 

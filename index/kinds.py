@@ -22,6 +22,7 @@ class Kind:
         up_to: the most tiles that it is taken for; None for any number.
         reranked: codes that ``Refine`` looks at again in full for every tile asked for, in all files together.
         probes: share of the lists of an inverted file (``IVF``) that are looked into.
+        components: of the PCA before it; None for as many as do best.
 
     Raises:
         UsageError: numbers that cannot be.
@@ -31,6 +32,7 @@ class Kind:
     up_to: int | None = None
     reranked: int = 10
     probes: float = 0.5
+    components: int | None = None
 
     def __post_init__(self) -> None:
         if self.up_to is not None and self.up_to < 1:
@@ -38,16 +40,21 @@ class Kind:
         if self.reranked < 1 or not 0 < self.probes <= 1:
             what = f"{self.reranked} codes looked at again and a share of {self.probes:g} of the lists are not possible"
             raise UsageError(what, where="kinds", hint="take 1 code or more, and a share above 0, up to 1")
+        if self.components is not None and self.components < 1:
+            what = f"a PCA to {self.components} components"
+            raise UsageError(what, where="kinds", hint="leave components out for as many as do best")
 
 
 # Few vectors are all scanned with 8 bits a component, which takes half the time of floats and a quarter of the bytes,
 # and finds the same. Many are scanned by fast-scan product quantisation (André et al. 2017) with re-ranking by vectors
-# that stay on disk until they are looked at. benchmarks/search.py; docs/scale.md has what it printed.
+# that stay on disk until they are looked at. Of very many three quarters of the components are kept, in which as many
+# true tiles are among the hundred, and a quarter of the pass and of the bytes is saved. benchmarks/search.py;
+# docs/scale.md has what it printed.
 KINDS = (
     Kind("SQ8", up_to=100_000),
     Kind("PQ128x4fs,Refine(SQ8)", up_to=1_000_000),
-    Kind("PQ128x4fs,Refine(SQfp16)", up_to=20_000_000, reranked=20),
-    Kind("IVF256,PQ128x4fs,Refine(SQfp16)", reranked=20),
+    Kind("PQ96x4fs,Refine(SQfp16)", up_to=20_000_000, reranked=20, components=192),
+    Kind("IVF256,PQ96x4fs,Refine(SQfp16)", reranked=20, components=192),
 )
 
 
@@ -85,7 +92,7 @@ def plan_vectors(
         dimensions: of a vector.
         channels: of the features.
         vectors: "auto", or a FAISS factory string that is taken for any number of tiles, see ``fitting``.
-        components: of the PCA; None for as many as do best, 0 for none.
+        components: of the PCA; None for as many as the kind says, 0 for none.
         kinds: what "auto" chooses from, the first that is for so many tiles; without a PCA all are scanned.
 
     Raises:
@@ -95,7 +102,7 @@ def plan_vectors(
     if components == 0:
         return VectorPlan(0, fitting(Kind("SQ8") if vectors == AUTO else kind, dimensions))
     most = dimensions - channels  # the removed means leave as many components of no extent
-    kept = min(components or PCA_DIMENSIONS, most)
+    kept = min(components or kind.components or PCA_DIMENSIONS, most)
     if vectors == AUTO:
         kept -= kept % min(pieces_of(kind.coded), kept)  # the quantiser's pieces are of one size
     if count < MIN_SAMPLES_PER_DIMENSION * kept:

@@ -32,6 +32,15 @@ def test_kind_is_the_first_that_is_for_so_many(number: int) -> None:
     assert plan_vectors(KINDS[number].up_to or 10**9, 432, 3).kind == KINDS[number]
 
 
+def test_kind_says_how_many_components_unless_they_are_told() -> None:
+    kinds = [Kind("Flat", components=20)]
+    assert str(plan_vectors(10_000, 432, 3, kinds=kinds)) == "PCA20,L2norm,Flat"
+    assert str(plan_vectors(10_000, 432, 3, components=30, kinds=kinds)) == "PCA30,L2norm,Flat"
+    assert str(plan_vectors(10_000, 15, 3, kinds=kinds)) == "PCA12,L2norm,Flat"
+    with pytest.raises(UsageError, match="a PCA to 0 components"):
+        Kind("Flat", components=0)
+
+
 def test_pieces_are_no_more_than_components() -> None:
     chosen = plan_vectors(2_000, 51, 3, kinds=[Kind("PQ128x4fs,Refine(SQ8)", reranked=3)])
     assert chosen.components == 48
