@@ -38,13 +38,15 @@ def row(told: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     arguments = common.parser(__doc__, windows=400)
-    arguments.add_argument("--others", type=int, default=20, help="pairs of each other set")
+    arguments.add_argument("--others", type=int, default=20, help="pairs of each other set; 0 leaves them as they are")
     arguments.add_argument("--into", type=Path, help="document that gets the tables")
     given = arguments.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
     BENCH.mkdir(exist_ok=True)
-    wanted = Comparison(("validation",), count=given.windows), Comparison(("ombria", "simulated"), count=given.others)
+    wanted = [Comparison(("validation",), count=given.windows)]
+    if given.others:
+        wanted.append(Comparison(("ombria", "simulated"), count=given.others))
     parts = [compare(one, data, BENCH / "matching", lambda *_: None) for one in wanted]
     told = [one for part in parts for one in part["methods"]]
     told.sort(key=lambda one: (_order(one["pairs"]), one["pairs"], -one["registered"]["10"]))
@@ -69,10 +71,12 @@ def _order(pairs: str) -> int:
 
 
 def _write(file: Path, name: str, columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    """A table whose first column does not tell rows apart: all of it is replaced."""
+    """A table whose first column tells sets apart: those that are given are replaced."""
     before, _, rest = file.read_text().partition(f"<!-- {name} -->")
+    old, _, after = rest.partition(f"<!-- end of {name} -->")
     lines = ["| " + " | ".join(one) + " |" for one in (columns, ["---"] * len(columns), *rows)]
-    after = rest.partition(f"<!-- end of {name} -->")[2]
+    given = {one[0] for one in rows}
+    lines += [line for line in old.strip().splitlines()[2:] if line.split(" | ")[0].removeprefix("| ") not in given]
     file.write_text(f"{before}<!-- {name} -->\n" + "\n".join(lines) + f"\n<!-- end of {name} -->{after}")
 
 
