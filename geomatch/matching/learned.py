@@ -45,7 +45,8 @@ class PatchDescriptor:
         """With shipped weights, or those of a file; raises as ``Weights.find``."""
         weights: Weights[Any] = Weights.find(name, kind)
         net = weights.load_into(_NETS[kind](weights.shape))
-        net.to(memory_format=torch.channels_last)  # pools and convolves in half of the time
+        # Pools and convolves in half of the time; the hints of torch do not know the argument.
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         about = weights.about()
         side_px, equalised = float(about["side_px"]), bool(about["equalised"])
         return cls(cast(Callable[[Tensor], Tensor], net), weights.shape.patch_px, side_px, equalised=equalised)
