@@ -209,7 +209,7 @@ def predictions(case: Case, data: Path, windows: int) -> list[Prediction]:
     made = _kept(folder / f"on-{count}.jsonl", case, of, [(of.sar, options, True)])
     if case.off:
         others = elsewhere(of, case.off, data)
-        each = replace(options, count=count // len(others))
+        each = replace(options, windows=count // len(others))
         made += _kept(folder / f"{case.off}-{count}.jsonl", case, of, [(scene, each, False) for scene in others])
     return made
 
