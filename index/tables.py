@@ -16,11 +16,7 @@ from geomatch.geo import Grid
 
 from .vectors import Tiles
 
-_REPEATED = [
-    "source",
-    "row",
-    "valid_fraction",
-]  # columns worth a dictionary; those of the others only take time and room
+_REPEATED = ["source", "row", "valid_fraction"]  # columns worth a dictionary, which of others only takes time and room
 _SCHEMA = pa.schema(
     [
         ("id", pa.int64()),

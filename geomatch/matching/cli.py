@@ -23,7 +23,9 @@ def register(
             help="Folder for control points (.points, .txt, .tif), the SAR image on the optical grid, and pictures.",
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="Method of matching, or NAME=FILE with weights of your own.")] = "area",
+    method: Annotated[
+        str, typer.Option(help="Method of matching; NAME=FILE with weights of your own, NAME@K for K keypoints.")
+    ] = "area",
     homography: Annotated[
         bool, typer.Option("--homography", help="The SAR image is no orthophoto: consider a homography too.")
     ] = False,

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import pair
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import geomatch
 from geomatch.errors import InputError, UsageError
@@ -23,9 +25,14 @@ def test_so_many_keypoints_are_asked_as_are_written(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_weights_of_a_file_stand_in_for_the_shipped_ones(name: str) -> None:
-    file = SHIPPED / f"{TRAINED[name][0]}.safetensors"
-    assert identity_of(method(f"{name}={file}")) == identity_of(method(name))
+def test_weights_of_a_file_stand_in_for_the_shipped_ones(name: str, tmp_path: Path) -> None:
+    shipped, other = SHIPPED / f"{TRAINED[name][0]}.safetensors", tmp_path / "other.safetensors"
+    assert identity_of(method(f"{name}={shipped}")) == identity_of(method(name))
+    with safe_open(shipped, "np") as file:
+        arrays, about = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    key = next(key for key, array in arrays.items() if array.ndim > 1)
+    save_file(arrays | {key: arrays[key] + 1}, other, about)
+    assert identity_of(method(f"{name}={other}")) != identity_of(method(name))
 
 
 def test_weights_and_keypoints_go_together(tmp_path: Path) -> None:
