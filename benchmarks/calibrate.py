@@ -2,13 +2,14 @@
 
     python benchmarks/calibrate.py [--windows 250] [--encoder structural] [-o bench/calibration.json]
 
-Fit of the structural encoder: windows of Los Angeles east on its own map, windows of Los Angeles west as queries off
-that map, and windows of a simulated city with those of another off its map. Check: the validation block of Los Angeles
-west, with windows of Los Angeles east off the map. A learned encoder was trained on the east scene: its fit takes the
-northern half of the block in its place, its check the southern half. Windows of 104, 200 and 400 px and half as many
-strips of 104 × 520 px, once with the map's pixels and once without; and a quarter as many of 200 and 400 px turned and
-scaled at random, with their heading unknown or told to 10 degrees and their scale told to 10 %, and an eighth of
-200 × 500 px with their heading unknown and their scale told to a factor of two, which take long.
+Fit of the structural encoder: windows of Los Angeles east and of a simulated city, each on its own map. Check: the
+validation block of Los Angeles west. A learned encoder was trained on the east scene: its fit takes the northern half
+of the block in its place, its check the southern half. As many queries are off the map, a third each of the other scene
+of Los Angeles, of OMBRIA's places and of drawn cities (benchmarks/elsewhere.py), which are others in the check; off the
+simulated city, of another one. Windows of 104, 200 and 400 px and half as many strips of 104 × 520 px, once with the
+map's pixels and once without; and a quarter as many of 200 and 400 px turned and scaled at random, with their heading
+unknown or told to 10 degrees and their scale told to 10 %, and an eighth of 200 × 500 px with their heading unknown and
+their scale told to a factor of two, which take long.
 
 Prints the weights and radii that stand in ``geomatch/confidence.py`` and the sharpness in ``geomatch/posterior.py``,
 and on the check the expected calibration error, area under the ROC curve, and how many answers called "located" are
@@ -22,9 +23,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import cv2
+import elsewhere
 import faiss
 import numpy as np
 from common import BENCH, LA_VAL, STRUCTURAL, data_or_skip, finish, into, parser, show
@@ -51,25 +54,27 @@ TINY = 1e-9  # no answer is surer, either way
 CALIBRATION = BENCH / "calibration"
 FITTED_SEED, CHECKED_SEED = 11, 12
 CITIES = (201, 202)
+ON = "on the map"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A map, the SAR scene that shows it, and one that does not."""
+    """A map, the SAR scene that shows it, and by what they are those that do not."""
 
     name: str
     optical: Path
     sar: Path
-    elsewhere: Path
+    elsewhere: dict[str, list[Path]]
     bbox: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Query:
-    """One answer: its signs, and whether it is right."""
+    """One answer: its signs, and whether it is right; of what, if it is off the map."""
 
     scene: str
     size: str
+    kind: str
     prediction: Prediction
 
     @property
@@ -121,14 +126,18 @@ def _scenes(data: Path, folder: Path, *, learned: bool) -> tuple[list[Scene], li
     left, bottom, right, top = float(x.min()), float(y.min()), float(x.max()), float(y.max())
     middle = (bottom + top) / 2
 
-    def of_west(name: str, bottom: float, top: float) -> Scene:
-        return Scene(name, west / "optical.tif", west / "sar.tif", east / "sar.tif", (left, bottom, right, top))
+    def off(part: elsewhere.Part, neighbour: Path) -> dict[str, list[Path]]:
+        return {"scene": [neighbour], "OMBRIA": [elsewhere.ombria(data, part)[1]], "drawn": elsewhere.drawn(part)}
 
-    city = Scene("simulated city", cities[0].ortho, cities[0].sar, cities[1].sar)
+    def of_west(name: str, bottom: float, top: float, part: elsewhere.Part) -> Scene:
+        others = off(part, east / "sar.tif")
+        return Scene(name, west / "optical.tif", west / "sar.tif", others, (left, bottom, right, top))
+
+    city = Scene("simulated city", cities[0].ortho, cities[0].sar, {"city": [cities[1].sar]})
     if learned:
-        return [of_west("block, north", middle, top), city], [of_west("block, south", bottom, middle)]
-    scene = Scene("los angeles east", east / "optical.tif", east / "sar.tif", west / "sar.tif")
-    return [scene, city], [of_west("block", bottom, top)]
+        return [of_west("block, north", middle, top, "fit"), city], [of_west("block, south", bottom, middle, "check")]
+    scene = Scene("los angeles east", east / "optical.tif", east / "sar.tif", off("fit", west / "sar.tif"))
+    return [scene, city], [of_west("block", bottom, top, "check")]
 
 
 def _index(scene: Scene, folder: Path) -> Path:
@@ -143,16 +152,18 @@ def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) 
     plain = [WindowOptions(windows=windows, size_px=size, seed=seed) for size in SIZES_PX]
     plain.append(WindowOptions(windows=windows // 2, size_px=SIZES_PX[0], length_px=5 * SIZES_PX[0], seed=seed))
     cuts = _sought(windows, seed) if name == "sought" else plain
+    files = [(ON, scene.sar, 1)]
+    files += [(kind, file, len(scene.elsewhere) * len(of)) for kind, of in scene.elsewhere.items() for file in of]
     found = []
-    for number, cut in enumerate(cuts):
-        of = (Path(locator.index.encoder.name).stem, scene.name, name, number, windows, seed)
+    for (kind, file, share), (number, whole) in product(files, enumerate(cuts)):
+        cut = replace(whole, windows=max(1, whole.windows // share))
+        of = (Path(locator.index.encoder.name).stem, scene.name, name, kind, file.stem, number, cut.windows, seed)
         kept = CALIBRATION / f"{'-'.join(map(str, of)).replace(' ', '')}.jsonl"
         if not kept.is_file():
-            made = [*predict(locator, scene.sar, cut), *predict(locator, scene.elsewhere, cut, on_map=False)]
             CALIBRATION.mkdir(parents=True, exist_ok=True)
             with published(kept) as part:
-                write_rows(made, part)
-        found += [Query(scene.name, cut.shown, made) for made in read_rows(kept, Prediction)]
+                write_rows(list(predict(locator, file, cut, on_map=kind == ON)), part)
+        found += [Query(scene.name, cut.shown, kind, made) for made in read_rows(kept, Prediction)]
     return [query for query in found if query.prediction.signs is not None]
 
 
@@ -220,13 +231,14 @@ def _report(
     name: str, check: Sequence[Query], weights: NDArray[np.float64], ambiguous_from: float
 ) -> list[dict[str, object]]:
     rows = []
+    others = [kind for kind in dict.fromkeys(query.kind for query in check) if kind != ON]
     for size in (*dict.fromkeys(query.size for query in check), None):
         part = [query for query in check if size in (None, query.size)]
         if not part:
             continue
         table = Table.of(part)
         right, sure = table.right, table.confidence(weights)
-        on_map = np.array([query.prediction.on_map for query in part])
+        kinds = np.array([query.kind for query in part])
         located, placed = sure >= confidence.LOCATED_FROM, sure >= ambiguous_from
         rows.append(
             {
@@ -234,11 +246,12 @@ def _report(
                 "queries": len(part),
                 "ECE": f"{calibration_error(sure, right):.3f}",
                 "AUROC right": f"{auroc(sure[right], sure[~right]):.3f}",
-                "AUROC on map": f"{auroc(sure[on_map], sure[~on_map]):.3f}",
+                **{f"AUROC, {kind}": f"{auroc(sure[kinds == ON], sure[kinds == kind]):.3f}" for kind in others},
                 "wrong among located": f"{(located & ~right).sum()} of {located.sum()}",
                 "right that are located": f"{(located & right).sum()} of {right.sum()}",
                 "right that get a place": f"{(placed & right).sum()} of {right.sum()}",
-                "off the map that get one": f"{(placed & ~on_map).sum()} of {(~on_map).sum()}",
+                "off the map that are located": f"{(located & (kinds != ON)).sum()} of {(kinds != ON).sum()}",
+                "that get a place": f"{(placed & (kinds != ON)).sum()}",
             }
         )
     show(f"{name} on the check", tuple(rows[0]), [tuple(row.values()) for row in rows])

@@ -19,7 +19,6 @@ and wrong of the other strips.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,11 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import common
+import elsewhere
 import numpy as np
-import rasterio
-from affine import Affine
 from common import BENCH, LA_VAL, Bar, finish, show
-from numpy.typing import NDArray
 from rasterio.merge import merge
 
 from geomatch import defaults
@@ -46,16 +43,11 @@ from geomatch.posterior import LEVEL, shares
 from geomatch.raster import open_raster
 from geomatch.rows import read_rows, write_rows
 from geomatch.sampling import WindowOptions
-from geomatch.simulation.pairs import new_city
-from geomatch.splits import locations_of
 
 FOLDER = BENCH / "consensus"
-VALIDATION_SHARE = 0.3  # as in configs/encoder
-PATCH_PX = 256
 LENGTHS = (1, 2, 3, 5, 7, 10)
 SEED = 2026
 SCENE, OMBRIA, DRAWN = "scene", "ombria", "drawn"
-CITIES, CITY_PX = 4, 1536
 FAR_PX = 50.0  # map and scene lie less apart than this
 ASKED_AGAIN = ("block-200", "block-104", "block-200x5", "block-104x5")
 
@@ -130,7 +122,7 @@ def maps(data: Path) -> dict[str, Callable[[], Map]]:
         return Map(joined, west / "sar.tif", east / "sar.tif", asked=box)
 
     def ombria() -> Map:
-        return Map(*_ombria(data), west / "sar.tif")
+        return Map(*elsewhere.ombria(data, "check"), west / "sar.tif")
 
     return {
         "block": of_block,
@@ -141,63 +133,17 @@ def maps(data: Path) -> dict[str, Callable[[], Map]]:
     }
 
 
-def elsewhere(of: Map, off: str, data: Path) -> list[Path]:
+def off_the_map(of: Map, off: str, data: Path) -> list[Path]:
     """SAR scenes that do not show a map."""
     if off == SCENE:
         return [of.elsewhere]
-    if off == OMBRIA:
-        return [_ombria(data)[1]]
-    files = [FOLDER / f"drawn-{number}.tif" for number in range(CITIES)]
-    for number, file in enumerate(files):
-        if not file.is_file():
-            city = new_city(np.random.default_rng([SEED, number]), CITY_PX, unseen=True)
-            _write(city.sar, file)
-    return files
-
-
-def _ombria(data: Path) -> tuple[Path, Path]:
-    """OMBRIA's validation locations as an optical and a SAR scene."""
-    optical, sar = FOLDER / "ombria-optical.tif", FOLDER / "ombria-sar.tif"
-    if not sar.is_file():
-        _stitch(data / "ombria", optical, sar)
-    return optical, sar
+    return [elsewhere.ombria(data, "check")[1]] if off == OMBRIA else elsewhere.drawn("check")
 
 
 def _join(files: Sequence[Path], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with published(target) as part:
         merge(list(files), dst_path=part, nodata=0, dst_kwds={"compress": "deflate", "photometric": "RGB"})
-
-
-def _stitch(folder: Path, optical: Path, sar: Path) -> None:
-    """One date of each location that no training uses, in a square of patches."""
-    names = set(locations_of(folder / "pairs.csv", VALIDATION_SHARE)[1])
-    chosen: dict[str, str] = {}
-    with (folder / "pairs.csv").open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            if row["name"] in names and (row["phase"] == "before" or row["location"] not in chosen):
-                chosen[row["location"]] = row["name"]
-    across = int(np.ceil(np.sqrt(len(chosen))))
-    for kind, target in (("optical", optical), ("sar", sar)):
-        planes: list[NDArray[Any]] = []
-        for name in chosen.values():
-            with rasterio.open(folder / kind / f"{name}.jpg") as file:
-                planes.append(file.read())
-        canvas = np.zeros((len(planes[0]), across * PATCH_PX, across * PATCH_PX), np.uint8)
-        for number, plane in enumerate(planes):
-            row, col = divmod(number, across)
-            canvas[:, row * PATCH_PX : (row + 1) * PATCH_PX, col * PATCH_PX : (col + 1) * PATCH_PX] = plane
-        _write(canvas, target)
-
-
-def _write(planes: NDArray[Any], target: Path) -> None:
-    """A GeoTIFF [bands x H x W] at 10 m about no place in particular."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = planes.shape
-    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": planes.dtype}
-    place = {"crs": "EPSG:32631", "transform": Affine(10, 0, 500_000, 0, -10, 5_000_000)}
-    with published(target) as part, rasterio.open(part, "w", **profile, **place) as file:
-        file.write(planes)
 
 
 def predictions(case: Case, data: Path, windows: int) -> list[Prediction]:
@@ -208,7 +154,7 @@ def predictions(case: Case, data: Path, windows: int) -> list[Prediction]:
     folder = FOLDER / f"{case.map}-{case.size_px}x{case.windows}"
     made = _kept(folder / f"on-{count}.jsonl", case, of, [(of.sar, options, True)])
     if case.off:
-        others = elsewhere(of, case.off, data)
+        others = off_the_map(of, case.off, data)
         each = replace(options, windows=count // len(others))
         made += _kept(folder / f"{case.off}-{count}.jsonl", case, of, [(scene, each, False) for scene in others])
     return made

@@ -14,7 +14,7 @@ from geomatch.strips import Strip
 from geomatch.structure import Dense
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import tile_vectors
-from geomatch.windows import cut_windows
+from geomatch.windows import covered, cut_windows
 
 MIN_SHARE = 3  # the windows of a strip share the tiles asked for, but each has this part of them at least
 SMALL_TILES = 0.75  # a strip of less area than this share of a tile fills no tile, however its bounding box turns out
@@ -62,8 +62,9 @@ class Query:
 
     @property
     def cells(self) -> float:
-        """Cells of its windows that are compared."""
-        return float(sum(window.template.mask.sum() for window in self.windows))
+        """Cells of its windows that are compared, those of overlapping ones once."""
+        first = np.array([window.cell for window in self.windows]).reshape(-1, 2)
+        return float(covered(first, [window.template.mask for window in self.windows]))
 
     @property
     def extent(self) -> float:

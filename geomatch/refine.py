@@ -20,7 +20,7 @@ from geomatch.query import fills_no_tile
 from geomatch.strips import Strip
 from geomatch.structure import cells_known, structure
 from geomatch.tiles import starts
-from geomatch.windows import cut_windows
+from geomatch.windows import covered, cut_windows
 
 CELL_PX = 2  # finer cells follow the speckle, coarser ones the cells that the index has already
 SEARCH_PX = 16  # how far the coarse place may be off, two cells of the index
@@ -97,7 +97,8 @@ class Refiner:
         most: so many of the windows are used, spread over them.
 
     Attributes:
-        cells: fine cells that are compared; none where no window shows structure, and then there is nothing to refine.
+        cells: fine cells that are compared, those of overlapping windows once; none where no window shows structure,
+            and then there is nothing to refine.
         cells_each: [N] of each window that shows structure.
         middles_px: [N x 2] of these windows, in the strip.
     """
@@ -121,9 +122,10 @@ class Refiner:
             query = template(structure(strip.image[part], strip.valid[part], CELL_PX))
             if query is not None:
                 self._queries.append((offset, query))
+        first_px = np.array([offset for offset, _ in self._queries]).reshape(-1, 2)
         self.cells_each = np.array([query.mask.sum() for _, query in self._queries], np.float64)
-        self.cells = int(self.cells_each.sum())
-        self.middles_px = np.array([offset for offset, _ in self._queries]).reshape(-1, 2) + size_px / 2
+        self.cells = covered(first_px // CELL_PX, [query.mask for _, query in self._queries])
+        self.middles_px = first_px + size_px / 2
 
     @classmethod
     def of(cls, strip: Strip, size_px: int, cell_px: int, pixels: Pixels | None) -> Refiner | None:

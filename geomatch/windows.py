@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,3 +58,20 @@ def _spread(
             kept.append(int(candidate))
     order = sorted(kept)
     return place[order], share[order]
+
+
+def covered(first: NDArray[np.int64], masks: Sequence[NDArray[np.float32]]) -> int:
+    """How many cells windows have between them; those of overlapping ones count once.
+
+    Args:
+        first: [N x 2] first column and row of each, cells.
+        masks: [h x w] of each, 1 where it has a cell.
+    """
+    if not masks:
+        return 0
+    first = first - first.min(axis=0)
+    width, height = np.max([at + mask.shape[::-1] for at, mask in zip(first, masks, strict=True)], axis=0)
+    seen = np.zeros((height, width), np.bool_)
+    for (col, row), mask in zip(first, masks, strict=True):
+        seen[row : row + mask.shape[0], col : col + mask.shape[1]] |= mask > 0
+    return int(seen.sum())

@@ -60,3 +60,13 @@ def test_strip_smaller_than_a_tile_is_one_window(town: Town, index: TileIndex, t
     assert not query.tiled
     assert len(query.windows) == 1
     assert off(query.scan().corners_px[0], query) <= index.encoder.cell_px
+
+
+@pytest.mark.parametrize(("size", "windows"), [((200, 200), 1), ((240, 240), 4), ((240, 420), 6)])
+def test_cells_are_counted_once_however_windows_overlap(
+    size: tuple[int, int], windows: int, town: Town, index: TileIndex, tmp_path: Path
+) -> None:
+    query = query_of(town, index, tmp_path, size)
+    assert len(query.windows) == windows
+    assert query.cells == query.dense.valid.sum()
+    assert query.extent == pytest.approx(np.sqrt(size[0] * size[1]) / 200, rel=0.03)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from geomatch.windows import MAX_WINDOWS, MIN_HOLED_VALID, cut_windows
+from geomatch.windows import MAX_WINDOWS, MIN_HOLED_VALID, covered, cut_windows
 
 boxes = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -33,10 +33,10 @@ def test_windows_cover_a_full_strip(width: int, height: int, size: int) -> None:
     if min(width, height) < size:
         assert len(places) == 0
         return
-    covered = np.zeros((height, width), bool)
+    seen = np.zeros((height, width), bool)
     for col, row in places:
-        covered[row : row + size, col : col + size] = True
-    assert covered.all() or len(places) == MAX_WINDOWS
+        seen[row : row + size, col : col + size] = True
+    assert seen.all() or len(places) == MAX_WINDOWS
 
 
 def test_narrow_slanting_strip_gets_its_fullest_windows() -> None:
@@ -63,3 +63,12 @@ def test_long_strip_keeps_windows_from_end_to_end() -> None:
     assert len(places) == MAX_WINDOWS
     assert places[0].tolist() == [0, 0]
     assert places[-1].tolist() == [25 * 199, 0]
+
+
+@given(boxes, st.integers(1, 12))
+def test_cells_of_overlapping_windows_count_once(valid: NDArray[np.bool_], size: int) -> None:
+    places = cut_windows(valid, size)
+    masks = [valid[row : row + size, col : col + size].astype(np.float32) for col, row in places]
+    cells = {(int(col) + x, int(row) + y) for (col, row), mask in zip(places, masks, strict=True)
+             for y, x in np.argwhere(mask)}  # fmt: skip
+    assert covered(places, masks) == len(cells)
