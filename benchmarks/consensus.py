@@ -49,6 +49,7 @@ LENGTHS = (1, 2, 3, 5, 7, 10)
 SEED = 2026
 SCENE, OMBRIA, DRAWN = "scene", "ombria", "drawn"
 FAR_PX = 50.0  # map and scene lie less apart than this
+FRAGMENT_PX = 1024  # sides of what the scenes were put together of
 ASKED_AGAIN = ("block-200", "block-104", "block-200x5", "block-104x5")
 
 
@@ -212,6 +213,7 @@ def together(case: Case, made: Sequence[Prediction], data: Path, windows: int) -
     wrong = sum(not one.right for one in located)
     return {
         "strips": len(seen),
+        **displaced([one for one in seen if one.status == "located" and not one.right]),
         "apart": sum(aside),
         "right of the others": right / len(others),
         "interval": wilson(right, len(others)),
@@ -220,6 +222,15 @@ def together(case: Case, made: Sequence[Prediction], data: Path, windows: int) -
         "share": wrong / max(len(located), 1),
         "right located": (len(located) - wrong) / max(right, 1),
     }
+
+
+def displaced(wrong: Sequence[Prediction]) -> dict[str, Any]:
+    """Where in the scene wrong answers lie, which was put together of fragments, and how far off and whither."""
+    known = [(one.truth_px, one.found_px) for one in wrong if one.truth_px is not None and one.found_px is not None]
+    truth, found = np.array(known).reshape(-1, 2, 2).transpose(1, 0, 2)
+    shift = np.median(found - truth, axis=0).tolist() if known else None
+    fragments = {(int(col), int(row)) for col, row in truth // FRAGMENT_PX}
+    return {"located wrong": len(known), "fragments that hold them": len(fragments), "median shift, px": shift}
 
 
 def _apart(made: Sequence[Prediction]) -> float | None:

@@ -62,8 +62,8 @@ def _stitch(folder: Path, part: Part, optical: Path, sar: Path) -> None:
                 planes.append(file.read())
         canvas = np.zeros((len(planes[0]), across * PATCH_PX, across * PATCH_PX), np.uint8)
         for number, plane in enumerate(planes):
-            row, col = divmod(number, across)
-            canvas[:, row * PATCH_PX : (row + 1) * PATCH_PX, col * PATCH_PX : (col + 1) * PATCH_PX] = plane
+            down, right = (PATCH_PX * place for place in divmod(number, across))
+            canvas[:, down : down + PATCH_PX, right : right + PATCH_PX] = plane
         _write(canvas, target)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.polygon import orient
 
-from geomatch.confidence import PixelSigns, Signs, error_radius_px, model_of, probability, status_of
+from geomatch.confidence import Signs, error_radius_px, model_of, probability, status_of
 from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, apply_affine, footprint, ground_jacobian, ground_resolution_m, six
@@ -59,11 +59,8 @@ class Judged:
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         margin = _log_ratio(best, others)
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
-        if refined is None:
-            return cls(places, None, Signs(prominence, margin, extent), stand)
-        lead = _log_ratio(refined.peak, np.array([refined.aside]))
-        pixels = PixelSigns(refined.peak * float(np.sqrt(refined.cells)), lead)
-        return cls(places, refined, Signs(prominence, margin, extent, pixels), stand)
+        standing = None if refined is None else refined.standing
+        return cls(places, refined, Signs(prominence, margin, extent, standing), stand)
 
     @property
     def corner_px(self) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ Fitted by ``benchmarks/calibrate.py``, which prints the numbers below and how th
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from geomatch.location import Accuracy, Status
 
@@ -17,7 +17,7 @@ class Model:
 
     Attributes:
         features: bias, prominence, margin, extent; where the map's pixels were not at hand.
-        pixels: bias, prominence, margin, extent, pixels' peak, lead.
+        pixels: bias, prominence, margin, extent, standing of the pixels.
         sought: the same, for a strip whose heading or scale was found with its place: the best of many attitudes at a
             wrong place looks better than one.
         ambiguous_from: confidence from which a place is told at all; benchmarks/calibrate.py prints what that keeps and
@@ -32,37 +32,25 @@ class Model:
 
 STRUCTURAL = Model(
     features=(-6.28, 1.05, 0.0542, 0.0),
-    pixels=(-8.21, 0.694, -0.787, 0.0, 0.404, 2.63),
-    sought=(-8.19, 0.572, 0.322, 0.0, 0.258, 3.13),
+    pixels=(-8.0, 0.9, 0.0, 0.0, 1.5),
+    sought=(-8.0, 0.9, 0.3, 0.0, 1.5),
     ambiguous_from=0.03,
 )
 LEARNED = Model(
     features=(-6.28, 1.1, 1.97, 0.0),
-    pixels=(-8.57, 0.847, 0.465, -0.751, 0.432, 1.37),
-    sought=(-7.26, 0.791, 0.968, 0.0, 0.17, 2.47),
+    pixels=(-12.0, 1.23, 0.46, -1.24, 1.5),
+    sought=(-10.0, 1.0, 0.5, 0.0, 1.5),
     ambiguous_from=0.015,
 )
 
 MAX_PROMINENCE = 20.0
+MAX_STANDING = 12.0
 TYPICAL_CELLS = 625  # of a window of 200 px
 MAX_EXTENT = 3.0  # either way; smaller and larger strips were not in the fit
 
 LOCATED_FROM = 0.51  # more likely than not, and by so much that two places alike are not decided by rounding
 PIXEL_RADIUS_PX = 6.4
 CELL_RADIUS_CELLS = 0.9
-
-
-@dataclass(frozen=True)
-class PixelSigns:
-    """What the map's pixels say of the best place.
-
-    Attributes:
-        peak: correlation times the square root of the number of cells compared.
-        lead: logarithm of the correlation over the highest aside of it, within the reach of the search.
-    """
-
-    peak: float
-    lead: float
 
 
 @dataclass(frozen=True)
@@ -74,19 +62,20 @@ class Signs:
         margin: logarithm of its score over the runner-up's; below 0 where the pixels chose against it.
         extent: logarithm to base 2 of the cells that were compared over TYPICAL_CELLS: of more of them more is to be
             expected.
-        pixels: see its type; None where the map's pixels were not at hand.
+        standing: correlation of the pixels at the best place in deviations of what is around it
+            (``geomatch.refine.Refined``); None where the map's pixels were not at hand.
     """
 
     prominence: float
     margin: float
     extent: float
-    pixels: PixelSigns | None = None
+    standing: float | None = None
 
     def values(self) -> tuple[float, ...]:
         """1 and the signs, in the order of the models' weights."""
         extent = max(-MAX_EXTENT, min(MAX_EXTENT, self.extent))
         of_features = (1.0, min(self.prominence, MAX_PROMINENCE), self.margin, extent)
-        return of_features if self.pixels is None else (*of_features, *astuple(self.pixels))
+        return of_features if self.standing is None else (*of_features, min(self.standing, MAX_STANDING))
 
 
 def model_of(encoder: str) -> Model:
@@ -103,7 +92,7 @@ def probability(signs: Signs, model: Model, *, sought: bool = False) -> float:
         sought: whether the strip's heading or scale was found with it.
     """
     of_pixels = model.sought if sought else model.pixels
-    weights = model.features if signs.pixels is None else of_pixels
+    weights = model.features if signs.standing is None else of_pixels
     logit = sum(weight * value for weight, value in zip(weights, signs.values(), strict=True))
     return 1 / (1 + math.exp(-max(-40.0, min(40.0, logit))))
 

@@ -70,6 +70,8 @@ class Refined:
         corner_px: [2] map pixel of the strip's first pixel.
         peak: mean correlation of the windows there.
         aside: the highest within reach that does not belong to the peak: what a wrong place of such structure gives.
+        spread: root mean square of all within reach that do not: along a shore, whose place along it nothing fixes, it
+            is high, however many cells there are.
         cells: fine cells that were compared.
         fixed: whether the peak lies within reach; if not, ``corner_px`` is the place that was asked about.
     """
@@ -77,6 +79,7 @@ class Refined:
     corner_px: NDArray[np.float64]
     peak: float
     aside: float
+    spread: float
     cells: int
     fixed: bool
 
@@ -84,6 +87,11 @@ class Refined:
     def certain(self) -> bool:
         """Whether the peak stands so far above its surroundings that no other place need be looked at."""
         return self.peak >= CERTAIN * max(self.aside, CHANCE_PEAK / float(np.sqrt(self.cells)))
+
+    @property
+    def standing(self) -> float:
+        """The peak in deviations of what is around it, or of what chance gives, whichever is more."""
+        return self.peak / max(self.spread, 1 / float(np.sqrt(self.cells)))
 
 
 class Refiner:
@@ -151,11 +159,12 @@ class Refiner:
         trusted = np.where(summits, total * self._trust(start - corner_px), -np.inf)
         row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
-        aside = _highest_aside(total, row, col)
+        around = _aside(total, row, col)
+        aside, spread = max(0.0, float(around.max())), float(np.sqrt(np.square(around).mean()))
         if not (peak > 0 and 0 < row < 2 * reach and 0 < col < 2 * reach):
-            return Refined(corner_px, peak, aside, self.cells, fixed=False)
+            return Refined(corner_px, peak, aside, spread, self.cells, fixed=False)
         shift = np.array([col, row]) + subpixel(total, row, col) - reach
-        return Refined(start + CELL_PX * shift, peak, aside, self.cells, fixed=True)
+        return Refined(start + CELL_PX * shift, peak, aside, spread, self.cells, fixed=True)
 
     def surfaces(self, corner_px: NDArray[np.int64]) -> NDArray[np.float64]:
         """[N x s x s] correlation of every window at offsets of CELL_PX within SEARCH_PX of a place.
@@ -189,7 +198,7 @@ class Refiner:
         return over(query, field, rms)[:side, :side]
 
 
-def _highest_aside(surface: NDArray[np.float64], row: int, col: int) -> float:
-    """The highest entry at least ASIDE_CELLS from one, at least 0."""
+def _aside(surface: NDArray[np.float64], row: int, col: int) -> NDArray[np.float64]:
+    """The entries at least ASIDE_CELLS from one."""
     rows, cols = (np.abs(np.arange(side) - at) for side, at in zip(surface.shape, (row, col), strict=True))
-    return max(0.0, float(surface[np.maximum(rows[:, None], cols) >= ASIDE_CELLS].max()))
+    return np.asarray(surface[np.maximum(rows[:, None], cols) >= ASIDE_CELLS])

@@ -53,8 +53,8 @@ class Kind:
 KINDS = (
     Kind("SQ8", up_to=100_000),
     Kind("PQ128x4fs,Refine(SQ8)", up_to=1_000_000),
-    Kind("PQ96x4fs,Refine(SQfp16)", up_to=20_000_000, reranked=20, components=192),
-    Kind("IVF256,PQ96x4fs,Refine(SQfp16)", reranked=20, components=192),
+    Kind("PQ96x4fs,Refine(SQfp16)", up_to=20_000_000, reranked=25, components=192),
+    Kind("IVF256,PQ96x4fs,Refine(SQfp16)", reranked=25, components=192),
 )
 
 

@@ -27,9 +27,9 @@ def places(*scores: float) -> Poses:
     return Poses(np.arange(2.0 * len(scores)).reshape(-1, 2), np.array(scores))
 
 
-def look(peak: float, *, aside: float = 0.1, fixed: bool = True, corner: tuple[float, float] = (7.5, 8.5)) -> Refined:
+def look(peak: float, *, spread: float = 0.1, fixed: bool = True, corner: tuple[float, float] = (7.5, 8.5)) -> Refined:
     at: NDArray[np.float64] = np.array(corner)
-    return Refined(at, peak, aside, cells=400, fixed=fixed)
+    return Refined(at, peak, 2 * spread, spread, cells=400, fixed=fixed)
 
 
 def test_margin_is_the_logarithm_of_best_over_runner_up() -> None:
@@ -53,7 +53,7 @@ def test_few_places_give_finite_signs(others: tuple[float, ...], refined: Refine
 
 
 def test_no_correlation_of_the_pixels_gives_finite_signs() -> None:
-    signs = judged(places(0.6, 0.5), look(0.0, aside=0.0, fixed=False)).signs
+    signs = judged(places(0.6, 0.5), look(0.0, spread=0.0, fixed=False)).signs
     assert np.isfinite(signs.values()).all()
 
 
@@ -67,11 +67,10 @@ def test_place_is_that_of_the_pixels_where_they_were_looked_at() -> None:
     assert judged(places(0.6), look(0.3, fixed=False)).accuracy == "cell"
 
 
-def test_lead_is_the_logarithm_of_the_peak_over_what_lies_aside() -> None:
-    pixels = judged(places(0.6, 0.5), look(0.3, aside=0.1)).signs.pixels
-    assert pixels is not None
-    assert pixels.lead == pytest.approx(math.log(3))
-    assert pixels.peak == pytest.approx(0.3 * 20)
+def test_standing_counts_deviations_of_the_surroundings_or_of_chance() -> None:
+    assert judged(places(0.6, 0.5), look(0.3, spread=0.1)).signs.standing == pytest.approx(3)
+    assert judged(places(0.6, 0.5), look(0.3, spread=0.001)).signs.standing == pytest.approx(0.3 * 20)
+    assert judged(places(0.6, 0.5)).signs.standing is None
 
 
 def test_likely_places_are_told_where_the_answer_is_not_the_likeliest() -> None:

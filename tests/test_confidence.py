@@ -12,7 +12,6 @@ from geomatch.confidence import (
     LEARNED,
     STRUCTURAL,
     Model,
-    PixelSigns,
     Signs,
     error_radius_px,
     model_of,
@@ -22,9 +21,7 @@ from geomatch.confidence import (
 
 ORDER = ("absent", "ambiguous", "located")
 number = st.floats(-1e6, 1e6)
-pixel_signs = st.none() | st.builds(PixelSigns, peak=number, lead=number)
-signs = st.builds(Signs, prominence=number, margin=number, extent=number, pixels=pixel_signs)
-
+signs = st.builds(Signs, prominence=number, margin=number, extent=number, standing=st.none() | number)
 
 models = st.sampled_from([STRUCTURAL, LEARNED])
 
@@ -38,8 +35,8 @@ def test_any_evidence_gives_a_probability(evidence: Signs, model: Model) -> None
 def test_standing_out_more_is_never_less_sure(evidence: Signs, more: float, model: Model) -> None:
     better = replace(evidence, prominence=evidence.prominence + more)
     assert probability(better, model) >= probability(evidence, model)
-    if evidence.pixels is not None:
-        sharper = replace(evidence, pixels=replace(evidence.pixels, peak=evidence.pixels.peak + more))
+    if evidence.standing is not None:
+        sharper = replace(evidence, standing=evidence.standing + more)
         assert probability(sharper, model) >= probability(evidence, model)
 
 
@@ -73,7 +70,7 @@ def test_overwhelming_evidence_decides(strong: bool) -> None:
 
 def test_attitude_that_was_sought_has_weights_of_its_own() -> None:
     model = replace(STRUCTURAL, sought=tuple(weight - 1 for weight in STRUCTURAL.pixels))
-    evidence = Signs(5.0, 0.2, 0.0, PixelSigns(12.0, 0.5))
+    evidence = Signs(5.0, 0.2, 0.0, 5.0)
     assert probability(evidence, model, sought=True) < probability(evidence, model)
-    bare = replace(evidence, pixels=None)
+    bare = replace(evidence, standing=None)
     assert probability(bare, model, sought=True) == probability(bare, model)

@@ -12,7 +12,7 @@ from towns import Town, moved, pixel_centres, radar_at, write_town
 
 from geomatch.images import OpticalStretch
 from geomatch.raster import open_raster
-from geomatch.refine import SEARCH_PX, MapPixels, Refiner, _highest_aside
+from geomatch.refine import CHANCE_PEAK, SEARCH_PX, MapPixels, Refiner, _aside
 from geomatch.strips import Strip
 
 SIZE = 200
@@ -56,11 +56,28 @@ def test_place_beyond_reach_is_never_fixed_on_the_truth(
         assert elsewhere.corner_px.tolist() == [300 + off[0], 300 + off[1]]
 
 
-def test_aside_is_the_highest_entry_away_from_the_peak() -> None:
+def test_aside_are_the_entries_away_from_the_peak() -> None:
     surface = np.zeros((9, 9))
     surface[2, 3], surface[2, 6], surface[6, 3], surface[8, 0] = 0.9, 0.8, 0.3, 0.2
-    assert _highest_aside(surface, 2, 3) == 0.3
-    assert _highest_aside(-np.ones((17, 17)), 0, 0) == 0
+    aside = _aside(surface, 2, 3)
+    assert aside.max() == 0.3
+    assert len(aside) == sum(max(abs(row - 2), abs(col - 3)) >= 4 for row in range(9) for col in range(9))
+
+
+def test_shore_stands_out_less_than_a_town(
+    town: Town, pixels: MapPixels, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A straight shore fits anywhere along itself, and as well; a town fits at its place alone."""
+    place = np.array([300.0, 210.0])
+    there = Refiner(strip_at(town, (300, 210)), WINDOWS, SIZE, pixels).at(place)
+    land = np.where(np.arange(town.bands.shape[1]) < 400, 40, 160).astype(np.uint8)
+    shore = np.ascontiguousarray(np.broadcast_to(land[None, :, None], town.bands.shape))
+    bare = write_town(tmp_path_factory.mktemp("shore") / "map.tif", shore)
+    with open_raster(bare.path) as raster:
+        sea = MapPixels(raster, (0, 0), OpticalStretch.fit(raster))
+        along = Refiner(strip_at(bare, (210, 300)), WINDOWS, SIZE, sea).at(place[::-1])
+    assert along.peak * np.sqrt(along.cells) > 5 * CHANCE_PEAK
+    assert along.standing < 4 < there.standing / 2
 
 
 @pytest.mark.parametrize("place", [(-5000.0, 40.0), (40.0, 90_000.0)])
