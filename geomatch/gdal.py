@@ -82,9 +82,16 @@ def open_dataset(path: Path, **options: int) -> Any:
     Raises:
         InputError: GDAL cannot open it.
     """
-    with gdal_session(path), _WARNINGS_LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with gdal_session(path), lies_nowhere():
         return rasterio.open(path, driver="GTiff", GEOREF_SOURCES="INTERNAL", **options)
+
+
+@contextmanager
+def lies_nowhere() -> Iterator[None]:
+    """Without warnings of images that have no place: files may have none, and rasterio's copies of arrays have none."""
+    with _WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-from geomatch.gdal import gdal_session
+from geomatch.gdal import gdal_session, lies_nowhere
 from geomatch.geo import Grid
 from geomatch.imagery import Closing, Orthomosaic
 from geomatch.patches import Patch, blank, chosen_bands, scaled_grid
@@ -111,7 +111,7 @@ class Rescaled(Closing):
         planes = np.concatenate([np.where(seen.valid, seen.data, 0), seen.valid[None]]).astype(kind)
         sums = np.zeros((len(planes), window[3], window[2]), kind)
         crs = grid.crs.to_wkt()
-        with gdal_session(self.paths[0]):
+        with gdal_session(self.paths[0]), lies_nowhere():
             reproject(
                 planes,
                 sums,

@@ -35,7 +35,6 @@ from geomatch.raster import Limits, fingerprint, open_raster
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 
-from .codes import VectorFiles
 from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
 from .kinds import plan_vectors
@@ -190,13 +189,13 @@ class _Builder:
         plan = plan_vectors(sample.of_tiles, dimensions, job.encoder.channels, *wanted, kinds=options.kinds)
         index = fit_vectors(plan, sample.vectors)
         del sample
-        vectors = VectorFiles(folder, index)
+        kept = 0
         with TileTable(folder / TILES, job.grid) as table:
-            for shard in self._work.tiles(folder / FEATURES, index):
-                vectors.add(shard.codes)
-                table.add(shard.rows)
-                self._progress("vectors", shard.done, len(job.tiles))
-        return TileRecord(job.tiles.size_px, job.tiles.stride_px, vectors.close(), str(plan))
+            for rows in self._work.tiles(folder, index):
+                table.add(rows.table)
+                kept += len(rows)
+                self._progress("vectors", rows.done, len(job.tiles))
+        return TileRecord(job.tiles.size_px, job.tiles.stride_px, kept, str(plan))
 
     def manifest(self, folder: Path, target: Path, tiles: TileRecord, rms: float) -> Manifest:
         """What the index in ``folder`` says about itself once it is at ``target``."""

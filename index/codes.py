@@ -40,10 +40,48 @@ class Coder:
         return made
 
 
+class VectorFile:
+    """A fitted index that is filled with codes, written and emptied again.
+
+    Args:
+        index: fitted and empty.
+    """
+
+    def __init__(self, index: faiss.Index) -> None:
+        self._index, self._coded = index, coded(index)
+        self._merges = _merges(self._coded)
+
+    def __len__(self) -> int:
+        """Number of vectors."""
+        return int(self._coded.ntotal)
+
+    def add(self, codes: faiss.Index) -> None:
+        """Append what a coder of this index made, which is not to be used any more."""
+        if self._merges:
+            _merge(self._coded, codes)
+        elif codes.ntotal:
+            self._coded.add(codes.reconstruct_n(0, codes.ntotal))
+
+    def write(self, file: Path, *, first: bool) -> None:
+        """Write what there is; the transforms before the search are in an index's first file alone.
+
+        Raises:
+            OSError: as ``write_faiss``.
+        """
+        for layer in layers(self._coded):
+            _clear_padding(layer)
+        self._index.ntotal = self._coded.ntotal
+        write_faiss(self._index if first else self._coded, file)
+        self._index.reset()
+
+
+def has_room(held: int, more: int) -> bool:
+    """Whether a file that holds so many vectors takes some more; an empty one takes any."""
+    return not held or held + more <= PART_TILES
+
+
 class VectorFiles:
     """Writes coded vectors as they come, a file for every PART_TILES, so that memory does not grow with the map.
-
-    The transforms before the search are in the first alone.
 
     Args:
         folder: of the index.
@@ -51,35 +89,23 @@ class VectorFiles:
     """
 
     def __init__(self, folder: Path, index: faiss.Index) -> None:
-        self._folder, self._index, self._coded = folder, index, coded(index)
-        self._merges = _merges(self._coded)
-        self._parts = self._written = 0
+        self._folder, self._file = folder, VectorFile(index)
+        self._parts = 0
 
     def add(self, codes: faiss.Index) -> None:
         """Append what a coder of this index made, which is not to be used any more."""
-        if self._coded.ntotal and self._coded.ntotal + codes.ntotal > PART_TILES:
+        if not has_room(len(self._file), codes.ntotal):
             self._write()
-        if self._merges:
-            _merge(self._coded, codes)
-        elif codes.ntotal:
-            self._coded.add(codes.reconstruct_n(0, codes.ntotal))
+        self._file.add(codes)
 
-    def close(self) -> int:
-        """Write what is left; returns how many vectors there are in all."""
-        if self._coded.ntotal or not self._parts:
+    def close(self) -> None:
+        """Write what is left."""
+        if len(self._file) or not self._parts:
             self._write()
-        return self._written
 
     def _write(self) -> None:
-        """Write the part; raises as ``write_faiss``."""
-        for layer in layers(self._coded):
-            _clear_padding(layer)
-        file = self._folder / part_names(self._parts + 1)[-1]
-        self._index.ntotal = self._coded.ntotal
-        write_faiss(self._coded if self._parts else self._index, file)
+        self._file.write(self._folder / part_names(self._parts + 1)[-1], first=not self._parts)
         self._parts += 1
-        self._written += self._coded.ntotal
-        self._index.reset()
 
 
 def write_faiss(index: faiss.Index, file: Path) -> None:

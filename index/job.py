@@ -48,18 +48,33 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class TileRows:
+    """Rows of the tile table.
+
+    Attributes:
+        done: tiles of the grid up to the last of them, those that are not kept too.
+        table: as ``tables.table_rows`` gives it.
+    """
+
+    done: int
+    table: pa.Table
+
+    def __len__(self) -> int:
+        """Number of tiles that are kept."""
+        return int(self.table.num_rows)
+
+
+@dataclass(frozen=True)
 class TileShard:
     """Tiles that are kept, ready to be put behind those before them.
 
     Attributes:
-        done: tiles of the grid up to the last of them.
+        rows: of the tile table.
         codes: their vectors, coded.
-        rows: of the tile table, as ``tables.table_rows`` gives them.
     """
 
-    done: int
+    rows: TileRows
     codes: faiss.Index
-    rows: pa.Table
 
 
 @dataclass(frozen=True)
@@ -157,7 +172,7 @@ class BuildJob:
         corners = np.stack([tiles.cols, tiles.rows], axis=1) + (self.window.col0, self.window.row0)
         sources = self.raster.holders(corners, self.tiles.size_px)
         rows = table_rows(self.grid, self.tiles.size_px, tiles, sources)
-        return TileShard(tiles.done, coder.code(tiles.searched), rows)
+        return TileShard(TileRows(tiles.done, rows), coder.code(tiles.searched))
 
 
 def reader_of(features: Raster) -> ReadCells:

@@ -28,8 +28,8 @@ from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.threads import one_thread
 
-from .codes import Coder, write_faiss
-from .job import BuildJob, Encoded, TileShard, reader_of
+from .codes import Coder, VectorFile, write_faiss
+from .job import BuildJob, Encoded, TileRows, reader_of
 from .plan import BuildOptions, blocks
 from .vectors import TilePart, tile_parts
 
@@ -127,9 +127,17 @@ class Recipe:
         """Where the fitted index is by which tiles are coded; ``fit`` tells it from others."""
         return Path(self.folder) / f"trained-{fit}.faiss"
 
-    def vectors(self, fit: str, number: int) -> Path:
-        """Where the tiles of some parts are, coded by a fitted index."""
-        return Path(self.folder) / f"vectors-{fit}-{number:06d}.npz"
+    def codes(self, fit: str, number: int) -> Path:
+        """Where the vectors of the tiles of some parts are, coded by a fitted index."""
+        return Path(self.folder) / f"codes-{fit}-{number:06d}.faiss"
+
+    def rows(self, fit: str, number: int) -> Path:
+        """Where the rows of these tiles are; written after their codes."""
+        return Path(self.folder) / f"rows-{fit}-{number:06d}.npz"
+
+    def vector_file(self, fit: str, number: int) -> Path:
+        """Where one of the index's files of vectors is until it is moved there."""
+        return Path(self.folder) / f"vectors-{fit}-{number:06d}.faiss"
 
 
 def make_features(recipe: Recipe, number: int) -> int:
@@ -165,24 +173,46 @@ def make_vectors(recipe: Recipe, features: str, fit: str, number: int) -> int:
     """Make a shard of coded tiles from the features file, unless it is there; gives the number back."""
     import faiss
 
-    file = recipe.vectors(fit, number)
+    file = recipe.rows(fit, number)
     if not file.is_file():
         job = _job(recipe)
         index = faiss.read_index(str(recipe.trained(fit)))
         with one_thread(), open_raster(features) as raster:
             parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
             made = job.shard(job.pool(reader_of(raster), parts, index), Coder(index))
+        with published(recipe.codes(fit, number)) as part:
+            write_faiss(made.codes, part)
         with published(file) as part, part.open("wb") as out:
-            np.savez(out, done=made.done, codes=faiss.serialize_index(made.codes), rows=_to_bytes(made.rows))
+            np.savez(out, done=made.rows.done, table=_to_bytes(made.rows.table))
     return number
 
 
-def read_vectors(recipe: Recipe, fit: str, number: int) -> TileShard:
-    """A shard of coded tiles."""
+def read_rows(recipe: Recipe, fit: str, number: int) -> TileRows:
+    """The rows of a shard of coded tiles."""
+    kept = _load(recipe.rows(fit, number))
+    return TileRows(int(kept["done"]), _from_bytes(kept["table"]))
+
+
+def make_vector_file(recipe: Recipe, fit: str, first: int, beyond: int, number: int) -> int:
+    """Make one of the index's files of vectors, unless it is there, from shards of coded tiles.
+
+    Args:
+        recipe: of the shards.
+        fit: what the vectors were coded by.
+        first, beyond: numbers of the first shard, and of the one after the last.
+        number: of the file, which is given back.
+    """
     import faiss
 
-    kept = _load(recipe.vectors(fit, number))
-    return TileShard(int(kept["done"]), faiss.deserialize_index(kept["codes"]), _from_bytes(kept["rows"]))
+    file = recipe.vector_file(fit, number)
+    if not file.is_file():
+        whole = VectorFile(faiss.read_index(str(recipe.trained(fit))))
+        with one_thread():
+            for shard in range(first, beyond):
+                whole.add(_codes(recipe.codes(fit, shard)))
+        with published(file) as part:
+            whole.write(part, first=not number)
+    return number
 
 
 def shards_of(parts: Sequence[TilePart]) -> list[Sequence[TilePart]]:
@@ -224,4 +254,17 @@ def _load(file: Path) -> dict[str, NDArray[Any]]:
         with np.load(file) as kept:
             return {name: kept[name] for name in kept.files}
     except (OSError, ValueError, BadZipFile) as error:
-        raise OutputError(f"is no whole shard ({error})", where=file, hint="remove it and build again") from error
+        raise _not_whole(file, str(error)) from error
+
+
+def _codes(file: Path) -> faiss.Index:
+    import faiss
+
+    try:
+        return faiss.read_index(str(file))
+    except RuntimeError as error:
+        raise _not_whole(file, str(error).strip().splitlines()[-1]) from error
+
+
+def _not_whole(file: Path, why: str) -> OutputError:
+    return OutputError(f"is no whole shard ({why})", where=file, hint=f"remove {file.parent} and build again")

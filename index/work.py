@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,13 +14,23 @@ from typing import TYPE_CHECKING, Protocol
 from geomatch.errors import GeomatchError, OutputError, UsageError
 from geomatch.extras import needs_extra
 from geomatch.files import writing
+from geomatch.manifest import FEATURES, part_names
 from geomatch.raster import open_raster
 
 from .ahead import ahead
-from .codes import Coder
-from .job import BuildJob, Encoded, TileShard, reader_of
+from .codes import Coder, VectorFiles, has_room
+from .job import BuildJob, Encoded, TileRows, reader_of
 from .plan import blocks
-from .shards import Recipe, keep_fit, make_features, make_vectors, read_features, read_vectors, shards_of
+from .shards import (
+    Recipe,
+    keep_fit,
+    make_features,
+    make_vector_file,
+    make_vectors,
+    read_features,
+    read_rows,
+    shards_of,
+)
 from .vectors import tile_parts
 
 if TYPE_CHECKING:
@@ -42,8 +53,13 @@ class Work(Protocol):
         """Of each block of the map."""
         ...
 
-    def tiles(self, features: Path, index: faiss.Index) -> Iterator[TileShard]:
-        """All tiles that are kept, from the file of features, for an index that is fitted and empty."""
+    def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
+        """Write the vectors of all tiles that are kept, and give their rows.
+
+        Args:
+            folder: of the index, where the features are.
+            index: fitted and empty.
+        """
         ...
 
 
@@ -57,19 +73,21 @@ class Here:
         """As ``Work``."""
         return ahead(self._job.encode, ahead(self._job.read, blocks(self._job.window)))
 
-    def tiles(self, features: Path, index: faiss.Index) -> Iterator[TileShard]:
+    def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
         """As ``Work``."""
-        job = self._job
-        with open_raster(features) as raster:
+        job, coder, files = self._job, Coder(index), VectorFiles(folder, index)
+        with open_raster(folder / FEATURES) as raster:
             read = reader_of(raster)
             shards = shards_of(tile_parts(job.tiles, job.encoder.channels))
             pooled = ahead(lambda parts: job.pool(read, parts, index), shards)
-            coder = Coder(index)
-            yield from ahead(lambda tiles: job.shard(tiles, coder), pooled)
+            for shard in ahead(lambda tiles: job.shard(tiles, coder), pooled):
+                files.add(shard.codes)
+                yield shard.rows
+        files.close()
 
 
 class Shared:
-    """By the workers of a scheduler, in shards.
+    """By the workers of a scheduler, in shards; what they make is put together by them too, as far as it can be.
 
     Args:
         job: the build.
@@ -86,26 +104,51 @@ class Shared:
         for number in self._made(partial(make_features, self._recipe), count):
             yield read_features(self._recipe, number)
 
-    def tiles(self, features: Path, index: faiss.Index) -> Iterator[TileShard]:
+    def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
         """As ``Work``."""
-        fit = keep_fit(self._recipe, index)
+        recipe, fit = self._recipe, keep_fit(self._recipe, index)
         count = len(shards_of(tile_parts(self._job.tiles, self._job.encoder.channels)))
-        for number in self._made(partial(make_vectors, self._recipe, str(features), fit), count):
-            yield read_vectors(self._recipe, fit, number)
+        files: list[Future[int]] = []
+        first = held = 0
+
+        def close(beyond: int) -> None:
+            """Have the shards from the first that is in no file to before another put into one."""
+            files.append(self._asked(partial(make_vector_file, recipe, fit, first, beyond), len(files), priority=1))
+
+        for number in self._made(partial(make_vectors, recipe, str(folder / FEATURES), fit), count):
+            rows = read_rows(recipe, fit, number)
+            if not has_room(held, len(rows)):
+                close(number)
+                first, held = number, 0
+            held += len(rows)
+            yield rows
+        close(count)
+        with self._told():
+            for name, file in zip(part_names(len(files)), files, strict=True):
+                shutil.move(recipe.vector_file(fit, self._result(file)), folder / name)
 
     def _made(self, task: Callable[[int], int], count: int) -> Iterator[int]:
         """Numbers of shards, in order, each once it is there."""
-        from distributed import CancelledError, KilledWorker
-        from distributed.comm.core import CommClosedError
-
         waiting: list[Future[int]] = []
-        try:
+        with self._told():
             for number in range(count):
-                waiting.append(self._client.submit(task, number, pure=False, retries=RETRIES))
+                waiting.append(self._asked(task, number))
                 if len(waiting) == AHEAD:
                     yield self._result(waiting.pop(0))
             while waiting:
                 yield self._result(waiting.pop(0))
+
+    def _asked(self, task: Callable[[int], int], number: int, *, priority: int = 0) -> Future[int]:
+        return self._client.submit(task, number, pure=False, retries=RETRIES, priority=priority)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What befell the workers or the scheduler, as errors of ours."""
+        from distributed import CancelledError, KilledWorker
+        from distributed.comm.core import CommClosedError
+
+        try:
+            yield
         except KilledWorker as error:
             hint = f"look into the workers' logs, {_AGAIN}"
             raise OutputError("its workers died over one shard", where=self._recipe.folder, hint=hint) from error

@@ -25,7 +25,7 @@ from geomatch import defaults
 from geomatch.encoder import load_encoder
 from geomatch.errors import IndexFormatError, InputError, OutputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.index import build, plan
+from geomatch.index import build, plan, work
 from geomatch.index.build import build_index
 from geomatch.index.plan import BuildOptions, read_options
 from geomatch.manifest import FEATURES, MANIFEST, TILES, VECTORS
@@ -421,8 +421,8 @@ def test_no_room_for_one_file_is_an_output_error(
     if harmed == MANIFEST:
         monkeypatch.setattr(Path, "write_text", full)
     else:
-        names = {TILES: "TileTable", VECTORS: "VectorFiles", FEATURES: "_feature_file"}
-        monkeypatch.setattr(build, names[harmed], full)
+        harms = {TILES: (build, "TileTable"), VECTORS: (work, "VectorFiles"), FEATURES: (build, "_feature_file")}
+        monkeypatch.setattr(*harms[harmed], full)
     with pytest.raises(OutputError, match=r"a\.gmi: the disk is full"):
         build_index(small.path, tmp_path / "a.gmi", QUICK)
     assert list(tmp_path.iterdir()) == []

@@ -23,13 +23,13 @@ from towns import Town
 
 from geomatch.errors import GeomatchError, InputError, LimitError, OutputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.index import build, plan, shards, vectors
+from geomatch.index import build, codes, plan, shards, vectors
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
 from geomatch.index.shards import Recipe, keep_fit, make_features, make_vectors
 from geomatch.index.work import Here, Shared
-from geomatch.manifest import MANIFEST
+from geomatch.manifest import FEATURES, MANIFEST, VECTORS
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 
@@ -88,6 +88,45 @@ def test_shards_are_the_parts_of_a_build_in_one_process(town: Town, tmp_path: Pa
         assert (made.energy, made.known) == (expected.energy, expected.known)
     assert client.asked == list(range(len(list(blocks(job.window)))))
     assert len(client.asked) == 9
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("kind", ["Flat", "PQ16x4fs,Refine(SQfp16)"])
+def test_files_of_vectors_are_those_of_a_build_in_one_process(
+    kind: str, town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codes, "PART_TILES", 200)
+    build_index(town.path, tmp_path / "one.gmi", replace(OPTIONS, vectors=kind, components=32))
+    job, recipe = recipe_of(town, tmp_path / "two.gmi")
+    index = faiss.read_index(str(tmp_path / "one.gmi" / VECTORS))
+    index.reset()
+    (tmp_path / "two").mkdir()
+    shutil.copy(tmp_path / "one.gmi" / FEATURES, tmp_path / "two")
+    shared, here = Shared(job, recipe, OneByOne()), Here(job)  # type: ignore[arg-type]
+    rows = list(shared.tiles(tmp_path / "two", index))
+    (tmp_path / "three").mkdir()
+    shutil.copy(tmp_path / "one.gmi" / FEATURES, tmp_path / "three")
+    for made, expected in zip(rows, here.tiles(tmp_path / "three", index), strict=True):
+        assert made.done == expected.done
+        assert made.table.equals(expected.table)
+    files = content(tmp_path / "two")
+    assert len(files) > 3
+    assert files == content(tmp_path / "three")
+    assert files.items() <= content(tmp_path / "one.gmi").items()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_damaged_codes_are_named(town: Town, tmp_path: Path) -> None:
+    build_index(town.path, tmp_path / "one.gmi", OPTIONS)
+    job, recipe = recipe_of(town, tmp_path / "two.gmi")
+    index = faiss.read_index(str(tmp_path / "one.gmi" / VECTORS))
+    index.reset()
+    fit = keep_fit(recipe, index)
+    assert make_vectors(recipe, str(tmp_path / "one.gmi" / FEATURES), fit, 0) == 0
+    recipe.codes(fit, 0).write_bytes(b"half")
+    with pytest.raises(OutputError, match=r"codes-.*-000000\.faiss: is no whole shard") as caught:
+        list(Shared(job, recipe, OneByOne()).tiles(tmp_path / "one.gmi", index))  # type: ignore[arg-type]
+    assert f"Remove {recipe.folder}" in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [OPTIONS, BuildOptions(encoder="structural", vectors="PQ16x4fs", components=32)])
@@ -236,7 +275,7 @@ def test_damaged_shard_is_named(town: Town, tmp_path: Path) -> None:
     recipe.features(0).write_bytes(b"half")
     with pytest.raises(OutputError, match=r"features-000000\.npz: is no whole shard") as caught:
         next(Shared(job, recipe, OneByOne()).features())  # type: ignore[arg-type]
-    assert "Remove it" in str(caught.value)
+    assert f"Remove {recipe.folder}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +379,7 @@ def test_errors_come_whole_out_of_another_process() -> None:
 
 def test_shard_that_is_there_is_not_made_again(town: Town, tmp_path: Path) -> None:
     _, recipe = recipe_of(town, tmp_path / "town.gmi")
-    recipe.vectors("a", 0).write_bytes(b"whatever")
+    recipe.rows("a", 0).write_bytes(b"whatever")
     assert make_vectors(recipe, "no such file", "a", 0) == 0
 
 
@@ -354,5 +393,5 @@ def test_tiles_coded_by_another_fit_are_not_taken_up(town: Town, tmp_path: Path)
         index.train(some)
         fits.append(keep_fit(recipe, index))
     assert fits[0] == fits[1] != fits[2]
-    assert recipe.vectors(fits[0], 0) != recipe.vectors(fits[2], 0)
+    assert recipe.rows(fits[0], 0) != recipe.rows(fits[2], 0)
     assert faiss.read_index(str(recipe.trained(fits[2]))).is_trained
