@@ -29,6 +29,7 @@ from geomatch.matching.transforms import apply
 from geomatch.pairs import Pair, PairSource, ScenePairs
 from geomatch.splits import boxes_of
 
+METHODS, KINDS = ("area", "hardnet", "d2"), ("val", "train", "ombria")
 COLUMNS = ("pairs, method", "n", "within 10 px", "wrong", "turned by 90°", "another place", "in the ellipse")
 RIGHT_PX = 10.0
 
@@ -99,8 +100,8 @@ def cells(result: dict[str, Any], kind: str) -> list[str]:
 
 def main() -> None:
     parser = common.parser(__doc__, windows=60)
-    parser.add_argument("--methods", nargs="+", default=["area", "hardnet", "d2"])
-    parser.add_argument("--pairs", choices=("val", "train", "ombria"), default="val")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--pairs", choices=KINDS, default="val")
     parser.add_argument("--into", type=Path, help="document that gets the table")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
@@ -111,7 +112,8 @@ def main() -> None:
     rows = [cells(one, given.pairs) for one in results]
     show("Fits of true pairs, of turned ones and of other places", COLUMNS, rows)
     if given.into is not None:
-        common.into(given.into, "trust", COLUMNS, rows)
+        order = [f"{kind}, {method}" for kind in KINDS for method in METHODS]
+        common.into(given.into, "trust", COLUMNS, rows, order)
     finish(given.output, results)
 
 

@@ -32,13 +32,13 @@ class Model:
 
 STRUCTURAL = Model(
     features=(-6.28, 1.05, 0.0542, 0.0),
-    pixels=(-8.0, 0.9, 0.0, 0.0, 1.5),
+    pixels=(-10.5, 0.68, 0.073, -0.124, 1.58),
     sought=(-8.0, 0.9, 0.3, 0.0, 1.5),
     ambiguous_from=0.03,
 )
 LEARNED = Model(
     features=(-6.28, 1.1, 1.97, 0.0),
-    pixels=(-12.0, 1.23, 0.46, -1.24, 1.5),
+    pixels=(-11.2, 0.885, 1.04, -0.539, 1.68),
     sought=(-10.0, 1.0, 0.5, 0.0, 1.5),
     ambiguous_from=0.015,
 )
