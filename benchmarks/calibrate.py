@@ -7,9 +7,9 @@ validation block of Los Angeles west. A learned encoder was trained on the east 
 of the block in its place, its check the southern half. As many queries are off the map, a third each of the other scene
 of Los Angeles, of OMBRIA's places and of drawn cities (benchmarks/elsewhere.py), which are others in the check; off the
 simulated city, of another one. Windows of 104, 200 and 400 px and half as many strips of 104 × 520 px, once with the
-map's pixels and once without; and a quarter as many of 200 and 400 px turned and scaled at random, with their heading
-unknown or told to 10 degrees and their scale told to 10 %, and an eighth of 200 × 500 px with their heading unknown and
-their scale told to a factor of two, which take long.
+map's pixels and once without; and a tenth as many of 200 and 400 px turned and scaled at random, with their heading
+unknown or told to 10 degrees and their scale told to 10 %, and a fortieth of 200 × 500 px with their heading unknown
+and their scale told to a factor of two, which take long.
 
 Prints the weights and radii that stand in ``geomatch/confidence.py`` and the sharpness in ``geomatch/posterior.py``,
 and on the check the expected calibration error, area under the ROC curve, and how many answers called "located" are
@@ -170,11 +170,11 @@ def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) 
 def _sought(windows: int, seed: int) -> list[WindowOptions]:
     """Windows whose heading and scale are to be found."""
     unknown = WindowOptions(
-        windows // 4, seed=seed, rotate="any", scale_percent=10, tolerance=Tolerance(ANY_TURN_DEG, 1.1)
+        windows // 10, seed=seed, rotate="any", scale_percent=10, tolerance=Tolerance(ANY_TURN_DEG, 1.1)
     )
     rough = replace(unknown, rotate=10.0, tolerance=Tolerance(10.0, 1.1))
     squares = [replace(cut, size_px=size) for cut in (unknown, rough) for size in (200, 400)]
-    doubled = replace(unknown, windows=windows // 8, scale_percent=100, tolerance=Tolerance(ANY_TURN_DEG, 2.0))
+    doubled = replace(unknown, windows=windows // 40, scale_percent=100, tolerance=Tolerance(ANY_TURN_DEG, 2.0))
     return [*squares, replace(doubled, length_px=500)]
 
 
