@@ -123,9 +123,10 @@ class Shared:
             held += len(rows)
             yield rows
         close(count)
-        with self._told():
-            for name, file in zip(part_names(len(files)), files, strict=True):
-                shutil.move(recipe.vector_file(fit, self._result(file)), folder / name)
+        for name, file in zip(part_names(len(files)), files, strict=True):
+            with self._told():
+                number = self._result(file)
+            shutil.move(recipe.vector_file(fit, number), folder / name)
 
     def _made(self, task: Callable[[int], int], count: int) -> Iterator[int]:
         """Numbers of shards, in order, each once it is there."""

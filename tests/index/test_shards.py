@@ -116,6 +116,23 @@ def test_files_of_vectors_are_those_of_a_build_in_one_process(
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_full_disk_is_not_taken_for_a_scheduler_that_goes(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(town.path, tmp_path / "one.gmi", OPTIONS)
+    job, recipe = recipe_of(town, tmp_path / "two.gmi")
+    index = faiss.read_index(str(tmp_path / "one.gmi" / VECTORS))
+    index.reset()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "move", full)
+    with pytest.raises(OSError, match="No space left"):
+        list(Shared(job, recipe, OneByOne()).tiles(tmp_path / "one.gmi", index))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_damaged_codes_are_named(town: Town, tmp_path: Path) -> None:
     build_index(town.path, tmp_path / "one.gmi", OPTIONS)
     job, recipe = recipe_of(town, tmp_path / "two.gmi")
