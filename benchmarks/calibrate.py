@@ -5,11 +5,11 @@
 Fit of the structural encoder: windows of Los Angeles east and of a simulated city, each on its own map. Check: the
 validation block of Los Angeles west. A learned encoder was trained on the east scene: its fit takes the northern half
 of the block in its place, its check the southern half. As many queries are off the map, a third each of the other scene
-of Los Angeles, of OMBRIA's places and of drawn cities (benchmarks/elsewhere.py), which are others in the check; off the
-simulated city, of another one. Windows of 104, 200 and 400 px and half as many strips of 104 × 520 px, once with the
-map's pixels and once without; and a tenth as many of 200 and 400 px turned and scaled at random, with their heading
-unknown or told to 10 degrees and their scale told to 10 %, and a fortieth of 200 × 500 px with their heading unknown
-and their scale told to a factor of two, which take long.
+of Los Angeles, of OMBRIA's places and of drawn cities (benchmarks/elsewhere.py), those of the check other places, or of
+that scene other windows; off the simulated city, of another one. Windows of 104, 200 and 400 px and half as many strips
+of 104 × 520 px, once with the map's pixels and once without; and a tenth as many of 200 and 400 px turned and scaled at
+random, with their heading unknown or told to 10 degrees and their scale told to 10 %, and a fortieth of 200 × 500 px
+with their heading unknown and their scale told to a factor of two, which take long.
 
 Prints the weights and radii that stand in ``geomatch/confidence.py`` and the sharpness in ``geomatch/posterior.py``,
 and on the check the expected calibration error, area under the ROC curve, and how many answers called "located" are
@@ -30,7 +30,7 @@ import cv2
 import elsewhere
 import faiss
 import numpy as np
-from common import BENCH, LA_VAL, STRUCTURAL, data_or_skip, finish, into, parser, show
+from common import BENCH, LA_VAL, STRUCTURAL, cell, data_or_skip, finish, into, parser, show
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
@@ -170,11 +170,11 @@ def _queries(scene: Scene, *, folder: Path, windows: int, seed: int, name: str) 
 def _sought(windows: int, seed: int) -> list[WindowOptions]:
     """Windows whose heading and scale are to be found."""
     unknown = WindowOptions(
-        windows // 10, seed=seed, rotate="any", scale_percent=10, tolerance=Tolerance(ANY_TURN_DEG, 1.1)
+        max(1, windows // 10), seed=seed, rotate="any", scale_percent=10, tolerance=Tolerance(ANY_TURN_DEG, 1.1)
     )
     rough = replace(unknown, rotate=10.0, tolerance=Tolerance(10.0, 1.1))
     squares = [replace(cut, size_px=size) for cut in (unknown, rough) for size in (200, 400)]
-    doubled = replace(unknown, windows=windows // 40, scale_percent=100, tolerance=Tolerance(ANY_TURN_DEG, 2.0))
+    doubled = replace(unknown, windows=max(1, windows // 40), scale_percent=100, tolerance=Tolerance(ANY_TURN_DEG, 2.0))
     return [*squares, replace(doubled, length_px=500)]
 
 
@@ -245,8 +245,8 @@ def _report(
                 "window px": size or "all",
                 "queries": len(part),
                 "ECE": f"{calibration_error(sure, right):.3f}",
-                "AUROC right": f"{auroc(sure[right], sure[~right]):.3f}",
-                **{f"AUROC, {kind}": f"{auroc(sure[kinds == ON], sure[kinds == kind]):.3f}" for kind in others},
+                "AUROC right": cell(auroc(sure[right], sure[~right])),
+                **{f"AUROC, {kind}": cell(auroc(sure[kinds == ON], sure[kinds == kind])) for kind in others},
                 "wrong among located": f"{(located & ~right).sum()} of {located.sum()}",
                 "right that are located": f"{(located & right).sum()} of {right.sum()}",
                 "right that get a place": f"{(placed & right).sum()} of {right.sum()}",

@@ -112,7 +112,7 @@ def main() -> None:
     rows = [cells(one, given.pairs) for one in results]
     show("Fits of true pairs, of turned ones and of other places", COLUMNS, rows)
     if given.into is not None:
-        order = [f"{kind}, {method}" for kind in KINDS for method in METHODS]
+        order = [f"{kind}, {method}" for kind in KINDS for method in dict.fromkeys([*METHODS, *given.methods])]
         common.into(given.into, "trust", COLUMNS, rows, order)
     finish(given.output, results)
 

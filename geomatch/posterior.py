@@ -20,7 +20,7 @@ def standings(supports: NDArray[np.float64], cells: float) -> NDArray[np.float64
 
     Args:
         supports: [N] mean correlation of the windows at each, that of pixels included where they were looked at.
-        cells: of the features that were compared, of all windows together.
+        cells: of the features that were compared, of all windows together, each once.
     """
     return np.asarray(np.sqrt(cells) * (supports - supports.max()))
 

@@ -70,8 +70,8 @@ class Refined:
         corner_px: [2] map pixel of the strip's first pixel.
         peak: mean correlation of the windows there.
         aside: the highest within reach that does not belong to the peak: what a wrong place of such structure gives.
-        spread: root mean square of all within reach that do not: along a shore, whose place along it nothing fixes, it
-            is high, however many cells there are.
+        spread: root mean square of all within reach, and on the map, that do not: along a shore, whose place along it
+            nothing fixes, it is high, however many cells there are.
         cells: fine cells that were compared.
         fixed: whether the peak lies within reach; if not, ``corner_px`` is the place that was asked about.
     """
@@ -91,7 +91,7 @@ class Refined:
     @property
     def standing(self) -> float:
         """The peak in deviations of what is around it, or of what chance gives, whichever is more."""
-        return self.peak / max(self.spread, 1 / float(np.sqrt(self.cells)))
+        return self.peak / max(self.spread, 1 / float(np.sqrt(max(1, self.cells))))
 
 
 class Refiner:
@@ -160,7 +160,8 @@ class Refiner:
         row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
         around = _aside(total, row, col)
-        aside, spread = max(0.0, float(around.max())), float(np.sqrt(np.square(around).mean()))
+        known = around[around != NO_MATCH]  # at the map's edge, what lies beyond it would make the peak stand out
+        aside, spread = max(0.0, float(around.max())), float(np.sqrt(np.square(known).mean())) if len(known) else peak
         if not (peak > 0 and 0 < row < 2 * reach and 0 < col < 2 * reach):
             return Refined(corner_px, peak, aside, spread, self.cells, fixed=False)
         shift = np.array([col, row]) + subpixel(total, row, col) - reach

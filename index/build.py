@@ -74,8 +74,8 @@ def build_index(
         limits: what the raster may ask for, default as the environment says.
         scheduler: address of a Dask scheduler whose workers see the orthomosaic and the output under the same paths, or
             "local:N" for N processes here; None for this process alone. By the same backend the index is the same byte
-            for byte. What was made stays in ``OUTPUT.shards`` until the index is complete, and a build that is repeated
-            goes on with it.
+            for byte. Shards stay in ``OUTPUT.shards`` until the index is complete, and a build that is repeated goes on
+            with them.
         progress: called with the stage, what is done and the total.
 
     Raises:

@@ -27,7 +27,8 @@ class Coder:
     def __init__(self, index: faiss.Index) -> None:
         import faiss
 
-        empty = coded(index)
+        whole = copied(index)  # which owns what it is looked for in
+        empty = coded(whole)
         self._empty = faiss.clone_index(empty) if _merges(empty) else faiss.IndexFlatIP(empty.d)
 
     def code(self, searched: NDArray[np.float32]) -> faiss.Index:
@@ -41,10 +42,10 @@ class Coder:
 
 
 class VectorFile:
-    """A fitted index that is filled with codes, written and emptied again.
+    """A fitted index that is filled with codes and written.
 
     Args:
-        index: fitted and empty.
+        index: fitted and empty; it is filled.
     """
 
     def __init__(self, index: faiss.Index) -> None:
@@ -72,12 +73,11 @@ class VectorFile:
             _clear_padding(layer)
         self._index.ntotal = self._coded.ntotal
         write_faiss(self._index if first else self._coded, file)
-        self._index.reset()
 
 
 def has_room(held: int, more: int) -> bool:
-    """Whether a file that holds so many vectors takes some more; an empty one takes any."""
-    return not held or held + more <= PART_TILES
+    """Whether a file that holds so many vectors takes some more; an empty one takes any, and all take none."""
+    return not (held and more) or held + more <= PART_TILES
 
 
 class VectorFiles:
@@ -85,12 +85,12 @@ class VectorFiles:
 
     Args:
         folder: of the index.
-        index: fitted and empty; it is filled and emptied part by part.
+        index: fitted and empty; it is not kept.
     """
 
     def __init__(self, folder: Path, index: faiss.Index) -> None:
-        self._folder, self._file = folder, VectorFile(index)
-        self._parts = 0
+        self._folder, self._empty = folder, copied(index)
+        self._file, self._parts = VectorFile(copied(index)), 0
 
     def add(self, codes: faiss.Index) -> None:
         """Append what a coder of this index made, which is not to be used any more."""
@@ -105,7 +105,15 @@ class VectorFiles:
 
     def _write(self) -> None:
         self._file.write(self._folder / part_names(self._parts + 1)[-1], first=not self._parts)
-        self._parts += 1
+        # A graph that was emptied would go on with the draws of the one before, so each begins anew.
+        self._file, self._parts = VectorFile(copied(self._empty)), self._parts + 1
+
+
+def copied(index: faiss.Index) -> faiss.Index:
+    """An index as its file would hold it; FAISS's own copies leave kinds out, and its types differ from those read."""
+    import faiss
+
+    return faiss.deserialize_index(faiss.serialize_index(index))
 
 
 def write_faiss(index: faiss.Index, file: Path) -> None:

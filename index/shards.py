@@ -171,16 +171,14 @@ def keep_fit(recipe: Recipe, index: faiss.Index) -> str:
 
 def make_vectors(recipe: Recipe, features: str, fit: str, number: int) -> int:
     """Make a shard of coded tiles from the features file, unless it is there; gives the number back."""
-    import faiss
-
-    file = recipe.rows(fit, number)
-    if not file.is_file():
+    codes, file = recipe.codes(fit, number), recipe.rows(fit, number)
+    if not (codes.is_file() and file.is_file()):
         job = _job(recipe)
-        index = faiss.read_index(str(recipe.trained(fit)))
+        index = _faiss(recipe.trained(fit))
         with one_thread(), open_raster(features) as raster:
             parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
             made = job.shard(job.pool(reader_of(raster), parts, index), Coder(index))
-        with published(recipe.codes(fit, number)) as part:
+        with published(codes) as part:
             write_faiss(made.codes, part)
         with published(file) as part, part.open("wb") as out:
             np.savez(out, done=made.rows.done, table=_to_bytes(made.rows.table))
@@ -194,7 +192,7 @@ def read_rows(recipe: Recipe, fit: str, number: int) -> TileRows:
 
 
 def make_vector_file(recipe: Recipe, fit: str, first: int, beyond: int, number: int) -> int:
-    """Make one of the index's files of vectors, unless it is there, from shards of coded tiles.
+    """Make one of the index's files of vectors from shards of coded tiles.
 
     Args:
         recipe: of the shards.
@@ -202,16 +200,12 @@ def make_vector_file(recipe: Recipe, fit: str, first: int, beyond: int, number: 
         first, beyond: numbers of the first shard, and of the one after the last.
         number: of the file, which is given back.
     """
-    import faiss
-
-    file = recipe.vector_file(fit, number)
-    if not file.is_file():
-        whole = VectorFile(faiss.read_index(str(recipe.trained(fit))))
-        with one_thread():
-            for shard in range(first, beyond):
-                whole.add(_codes(recipe.codes(fit, shard)))
-        with published(file) as part:
-            whole.write(part, first=not number)
+    whole = VectorFile(_faiss(recipe.trained(fit)))
+    with one_thread():
+        for shard in range(first, beyond):
+            whole.add(_faiss(recipe.codes(fit, shard)))
+    with published(recipe.vector_file(fit, number)) as part:
+        whole.write(part, first=not number)
     return number
 
 
@@ -257,7 +251,7 @@ def _load(file: Path) -> dict[str, NDArray[Any]]:
         raise _not_whole(file, str(error)) from error
 
 
-def _codes(file: Path) -> faiss.Index:
+def _faiss(file: Path) -> faiss.Index:
     import faiss
 
     try:
@@ -267,4 +261,4 @@ def _codes(file: Path) -> faiss.Index:
 
 
 def _not_whole(file: Path, why: str) -> OutputError:
-    return OutputError(f"is no whole shard ({why})", where=file, hint=f"remove {file.parent} and build again")
+    return OutputError(f"is no whole shard ({why})", where=file, hint="remove it and build again")

@@ -54,7 +54,7 @@ class Work(Protocol):
         ...
 
     def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
-        """Write the vectors of all tiles that are kept, and give their rows.
+        """Write the vectors of all tiles that are kept, and give their rows; all is written when all were taken.
 
         Args:
             folder: of the index, where the features are.
@@ -123,9 +123,9 @@ class Shared:
             held += len(rows)
             yield rows
         close(count)
-        for name, file in zip(part_names(len(files)), files, strict=True):
+        for name in part_names(len(files)):
             with self._told():
-                number = self._result(file)
+                number = self._result(files.pop(0))  # held, it would be made again where the worker that made it ends
             shutil.move(recipe.vector_file(fit, number), folder / name)
 
     def _made(self, task: Callable[[int], int], count: int) -> Iterator[int]:

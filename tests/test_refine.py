@@ -80,6 +80,15 @@ def test_shore_stands_out_less_than_a_town(
     assert along.standing < 4 < there.standing / 2
 
 
+def test_wrong_place_over_the_edge_stands_out_no_more_than_one_inside(town: Town, pixels: MapPixels) -> None:
+    refiner = Refiner(strip_at(town, (300, 300), 200, 200), WINDOWS[:1], SIZE, pixels)
+    rows = range(40, 560, 40)
+    inside, over = (
+        np.mean([refiner.at(np.array([col, float(row)])).standing for row in rows]) for col in (60.0, -76.0)
+    )
+    assert over < 1.3 * inside
+
+
 @pytest.mark.parametrize("place", [(-5000.0, 40.0), (40.0, 90_000.0)])
 def test_place_off_the_map_is_not_fixed(place: tuple[float, float], town: Town, pixels: MapPixels) -> None:
     found = Refiner(strip_at(town, (300, 300)), WINDOWS, SIZE, pixels).at(np.array(place))
