@@ -175,6 +175,14 @@ def test_vectors_on_disk_find_what_brute_force_finds_where_all_are_looked_at(kin
     np.testing.assert_allclose(stored.stored(np.array([3, 999])), gallery[[3, 999]], atol=0.01)
 
 
+def test_empty_shard_behind_a_full_file_begins_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codes, "PART_TILES", 400)
+    assert codes.has_room(500, 0)
+    assert codes.has_room(0, 500)
+    assert codes.has_room(300, 100)
+    assert not codes.has_room(300, 101)
+
+
 def test_no_vector_is_a_file_too(tmp_path: Path) -> None:
     files = VectorFiles(tmp_path, faiss.IndexFlatIP(4))
     files.close()

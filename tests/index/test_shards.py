@@ -116,6 +116,23 @@ def test_files_of_vectors_are_those_of_a_build_in_one_process(
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_what_a_killed_build_left_damaged_or_half_is_made_anew(town: Town, tmp_path: Path) -> None:
+    build_index(town.path, tmp_path / "one.gmi", OPTIONS)
+    job, recipe = recipe_of(town, tmp_path / "two.gmi")
+    index = faiss.read_index(str(tmp_path / "one.gmi" / VECTORS))
+    index.reset()
+    (tmp_path / "two").mkdir()
+    shutil.copy(tmp_path / "one.gmi" / FEATURES, tmp_path / "two")
+    fit = keep_fit(recipe, index)
+    make_vectors(recipe, str(tmp_path / "two" / FEATURES), fit, 0)
+    recipe.codes(fit, 0).unlink()
+    recipe.vector_file(fit, 0).write_bytes(b"half")
+    list(Shared(job, recipe, OneByOne()).tiles(tmp_path / "two", index))  # type: ignore[arg-type]
+    assert content(tmp_path / "two").items() <= content(tmp_path / "one.gmi").items()
+    assert (tmp_path / "two" / VECTORS).is_file()
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_full_disk_is_not_taken_for_a_scheduler_that_goes(
     town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
