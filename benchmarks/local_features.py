@@ -162,6 +162,15 @@ def weighed(shipped: str) -> Rows:
 
 
 PATCHES = ("trainer.max_epochs=30", "validation.every_epochs=10")  # 600 steps
+PUBLISHED = (  # ltformer-published.yaml over ltformer.yaml, at as many steps as the others
+    "loss=lt",
+    "net.shape.patch_px=128",
+    "positives={scale: [0.9, 1.15], turns_deg: [5, 10, 15], shift_px: 8, exactly: true, one_of: true}",
+    "data.scale=[1.0, 1.0]",
+    "data.turn_deg=0.0",
+    "data.shift_px=0.0",
+    "optimizer={method: sgd, lr: 0.001, momentum: 0.9, weight_decay: 0.0, warmup_steps: 1, clip: 0.0, cosine: false}",
+)
 DENSE = ("trainer.max_epochs=40", "validation.every_epochs=20")  # 1000
 LAMBDAS: Rows = {f"{value:g}": (f"self_supervision={value}",) for value in (0.0, 0.2, 0.4, 0.8, 1.2)}
 
@@ -170,7 +179,7 @@ TABLES = {
         "LTFormer by loss (Table III of Zhang et al.)",
         "descriptor/ltformer.yaml",
         PATCHES,
-        {name: (f"loss={name}",) for name in LOSSES},
+        {name: (f"loss={name}",) for name in LOSSES} | {"lt, all as published": PUBLISHED},
         load_descriptor_config,
         train_descriptor,
         ltformer,
