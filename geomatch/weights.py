@@ -21,6 +21,7 @@ from geomatch.nets.shapes import (
     HardNetShape,
     KeypointShape,
     LTFormerShape,
+    PixelShape,
     R2D2Shape,
     RerankerShape,
     Shape,
@@ -39,6 +40,7 @@ METADATA = "geomatch"
 HINT = "give a file that geomatch train wrote for it"
 ARCHITECTURES: dict[type[Any], str] = {
     EncoderShape: "geomatch.nets.encoder.EncoderNet",
+    PixelShape: "geomatch.nets.pixel_net.PixelNet",
     LTFormerShape: "geomatch.nets.ltformer.LTFormer",
     HardNetShape: "geomatch.nets.hardnet.HardNet",
     KeypointShape: "geomatch.nets.keypoint_detector.KeypointNet",

@@ -55,6 +55,12 @@ def _vgg() -> Any:
     return load_vgg_config, train_vgg
 
 
+def _pixels() -> Any:
+    from .local.pixels import load_pixel_config, train_pixels
+
+    return load_pixel_config, train_pixels
+
+
 def _reranker() -> Any:
     from .reranker.task import load_reranker_config, train_reranker
 
@@ -91,6 +97,7 @@ _add("descriptor", _descriptor, "a descriptor of patches")
 _add("detector", _detector, "a keypoint detector")
 _add("detect-describe", _detect_describe, "D2-Net or R2D2, with S2-Net's self-supervision,")
 _add("vgg", _vgg, "a VGG that tells patches apart")
+_add("pixels", _pixels, "features by which the pixels of a strip are compared with the map's")
 _add("reranker", _reranker, "a graph network that orders what an index retrieves")
 
 

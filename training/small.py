@@ -70,7 +70,7 @@ class SmallTask(pl.LightningModule, Generic[C]):
 
     def configure_optimizers(self) -> Any:
         """As configured."""
-        return make_optimizer(self._config.optimizer, self.net.parameters(), self._total_steps)
+        return make_optimizer(self._config.optimizer, self.parameters(), self._total_steps)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """By the norm of all gradients, where that is configured."""

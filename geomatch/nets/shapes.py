@@ -171,6 +171,28 @@ class R2D2Shape:
 
 
 @dataclass(frozen=True)
+class PixelShape:
+    """Of ``geomatch.nets.pixel_net.PixelNet``.
+
+    Attributes:
+        channels: features per cell of 2 px.
+        stem: channels at full resolution.
+        width: channels at half resolution.
+        dilations: of the residual blocks that both modalities share.
+    """
+
+    channels: int = 8
+    stem: int = 16
+    width: int = 32
+    dilations: tuple[int, ...] = (1, 2, 3)
+
+    def planes(self, modality: Modality) -> int:
+        """Input planes of a branch."""
+        del modality
+        return 1
+
+
+@dataclass(frozen=True)
 class RerankerShape:
     """Of ``geomatch.nets.reranker.RerankerNet``.
 
@@ -195,4 +217,14 @@ class RerankerShape:
     peaks: bool = False
 
 
-Shape = EncoderShape | LTFormerShape | HardNetShape | KeypointShape | VggShape | D2Shape | R2D2Shape | RerankerShape
+Shape = (
+    EncoderShape
+    | PixelShape
+    | LTFormerShape
+    | HardNetShape
+    | KeypointShape
+    | VggShape
+    | D2Shape
+    | R2D2Shape
+    | RerankerShape
+)
