@@ -27,6 +27,9 @@ from geomatch.nets.shapes import Modality
 
 if TYPE_CHECKING:
     from geomatch.nets.encoder import EncoderNet
+    from geomatch.nets.pixel_net import PixelNet
+
+    Net = EncoderNet | PixelNet
 
 Runner = Callable[[NDArray[np.float32], Modality], NDArray[np.float32]]  # [P x h x w] -> [C x h / 2 x w / 2]
 
@@ -35,7 +38,7 @@ _OPSET = 17
 _MULTIPLIES_BFLOAT16 = ("avx512_bf16", "amx_bf16")
 
 
-def load_runner(net: EncoderNet, backend: str = AUTO, *, exact: bool = False) -> Runner:
+def load_runner(net: Net, backend: str = AUTO, *, exact: bool = False) -> Runner:
     """What runs a network.
 
     Args:
@@ -79,7 +82,7 @@ def installed() -> list[str]:
     return [name for name in BACKENDS if all(find_spec(module) for module in _NEEDED.get(name, ()))]
 
 
-def _torch_runner(net: EncoderNet, exact: bool) -> Runner:
+def _torch_runner(net: Net, exact: bool) -> Runner:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -104,7 +107,7 @@ def _multiplies_bfloat16() -> bool:
     return any(capabilities.get(name) for name in _MULTIPLIES_BFLOAT16)
 
 
-def _onnx_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner:
+def _onnx_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -122,7 +125,7 @@ def _onnx_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner
     return run
 
 
-def _openvino_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Runner:
+def _openvino_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
     settings = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"}
     if exact:
         settings["INFERENCE_PRECISION_HINT"] = "f32"  # else OpenVINO takes what suits the processor
@@ -139,7 +142,7 @@ def _openvino_runner(net: EncoderNet, exact: bool, *, small: bool = False) -> Ru
     return run
 
 
-def _model(net: EncoderNet, modality: Modality, *, small: bool) -> bytes:
+def _model(net: Net, modality: Modality, *, small: bool) -> bytes:
     """A branch as ONNX, its numbers ``small`` integers or floats."""
     model = to_onnx(net, modality)
     if not small:
@@ -161,7 +164,7 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
-def to_onnx(net: EncoderNet, modality: Modality) -> bytes:
+def to_onnx(net: Net, modality: Modality) -> bytes:
     """One branch of a network as ONNX: input "planes" [N x P x h x w] of any size, output "features"."""
     import torch
 
@@ -186,7 +189,7 @@ def to_onnx(net: EncoderNet, modality: Modality) -> bytes:
     return out.getvalue()
 
 
-BACKENDS: dict[str, Callable[[EncoderNet, bool], Runner]] = {
+BACKENDS: dict[str, Callable[[Net, bool], Runner]] = {
     "torch": _torch_runner,
     "onnxruntime": _onnx_runner,
     "openvino": _openvino_runner,

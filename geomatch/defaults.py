@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 ENCODER = "la3"
+PIXELS = "pixels1"
 BACKEND = "auto"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from geomatch import defaults, structure
 from geomatch.attitude import Steps
 from geomatch.nets.shapes import Modality
+from geomatch.pixel_features import STRUCTURAL, PixelFeatures
 from geomatch.structure import Dense
 
 ALONE = ":alone"
@@ -29,6 +31,7 @@ class Encoder(Protocol):
         cell_px: side of a cell, pixels.
         halo_px: margin that a block needs so that its features do not depend on the blocking.
         steps: between the attitudes at which a strip of unknown heading or scale is tried.
+        pixels: features by which a place that was found is looked at more closely.
     """
 
     @property
@@ -41,6 +44,8 @@ class Encoder(Protocol):
     def halo_px(self) -> int: ...  # noqa: D102
     @property
     def steps(self) -> Steps: ...  # noqa: D102
+    @property
+    def pixels(self) -> Sequence[PixelFeatures]: ...  # noqa: D102
 
     def fingerprint(self) -> str:
         """A sha256 over all that decides the features: two encoders with the same one are the same."""
@@ -68,6 +73,7 @@ class StructuralEncoder:
     cell_px = 8
     halo_px = -(-structure.reach_px(8) // 8) * 8
     steps = Steps(4.0, 1.1)  # benchmarks/proposals.py
+    pixels = STRUCTURAL
 
     def fingerprint(self) -> str:
         """The sha256 of the recipe: its version, which changes with the code's results, and its constants."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -14,6 +15,7 @@ from geomatch.attitude import Steps
 from geomatch.backends import Runner, check_backend, load_runner
 from geomatch.encoder import ALONE, StructuralEncoder
 from geomatch.nets.shapes import EncoderShape, Modality
+from geomatch.pixel_features import STRUCTURAL, LearnedPixels, PixelFeatures
 from geomatch.planes import CELL_PX, PLANE_PX, VERSION, planes
 from geomatch.structure import Dense, cells_known, reach_px
 from geomatch.weights import Weights
@@ -28,14 +30,17 @@ class LearnedEncoder:
     Args:
         weights: of the network.
         run: what runs it.
+        pixels: as of ``Encoder``.
     """
 
     cell_px = CELL_PX
     steps = STEPS
 
-    def __init__(self, weights: Weights[EncoderShape], run: Runner) -> None:
+    def __init__(
+        self, weights: Weights[EncoderShape], run: Runner, pixels: Sequence[PixelFeatures] = STRUCTURAL
+    ) -> None:
         self.name = weights.name + ALONE
-        self.weights = weights
+        self.weights, self.pixels = weights, pixels
         self._run = run
 
     @classmethod
@@ -54,7 +59,7 @@ class LearnedEncoder:
         def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
             return runner()(planes, modality)
 
-        return cls(weights, run)
+        return cls(weights, run, (*STRUCTURAL, LearnedPixels(backend=backend)))
 
     @property
     def channels(self) -> int:
@@ -94,7 +99,7 @@ class JoinedEncoder:
     def __init__(self, learned: LearnedEncoder, share: float = LEARNED_SHARE) -> None:
         self._learned, self._structural = learned, StructuralEncoder()
         self._share = np.float32(share)
-        self.name = learned.weights.name
+        self.name, self.pixels = learned.weights.name, learned.pixels
         self.channels = learned.channels + StructuralEncoder.channels
         self.halo_px = max(learned.halo_px, StructuralEncoder.halo_px)
 

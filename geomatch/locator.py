@@ -20,10 +20,11 @@ from geomatch.fusion import DISTINCT_CELLS, NOWHERE, Poses
 from geomatch.gdal import set_block_cache
 from geomatch.hypotheses import Hypothesis
 from geomatch.location import Location
+from geomatch.map_pixels import MapPixels
 from geomatch.near import Near
 from geomatch.posterior import standings
 from geomatch.query import Query
-from geomatch.refine import CHANCE_PEAK, CONTESTED, FINE_WEIGHT, MapPixels, Refined, Refiner
+from geomatch.refine import CONTESTED, FINE_WEIGHT, Refined, Refiner
 from geomatch.seeking import Seeker
 from geomatch.strip_files import StripOptions, read_strip
 from geomatch.strips import RawStrip, Strip
@@ -134,7 +135,7 @@ class Locator:
                 raise
             notes.append(f"{error.what} ({error.where}); the answer stands at the accuracy of a cell")
             return cls(opened, None, notes=tuple(notes), exhaustive=exhaustive)
-        pixels = MapPixels(raster, opened.manifest.origin_px, opened.manifest.stretch)
+        pixels = MapPixels(raster, opened.manifest.origin_px, opened.manifest.stretch, opened.encoder.pixels)
         return cls(opened, pixels, notes=tuple(notes), exhaustive=exhaustive)
 
     def locate(self, strip: str | os.PathLike[str], options: StripOptions | None = None) -> Location:
@@ -223,7 +224,7 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> tuple[Poses, NDArray[
         looks.append(refiner.at(corner))
         if looks[-1].certain and number + 1 >= level:
             break
-    peaks = np.full(len(found), CHANCE_PEAK / np.sqrt(refiner.cells))
+    peaks = np.full(len(found), refiner.chance)
     peaks[: len(looks)] = [look.peak for look in looks]
     supports = found.scores + FINE_WEIGHT * peaks
     best = int(supports[: len(looks)].argmax())

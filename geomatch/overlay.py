@@ -26,10 +26,10 @@ from geomatch.geo import Grid, apply_affine, linear_part
 from geomatch.images import SarRadiometry
 from geomatch.location import Location
 from geomatch.locator import Locator
+from geomatch.map_pixels import MapPixels
 from geomatch.matching.transforms import apply
 from geomatch.outputs import output_file
 from geomatch.raster import Patch, Raster, open_raster
-from geomatch.refine import MapPixels
 from geomatch.strip_files import StripOptions
 
 MAX_PICTURE_PX = 2000

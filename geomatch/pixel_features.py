@@ -7,7 +7,7 @@ the imagery is like that of their training; both are looked at, as the coarse fe
 from __future__ import annotations
 
 from functools import cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ CELL_PX = 2  # finer cells follow the speckle, coarser ones the cells that the i
 NEIGHBOURHOOD_PX = 12.0  # deviation of the Gaussian over which brightness and contrast are equalised
 CONTRAST_FLOOR = 0.2  # share of the image's contrast added to a neighbourhood's in the division
 MAX_DEVIATION = 4.0
+IN_8_BITS = "-int8"  # backends that know how to make an encoder's numbers so small; this network's stay as they are
 _TINY = 1e-6
 
 
@@ -30,14 +31,11 @@ class PixelFeatures(Protocol):
     """Features of an image at CELL_PX.
 
     Attributes:
-        edge_cells: so many cells along the image's edge say less than those within, and are left out.
-        weight: of their correlation, among those of all that are looked at.
+        chance_peak: the highest correlation near a wrong place, times the root of the cells, on the average.
     """
 
     @property
-    def edge_cells(self) -> int: ...  # noqa: D102
-    @property
-    def weight(self) -> float: ...  # noqa: D102
+    def chance_peak(self) -> float: ...  # noqa: D102
 
     def __call__(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
         """Features of optical grey in [0, 1] or SAR log amplitude: [H x W] -> [C x ceil(H / 2) x ceil(W / 2)]."""
@@ -45,16 +43,9 @@ class PixelFeatures(Protocol):
 
 
 class StructuralPixels:
-    """Structure channels (``geomatch.structure``), the same for both modalities.
+    """Structure channels (``geomatch.structure``), the same for both modalities."""
 
-    Args:
-        weight: as of ``PixelFeatures``.
-    """
-
-    edge_cells = 0
-
-    def __init__(self, weight: float = 1.0) -> None:
-        self.weight = weight
+    chance_peak = 4.2
 
     def __call__(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
         """As ``PixelFeatures``."""
@@ -62,30 +53,32 @@ class StructuralPixels:
         return structure(image, valid, CELL_PX)
 
 
+STRUCTURAL: tuple[PixelFeatures, ...] = (StructuralPixels(),)
+
+
 class LearnedPixels:
     """A trained ``PixelNet``.
 
     Args:
         weights: as ``Weights.find`` takes them; the network is not loaded before there is something to run it on.
-        weight: as of ``PixelFeatures``.
         backend: as ``load_runner`` takes it.
 
     Raises:
         UsageError, InputError: there are no such weights, or no such backend.
     """
 
-    edge_cells = 2  # those that hardly see anything but the padding on one side
+    chance_peak = 9.0
 
-    def __init__(self, weights: str, weight: float = 1.0, backend: str = defaults.BACKEND) -> None:
+    def __init__(self, weights: str = defaults.PIXELS, backend: str = defaults.BACKEND) -> None:
         found = Weights.find(weights, PixelShape)
         check_backend(backend)
-        self.weight = weight
 
         @cache
         def runner() -> Runner:
             from geomatch.nets.pixel_net import PixelNet
 
-            return load_runner(found.load_into(PixelNet(found.shape)), backend)
+            net = cast(PixelNet, found.load_into(PixelNet(found.shape)))
+            return load_runner(net, backend, exact=backend.endswith(IN_8_BITS))
 
         self._runner = runner
 

@@ -23,6 +23,7 @@ from geomatch.geo import Grid, apply_affine, footprint, ground_jacobian, six
 from geomatch.images import OpticalStretch
 from geomatch.location import Location, TiePoint, crs_name
 from geomatch.locator import Trace
+from geomatch.map_pixels import MapPixels
 from geomatch.matching.accuracy import Ellipse
 from geomatch.matching.fit import ORTHO, Fit, NoFit, fit
 from geomatch.matching.matches import Matcher, Matches
@@ -30,7 +31,6 @@ from geomatch.matching.side import Side
 from geomatch.matching.ties import tie_points
 from geomatch.matching.transforms import Matrix, Model, apply, nearest
 from geomatch.raster import Raster, open_raster
-from geomatch.refine import MapPixels
 from geomatch.strip_files import StripOptions, read_strip
 from geomatch.threads import one_thread
 

@@ -19,8 +19,9 @@ from geomatch.correlate import Template, around, template
 from geomatch.fusion import DISTINCT_CELLS, NOWHERE
 from geomatch.geo import apply_affine
 from geomatch.hypotheses import Asked, Hypothesis
+from geomatch.map_pixels import MapPixels
 from geomatch.query import Query
-from geomatch.refine import CONTESTED, FINE_WEIGHT, MapPixels, Refiner
+from geomatch.refine import CONTESTED, FINE_WEIGHT, Refiner
 from geomatch.strips import RawStrip, Strip
 from geomatch.tile_index import TileIndex
 from geomatch.windows import cut_windows

@@ -8,14 +8,16 @@ the knowledge that it bends slowly, is found by dynamic programming (Viterbi 196
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geomatch.fusion import subpixel
 from geomatch.geo import apply_affine
-from geomatch.refine import CELL_PX, MapPixels, Refiner
+from geomatch.map_pixels import MapPixels
+from geomatch.pixel_features import CELL_PX, STRUCTURAL
+from geomatch.refine import Refiner
 from geomatch.seeking import PART_PX
 from geomatch.strips import Strip
 from geomatch.structure import cells_known
@@ -67,7 +69,8 @@ def find_sway(strip: Strip, corner_px: NDArray[np.float64], pixels: MapPixels, c
     if count < MIN_NODES:
         return None
     places = cut_windows(cells_known(strip.valid, cell_px), PART_PX // cell_px) * cell_px
-    parts = Refiner(strip, places, PART_PX, pixels, most=len(places))
+    plain = replace(pixels, features=STRUCTURAL)  # many small parts, whose sway is smooth
+    parts = Refiner(strip, places, PART_PX, plain, most=len(places))
     if not parts.cells:
         return None
     nodes = (np.arange(count) + 0.5) * strip.file_size[axis] / count

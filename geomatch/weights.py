@@ -92,6 +92,13 @@ NAMED: dict[str, Named] = {
         trained_on="la2, trained on with the same data; configs/encoder/la3.yaml",
         measured="docs/la3.md",
     ),
+    "pixels1": Named(
+        sha256="5314525b722d83fc50c495ed5c8aedb361fae5e5004b99bc7fa94b44141be43c",
+        radiometry="optical grey and SAR ln amplitude, locally standardised (geomatch.pixel_features)",
+        trained_on=_LOCAL_DATA + "; configs/pixels/pixels.yaml",
+        measured="docs/pixels1.md",
+        network="pixels",
+    ),
     "hardnet1": Named(
         sha256="7a0bb34c1345cadc12787b585f6838918b1c616c4c208a35e600f9686c9d20ea",
         radiometry=_LOCAL_RADIOMETRY,

@@ -29,7 +29,7 @@ def places(*scores: float) -> Poses:
 
 def look(peak: float, *, spread: float = 0.1, fixed: bool = True, corner: tuple[float, float] = (7.5, 8.5)) -> Refined:
     at: NDArray[np.float64] = np.array(corner)
-    return Refined(at, peak, 2 * spread, spread, cells=400, fixed=fixed)
+    return Refined(at, peak, 2 * spread, spread, cells=400, chance=0.2, fixed=fixed)
 
 
 def test_margin_is_the_logarithm_of_best_over_runner_up() -> None:

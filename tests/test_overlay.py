@@ -26,9 +26,9 @@ from geomatch.geo import Grid, as_crs, six
 from geomatch.images import OpticalStretch
 from geomatch.location import Location
 from geomatch.locator import Locator
+from geomatch.map_pixels import MapPixels
 from geomatch.overlay import ORANGE, SKY_BLUE, Canvas, Outline, checkerboard, footprints, warp_strip
 from geomatch.raster import open_raster
-from geomatch.refine import MapPixels
 from geomatch.strip_files import StripOptions
 from geomatch.tile_index import TileIndex
 

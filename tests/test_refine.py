@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 from towns import Town, moved, pixel_centres, radar_at, write_town
 
 from geomatch.images import OpticalStretch
+from geomatch.map_pixels import MapPixels
+from geomatch.nets.shapes import Modality
+from geomatch.pixel_features import STRUCTURAL, PixelFeatures, StructuralPixels
 from geomatch.raster import open_raster
-from geomatch.refine import CHANCE_PEAK, SEARCH_PX, MapPixels, Refiner, _aside
+from geomatch.refine import SEARCH_PX, Refiner, _aside
 from geomatch.strips import Strip
+from geomatch.structure import Dense
 
 SIZE = 200
 WINDOWS = np.array([[0, 0], [100, 60]])
@@ -56,6 +60,60 @@ def test_place_beyond_reach_is_never_fixed_on_the_truth(
         assert elsewhere.corner_px.tolist() == [300 + off[0], 300 + off[1]]
 
 
+class Counted:
+    """Pixels of a map that remember what was read."""
+
+    def __init__(self, pixels: MapPixels, features: Sequence[PixelFeatures] = STRUCTURAL) -> None:
+        self._pixels, self.features = pixels, features
+        self.read: list[tuple[int, int, int, int]] = []
+
+    def grey(self, left: int, top: int, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        self.read.append((left, top, width, height))
+        return self._pixels.grey(left, top, width, height)
+
+
+def test_windows_are_read_together_where_that_is_less(town: Town, pixels: MapPixels) -> None:
+    strip, place = strip_at(town, (200, 210)), np.array([200, 210])
+    for windows, corners, reads in (
+        ([[0, 0], [40, 0], [0, 40]], place, [(184, 194, 172, 172)]),  # of 100 px, that overlap
+        ([[0, 0], [200, 160]], place, [(184, 194, 132, 132), (384, 354, 132, 132)]),  # far apart
+        ([[0, 0], [40, 0]], [place, place + 1], [(184, 194, 132, 132), (225, 195, 132, 132)]),  # each elsewhere
+    ):
+        counted = Counted(pixels)
+        Refiner(strip, np.array(windows), 100, counted).surfaces(np.array(corners))
+        assert counted.read == reads
+
+
+def test_windows_read_together_say_what_each_says_by_itself(town: Town, pixels: MapPixels) -> None:
+    """But for the smoothing of contrast, which looks beyond a window where it can."""
+    strip, place = strip_at(town, (200, 210)), np.array([200, 210])
+    windows = np.array([[0, 0], [60, 0], [61, 33]])
+    refiner = Refiner(strip, windows, 120, pixels)
+    together = refiner.surfaces(place)
+    for window, middle, surface in zip(windows // 2 * 2, refiner.middles_px, together, strict=True):
+        assert middle.tolist() == (window + 60).tolist()
+        alone = Refiner(strip, window[None], 120, pixels).surfaces(place)[0]
+        assert np.unravel_index(alone.argmax(), alone.shape) == np.unravel_index(surface.argmax(), surface.shape)
+        np.testing.assert_allclose(surface, alone, atol=0.1)
+
+
+def test_several_features_are_averaged(town: Town, pixels: MapPixels) -> None:
+    class Nothing(StructuralPixels):
+        """Features that never agree."""
+
+        chance_peak = 1.0
+
+        def __call__(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
+            dense = super().__call__(image, valid, modality)
+            return Dense(dense.values if modality == "sar" else np.zeros_like(dense.values), dense.valid)
+
+    strip, place = strip_at(town, (200, 210)), np.array([200.0, 210.0])
+    one = Refiner(strip, WINDOWS, SIZE, pixels)
+    both = Refiner(strip, WINDOWS, SIZE, Counted(pixels, (*STRUCTURAL, Nothing())))
+    assert both.at(place).peak == pytest.approx(one.at(place).peak / 2)
+    assert both.chance == pytest.approx(one.chance * (4.2 + 1.0) / 2 / 4.2)
+
+
 def test_aside_are_the_entries_away_from_the_peak() -> None:
     surface = np.zeros((9, 9))
     surface[2, 3], surface[2, 6], surface[6, 3], surface[8, 0] = 0.9, 0.8, 0.3, 0.2
@@ -76,7 +134,7 @@ def test_shore_stands_out_less_than_a_town(
     with open_raster(bare.path) as raster:
         sea = MapPixels(raster, (0, 0), OpticalStretch.fit(raster))
         along = Refiner(strip_at(bare, (210, 300)), WINDOWS, SIZE, sea).at(place[::-1])
-    assert along.peak * np.sqrt(along.cells) > 5 * CHANCE_PEAK
+    assert along.peak > 5 * along.chance
     assert along.standing < 4 < there.standing / 2
 
 

@@ -18,9 +18,9 @@ from geomatch.images import OpticalStretch
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.location import Location
 from geomatch.locator import Locator
+from geomatch.map_pixels import MapPixels
 from geomatch.overlay import Canvas, warp_strip
 from geomatch.raster import open_raster
-from geomatch.refine import MapPixels
 from geomatch.strips import Strip
 from geomatch.sway import STEP_PX, find_sway
 

@@ -14,12 +14,14 @@ from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
 from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.nets.encoder import EncoderNet
+from geomatch.nets.pixel_net import PixelNet
 from geomatch.nets.shapes import (
     D2Shape,
     EncoderShape,
     HardNetShape,
     KeypointShape,
     LTFormerShape,
+    PixelShape,
     R2D2Shape,
     RerankerShape,
     VggShape,
@@ -51,6 +53,7 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
 def test_shipped_weights_are_whole_and_small(name: str) -> None:
     kinds: dict[str, Any] = {
         "encoder": EncoderShape,
+        "pixels": PixelShape,
         "hardnet": HardNetShape,
         "ltformer": LTFormerShape,
         "keypoints": KeypointShape,
@@ -65,6 +68,8 @@ def test_shipped_weights_are_whole_and_small(name: str) -> None:
     assert found.path.stat().st_size <= 4e6
     if kind is EncoderShape:
         found.net()
+    elif kind is PixelShape:
+        found.load_into(PixelNet(found.shape))
     elif kind is RerankerShape:
         assert graph_reranker(name, name)
     elif kind is KeypointShape:

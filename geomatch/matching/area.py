@@ -7,6 +7,7 @@ near there, and how much better than anywhere else: structure channels on pixels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from geomatch.fusion import subpixel
 from geomatch.matching.matches import Matches
 from geomatch.matching.side import Side
 from geomatch.matching.ties import grid_windows, tie_points
+from geomatch.pixel_features import PixelFeatures
 from geomatch.refine import FINE_WEIGHT, Refiner
 from geomatch.seeking import Lie, settled
 from geomatch.strips import NORTH_UP, RawStrip, Strip
@@ -37,9 +39,10 @@ OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, a
 
 @dataclass(frozen=True)
 class SidePixels:
-    """An optical image in memory, as ``geomatch.refine.Pixels``."""
+    """An optical image in memory, as ``geomatch.map_pixels.Pixels``."""
 
     side: Side
+    features: Sequence[PixelFeatures]
 
     def grey(self, left: int, top: int, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """A window, unknown beyond the edge."""
@@ -109,7 +112,7 @@ class AreaMatcher:
         tried = sorted(filter(None, map(search.at, attitudes)), key=lambda one: -one.features)[:TRIED]
         if not tried:
             return Matches.none("the SAR image shows no structure")
-        pixels = SidePixels(optical)
+        pixels = SidePixels(optical, self._encoder.pixels)
         likely = [search.refined(one, self._tolerance.spacing(self._encoder.steps)) for one in tried]
         best = max((_looked(one, raw, pixels) for one in likely), key=lambda one: one.together)
         if not best.likely(self._chance):

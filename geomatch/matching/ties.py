@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 from geomatch.fusion import subpixel
 from geomatch.geo import apply_affine
+from geomatch.map_pixels import Pixels
 from geomatch.matching.matches import Matches
-from geomatch.refine import CELL_PX, Pixels, Refiner
+from geomatch.pixel_features import CELL_PX
+from geomatch.refine import Refiner
 from geomatch.strips import Strip
 from geomatch.tiles import starts
 

@@ -88,12 +88,12 @@ class EncoderNet(nn.Module):
 class Branch(nn.Module):
     """What one modality goes through, as a module of its own, for export."""
 
-    def __init__(self, net: EncoderNet, modality: Modality) -> None:
+    def __init__(self, net: nn.Module, modality: Modality) -> None:
         super().__init__()
         self.net = net
         self._modality = modality
 
     def forward(self, x: Tensor) -> Tensor:
-        """As ``EncoderNet.forward``."""
+        """As the network's own."""
         out: Tensor = self.net(x, self._modality)
         return out

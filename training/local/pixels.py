@@ -23,7 +23,7 @@ from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.pixel_net import PixelNet
 from geomatch.nets.shapes import PixelShape
-from geomatch.pixel_features import CELL_PX, LearnedPixels, standardised
+from geomatch.pixel_features import CELL_PX, standardised
 
 from ..config import TrainerConfig
 from ..data import scene_named
@@ -36,6 +36,7 @@ from .streams import CropBatches, Example
 
 VALIDATION_SEED = 7
 MIN_VALID = 0.98  # share of a crop that has to be known
+EDGE_CELLS = 2  # along the edge, which hardly see anything but the padding on one side, are not learned from
 SHARPNESS = 3.0  # logarithm of what correlations are multiplied by at first
 
 
@@ -90,7 +91,7 @@ def load_pixel_config(file: Path, overrides: Sequence[str] = ()) -> PixelConfig:
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on sides that do not fit."""
     config = read_config(file, PixelConfig, overrides, examples="configs/pixels")
     window, crop = config.window_px, config.data.side_px
-    least = CELL_PX * (2 * LearnedPixels.edge_cells + 2)
+    least = CELL_PX * (2 * EDGE_CELLS + 2)
     if window % CELL_PX or crop % CELL_PX or not least <= window <= crop:
         what = f"windows of {window} px in crops of {crop} px"
         hint = f"take even sides, {least} px or more, and crops no smaller than windows"
@@ -157,8 +158,7 @@ class PixelTask(SmallTask[PixelConfig]):
 
     def _compared(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As ``offset_loss``."""
-        edge = LearnedPixels.edge_cells
-        inner = (..., slice(edge, -edge), slice(edge, -edge))
+        inner = (..., slice(EDGE_CELLS, -EDGE_CELLS), slice(EDGE_CELLS, -EDGE_CELLS))
         optical, sar = self.net(batch["optical"], "optical")[inner], self.net(batch["sar"], "sar")[inner]
         windows = Windows(torch.arange(len(sar), device=sar.device), sar, batch["at"])
         return offset_loss(windows, optical, self.sharpness)

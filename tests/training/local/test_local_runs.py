@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from geomatch.matching.transforms import apply
 from geomatch.nets.d2net import FIRST_PX, D2Net
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
 from geomatch.nets.vgg import PatchVgg
+from geomatch.pixel_features import LearnedPixels, standardised
 from geomatch.simulation.pairs import SimulatedPairs
 from geomatch.training.local.descriptor import (
     load_descriptor_config,
@@ -43,6 +45,8 @@ from geomatch.training.local.detector import (
     warped_back,
     within,
 )
+from geomatch.training.local.pixels import PixelConfig, load_pixel_config, train_pixels, window_of
+from geomatch.training.local.sources import CropConfig
 from geomatch.training.local.vgg import load_vgg_config, train_vgg
 from geomatch.weights import Weights
 
@@ -110,6 +114,42 @@ def test_vgg_runs_a_step(scenes: Path, tmp_path: Path, sample: Sample) -> None:
     describe = PatchDescriptor.load(str(train_vgg(config, tmp_path / "run")), VggShape)
     found = describe(sample.sar, DETECTORS["gftt"](sample.sar, 5))
     assert found.vectors.shape == (5, 16)
+
+
+@pytest.mark.parametrize("shipped", sorted((CONFIGS / "pixels").glob("*.yaml")), ids=lambda path: path.stem)
+def test_features_of_pixels_run_a_step(shipped: Path, scenes: Path, tmp_path: Path, sample: Sample) -> None:
+    small = [*SMALL, "window_px=64", "net.width=4", "validation.crops=3"]
+    config = load_pixel_config(on_the_town(shipped, scenes, tmp_path), small)
+    features = LearnedPixels(str(train_pixels(config, tmp_path / "run")))
+    assert features(sample.sar.image, sample.sar.valid, "sar").values.shape == (8, 80, 80)
+
+
+def test_window_of_pixels_lies_where_it_says(sample: Sample) -> None:
+    """The middle of the SAR window, led to the optical crop by the pair's transform, is the middle of its place."""
+    config = PixelConfig(window_px=64, data=CropConfig(side_px=160))
+    made = window_of(sample, config, np.random.default_rng(1))
+    assert made is not None
+    assert made["sar"].shape == (1, 64, 64)
+    assert made["optical"].shape == (1, 160, 160)
+    left, top = (int(at) for at in np.random.default_rng(1).integers(0, 160 - 64 + 1, 2))
+    part = sample.sar.image[top : top + 64, left : left + 64]
+    np.testing.assert_array_equal(made["sar"][0], standardised(part, np.ones(part.shape, bool)))
+    x, y, depth = sample.to_optical @ (left + 32, top + 32, 1.0)
+    np.testing.assert_allclose(2 * made["at"] + 32, (x / depth, y / depth), rtol=1e-5)
+
+
+def test_crops_that_are_too_small_or_hardly_known_are_drawn_again(sample: Sample) -> None:
+    rng = np.random.default_rng(1)
+    assert window_of(sample, PixelConfig(data=CropConfig(side_px=200)), rng) is None
+    holed = replace(sample.sar, valid=sample.sar.valid & (np.arange(160) > 20))
+    assert window_of(replace(sample, sar=holed), PixelConfig(data=CropConfig(side_px=160)), rng) is None
+
+
+@pytest.mark.parametrize("window_px", [61, 8, 200])
+def test_windows_that_do_not_fit_their_crops_are_refused(window_px: int, scenes: Path, tmp_path: Path) -> None:
+    file = on_the_town(CONFIGS / "pixels" / "pixels.yaml", scenes, tmp_path)
+    with pytest.raises(UsageError, match=f"windows of {window_px} px in crops of 136 px"):
+        load_pixel_config(file, [f"window_px={window_px}"])
 
 
 def test_unknown_names_are_refused(scenes: Path, tmp_path: Path) -> None:
