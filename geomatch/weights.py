@@ -93,7 +93,7 @@ NAMED: dict[str, Named] = {
         measured="docs/la3.md",
     ),
     "pixels1": Named(
-        sha256="5314525b722d83fc50c495ed5c8aedb361fae5e5004b99bc7fa94b44141be43c",
+        sha256="c936af0cc2d76a821661200acc470568b0e32d8f7bee23707c8e120e9a661db9",
         radiometry="optical grey and SAR ln amplitude, locally standardised (geomatch.pixel_features)",
         trained_on=_LOCAL_DATA + "; configs/pixels/pixels.yaml",
         measured="docs/pixels1.md",
