@@ -33,7 +33,7 @@ LOOKS = (0.09, 0.044, 0.022)  # radians, and logarithms of the scale, that they 
 PART_PX = 64  # side of the parts that agree on a similarity
 FINER = (0.5, 0.25)  # of the step from one attitude to the next, where the best are sought again
 # What pairs of different places stay below: so much, and so much over the root of the cells.
-CHANCE, STRUCTURAL_CHANCE, CHANCE_OF_CELLS = 0.13, 0.18, 4.0
+CHANCE, STRUCTURAL_CHANCE, CHANCE_OF_CELLS = 0.16, 0.18, 4.0
 OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, along each side
 
 
