@@ -72,6 +72,7 @@ class LearnedPixels:
     def __init__(self, weights: str = defaults.PIXELS, backend: str = defaults.BACKEND) -> None:
         found = Weights.find(weights, PixelShape)
         check_backend(backend)
+        self._sha256 = found.sha256
 
         @cache
         def runner() -> Runner:
@@ -81,6 +82,10 @@ class LearnedPixels:
             return load_runner(net, backend, exact=backend.endswith(IN_8_BITS))
 
         self._runner = runner
+
+    def fingerprint(self) -> str:
+        """The sha256 of the weights."""
+        return self._sha256
 
     def __call__(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
         """As ``PixelFeatures``."""

@@ -95,6 +95,7 @@ class AreaMatcher:
         self, encoder: Encoder | None = None, tolerance: Tolerance = TOLERANCE, *, chance: float = CHANCE
     ) -> None:
         self._encoder = encoder or load_encoder(defaults.ENCODER)
+        self._features = tuple(self._encoder.pixels)
         self._tolerance, self._chance = tolerance, chance
 
     @classmethod
@@ -112,7 +113,7 @@ class AreaMatcher:
         tried = sorted(filter(None, map(search.at, attitudes)), key=lambda one: -one.features)[:TRIED]
         if not tried:
             return Matches.none("the SAR image shows no structure")
-        pixels = SidePixels(optical, self._encoder.pixels)
+        pixels = SidePixels(optical, self._features)
         likely = [search.refined(one, self._tolerance.spacing(self._encoder.steps)) for one in tried]
         best = max((_looked(one, raw, pixels) for one in likely), key=lambda one: one.together)
         if not best.likely(self._chance):

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import geomatch
+from geomatch.encoder import StructuralEncoder
 from geomatch.matching import identity
+from geomatch.matching.area import AreaMatcher
 from geomatch.matching.descriptors import DESCRIPTORS, DetectThenDescribe
 from geomatch.matching.identity import identity_of
 from geomatch.matching.kept import Kept
@@ -23,7 +25,10 @@ from geomatch.matching.learned import PatchDescriptor
 from geomatch.matching.matches import Keypointed, Rule
 from geomatch.matching.methods import METHODS, method
 from geomatch.nets.hardnet import HardNet
-from geomatch.nets.shapes import HardNetShape
+from geomatch.nets.pixel_net import PixelNet
+from geomatch.nets.shapes import HardNetShape, PixelShape
+from geomatch.pixel_features import STRUCTURAL, LearnedPixels
+from geomatch.weights import save_weights
 
 OWN = "from geomatch.matching.methods import method; from geomatch.matching.identity import identity_of;"
 
@@ -62,6 +67,18 @@ def found(side):
     """{text}"""
     return DETECTORS["sift"](side, {most})  # {text}
 '''
+
+
+def test_weights_of_the_last_look_count_in_area_matching(tmp_path: Path) -> None:
+    """They belong to its encoder, whose fingerprint says what an index is of, and so does not tell of them."""
+    own = tmp_path / "own.safetensors"
+    save_weights(PixelNet(PixelShape(stem=2, width=2)).eval(), own, {})
+    usual = StructuralEncoder()
+    with_own = StructuralEncoder()
+    with_own.pixels = (*STRUCTURAL, LearnedPixels(str(own)))
+    other = StructuralEncoder()
+    other.pixels = (*STRUCTURAL, LearnedPixels())
+    assert len({identity_of(AreaMatcher(one)) for one in (usual, with_own, other)}) == 3
 
 
 def test_code_counts_and_words_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
