@@ -38,7 +38,7 @@ STRUCTURAL = Model(
 )
 LEARNED = Model(
     features=(-6.28, 1.1, 1.97, 0.0),
-    pixels=(-11.2, 0.885, 1.04, -0.539, 1.68),
+    pixels=(-10.5, 0.794, 1.7, -0.276, 2.25),
     sought=(-9.24, 0.866, 0.691, 1.57, 1.3),
     ambiguous_from=0.015,
 )

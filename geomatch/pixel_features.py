@@ -89,7 +89,8 @@ class LearnedPixels:
 
     def __call__(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
         """As ``PixelFeatures``."""
-        known = cells_known(valid, CELL_PX)
+        # Beside what is not known there is an edge that only the network sees.
+        known = cells_known(valid, CELL_PX) if valid.all() else structure(image, valid, CELL_PX).valid
         values = self._runner()(standardised(image, valid)[None], modality)
         return Dense(values * known, known)
 

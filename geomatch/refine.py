@@ -134,9 +134,11 @@ class Refiner:
         reach = SEARCH_PX // CELL_PX
         start = np.rint(corner_px).astype(np.int64)
         total = self.surfaces(start).mean(axis=0) if self._queries else np.zeros((2 * reach + 1, 2 * reach + 1))
-        # The trust chooses among peaks; where the chosen one is highest, the pixels alone say.
+        # The trust chooses among peaks, by how far they stand out: learned features agree somewhat everywhere. Where
+        # the chosen one is highest, the pixels alone say.
         summits = total == cv2.dilate(total, np.ones((3, 3), np.uint8))
-        trusted = np.where(summits, total * self._trust(start - corner_px), -np.inf)
+        stands = total - max(0.0, float(np.median(total)))
+        trusted = np.where(summits, stands * self._trust(start - corner_px), -np.inf)
         row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
         around = _aside(total, row, col)

@@ -69,11 +69,12 @@ def test_what_is_not_known_says_nothing(image: NDArray[np.float32]) -> None:
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_shipped_features_know_the_cells_whose_pixels_are_known(image: NDArray[np.float32], modality: Modality) -> None:
+def test_shipped_features_are_known_where_gradients_are(image: NDArray[np.float32], modality: Modality) -> None:
     valid = everything(image)
     valid[:, :10] = False
-    dense = LearnedPixels()(image, valid, modality)
-    np.testing.assert_array_equal(dense.valid, np.broadcast_to(np.arange(42) >= 5, (31, 42)))
+    dense, (structural,) = LearnedPixels()(image, valid, modality), STRUCTURAL
+    np.testing.assert_array_equal(dense.valid, structural(image, valid, modality).valid)
+    assert LearnedPixels()(image, everything(image), modality).valid.all()
     assert dense.values.shape == (PixelShape().channels, 31, 42)
     assert (dense.values[:, ~dense.valid] == 0).all()
     assert np.square(dense.values).sum(axis=0).max() < 1
