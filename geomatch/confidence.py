@@ -19,7 +19,8 @@ class Model:
         features: bias, prominence, margin, extent; where the map's pixels were not at hand.
         pixels: bias, prominence, margin, extent, standing of the pixels.
         sought: the same, for a strip whose heading or scale was found with its place: the best of many attitudes at a
-            wrong place looks better than one. Of structural features none were fitted: they are those of ``pixels``.
+            wrong place looks better than one. Of structural features none were fitted: they are those of ``pixels``; of
+            learned ones they were fitted before pixels were compared by learned features too.
         ambiguous_from: confidence from which a place is told at all; benchmarks/calibrate.py prints what that keeps and
             lets through.
     """

@@ -14,6 +14,7 @@ from geomatch.errors import InputError, UsageError
 from geomatch.learned import LEARNED_SHARE
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.shapes import EncoderShape, Modality
+from geomatch.pixel_features import STRUCTURAL, LearnedPixels
 from geomatch.weights import save_weights
 
 KINDS = ("structural", "joined", "alone")
@@ -115,3 +116,10 @@ def test_unknown_encoders_are_told(tmp_path: Path) -> None:
         load_encoder("nobody")
     with pytest.raises(InputError, match=r"gone\.safetensors"):
         load_encoder(str(tmp_path / "gone.safetensors"))
+
+
+@pytest.mark.parametrize(("name", "kinds"), [("structural", 1), ("la3", 2), ("la3:alone", 2)])
+def test_places_are_looked_at_by_learned_features_where_the_encoder_is_learned(name: str, kinds: int) -> None:
+    """The structural ones, which serve any sensor, are always among them."""
+    assert load_encoder(name).pixels[:1] == STRUCTURAL
+    assert [type(one) for one in load_encoder(name).pixels[1:]] == [LearnedPixels] * (kinds - 1)

@@ -148,8 +148,12 @@ class PixelTask(SmallTask[PixelConfig]):
             )
             made = (window_of(one, self._config, rng) for one in crops)
             self._held_out = [one for one in made if one is not None]
-        first, *_ = self._held_out
-        whole = {name: torch.from_numpy(np.stack([one[name] for one in self._held_out])) for name in first}
+        if not self._held_out:
+            what = f"no crop of {self._config.data.side_px} px of its validation boxes is whole and known"
+            hint = "take smaller data.side_px and window_px, or validation.scene= for none"
+            raise UsageError(what, where=self._config.validation.scene, hint=hint)
+        names = self._held_out[0]
+        whole = {name: torch.from_numpy(np.stack([one[name] for one in self._held_out])) for name in names}
         self.net.eval()
         with torch.inference_mode():
             _, hits = self._compared({name: values.to(self.device) for name, values in whole.items()})

@@ -25,6 +25,7 @@ from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape
 from geomatch.nets.vgg import PatchVgg
 from geomatch.pixel_features import LearnedPixels, standardised
 from geomatch.simulation.pairs import SimulatedPairs
+from geomatch.training.local import pixels
 from geomatch.training.local.descriptor import (
     load_descriptor_config,
     paired_patches,
@@ -45,7 +46,7 @@ from geomatch.training.local.detector import (
     warped_back,
     within,
 )
-from geomatch.training.local.pixels import PixelConfig, load_pixel_config, train_pixels, window_of
+from geomatch.training.local.pixels import PixelConfig, PixelTask, load_pixel_config, train_pixels, window_of
 from geomatch.training.local.sources import CropConfig
 from geomatch.training.local.vgg import load_vgg_config, train_vgg
 from geomatch.weights import Weights
@@ -143,6 +144,17 @@ def test_crops_that_are_too_small_or_hardly_known_are_drawn_again(sample: Sample
     assert window_of(sample, PixelConfig(data=CropConfig(side_px=200)), rng) is None
     holed = replace(sample.sar, valid=sample.sar.valid & (np.arange(160) > 20))
     assert window_of(replace(sample, sar=holed), PixelConfig(data=CropConfig(side_px=160)), rng) is None
+
+
+def test_validation_without_a_whole_crop_is_told(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: Sample
+) -> None:
+    config = load_pixel_config(on_the_town(CONFIGS / "pixels" / "pixels.yaml", scenes, tmp_path), SMALL[:4])
+    task = PixelTask(config, 1)
+    monkeypatch.setattr(pixels, "held_out", lambda *_: [sample])
+    config.validation.scene = "town"
+    with pytest.raises(UsageError, match=r"no crop of 136 px .* is whole and known"):
+        task.validated()
 
 
 @pytest.mark.parametrize("window_px", [61, 8, 200])
