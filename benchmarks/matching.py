@@ -1,14 +1,16 @@
 """Every local matching method on the same pairs: the tables of docs/matching.md.
 
-    python benchmarks/matching.py [--windows 400] [--others 20] [--into docs/matching.md] [-o FILE]
+    python benchmarks/matching.py [--windows 400] [--others 20] [--methods area] [--into docs/matching.md] [-o FILE]
 
 Runs ``geomatch evaluate matching`` on --windows validation pairs, and on --others pairs of OMBRIA's validation places
 and of simulated cities. What was matched stays in bench/matching and is not matched again as long as pixels, code and
-weights are the same.
+weights are the same. With --methods those alone are run, and no detectors; other rows of the document stay as they are,
+and the bars, which are of all methods, are not printed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ DETECTED = ("pairs", "detector", "n", "repeated within 2 px", "interval", "moved
 MEASURED = ("count", "repeatability", "repeatability_ci", "moved", "keypoints", "coverage", "spread_repeatability",
             "spread_repeatability_ci", "spread_keypoints", "spread_coverage")  # fmt: skip
 
+Row = Sequence[str]
+
 
 def row(told: dict[str, Any]) -> list[str]:
     """Of a method on a set of pairs."""
@@ -39,45 +43,57 @@ def row(told: dict[str, Any]) -> list[str]:
 def main() -> None:
     arguments = common.parser(__doc__, windows=400)
     arguments.add_argument("--others", type=int, default=20, help="pairs of each other set; 0 leaves them as they are")
+    arguments.add_argument("--methods", help="names separated by commas; default all, and all detectors")
     arguments.add_argument("--into", type=Path, help="document that gets the tables")
     given = arguments.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
     BENCH.mkdir(exist_ok=True)
-    wanted = [Comparison(("validation",), count=given.windows)]
+    what = {} if given.methods is None else {"methods": given.methods, "detectors": "none"}
+    wanted = [Comparison(("validation",), count=given.windows, **what)]
     if given.others:
-        wanted.append(Comparison(("ombria", "simulated"), count=given.others))
+        wanted.append(Comparison(("ombria", "simulated"), count=given.others, **what))
     parts = [compare(one, data, BENCH / "matching", lambda *_: None) for one in wanted]
     told = [one for part in parts for one in part["methods"]]
-    told.sort(key=lambda one: (_order(one["pairs"]), one["pairs"], -one["registered"]["10"]))
     rows = [row(one) for one in told]
     detected = [
         [one["pairs"], one["detector"], *(cell(one[name]) for name in MEASURED)]
         for part in parts
         for one in part["detectors"]
     ]
+    rows.sort(key=_order)
     show("Methods", COLUMNS, rows)
     show("Detectors", DETECTED, detected)
     if given.into is not None:
-        _write(given.into, "evaluation", COLUMNS, rows)
+        _write(given.into, "evaluation", COLUMNS, rows, _order)
         _write(given.into, "repeatability", DETECTED, detected)
-    _say_rules(told)
-    finish(given.output, parts, _bars(told, parts[0]["detectors"]))
+    if given.methods is None:
+        _say_rules(told)
+    finish(given.output, parts, _bars(told, parts[0]["detectors"]) if given.methods is None else ())
 
 
-def _order(pairs: str) -> int:
-    """Warped validation pairs first, which the bars are of."""
-    return ["validation, warped", "validation, aligned"].index(pairs) if pairs.startswith("validation") else 2
+def _order(row: Row) -> tuple[int, str, float]:
+    """Warped validation pairs first, which the bars are of; of each set the methods that register most."""
+    sets = ["validation, warped", "validation, aligned"]
+    return sets.index(row[0]) if row[0] in sets else len(sets), row[0], -float(row[3])
 
 
-def _write(file: Path, name: str, columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    """A table whose first column tells sets apart: those that are given are replaced."""
+def _write(
+    file: Path, name: str, columns: Row, rows: Sequence[Row], order: Callable[[Row], Any] = lambda row: 0
+) -> None:
+    """A table whose first two columns tell rows apart: those that are given are replaced."""
     before, _, rest = file.read_text().partition(f"<!-- {name} -->")
     old, _, after = rest.partition(f"<!-- end of {name} -->")
-    lines = ["| " + " | ".join(one) + " |" for one in (columns, ["---"] * len(columns), *rows)]
-    given = {one[0] for one in rows}
-    lines += [line for line in old.strip().splitlines()[2:] if line.split(" | ")[0].removeprefix("| ") not in given]
+    every = {tuple(cells[:2]): cells for cells in map(_cells, old.strip().splitlines()[2:])}
+    every |= {tuple(cells[:2]): cells for cells in rows}
+    lines = [
+        "| " + " | ".join(one) + " |" for one in (columns, ["---"] * len(columns), *sorted(every.values(), key=order))
+    ]
     file.write_text(f"{before}<!-- {name} -->\n" + "\n".join(lines) + f"\n<!-- end of {name} -->{after}")
+
+
+def _cells(line: str) -> Row:
+    return line.removeprefix("| ").removesuffix(" |").split(" | ")
 
 
 def _say_rules(told: list[dict[str, Any]]) -> None:

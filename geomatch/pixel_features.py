@@ -31,7 +31,8 @@ class PixelFeatures(Protocol):
     """Features of an image at CELL_PX.
 
     Attributes:
-        chance_peak: the highest correlation near a wrong place, times the root of the cells, on the average.
+        chance_peak: the highest correlation near a wrong place, times the root of the cells, on the average
+            (benchmarks/chance.py).
     """
 
     @property

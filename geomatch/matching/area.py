@@ -32,7 +32,7 @@ TRIED = 4  # attitudes and places that the pixels settle
 LOOKS = (0.09, 0.044, 0.022)  # radians, and logarithms of the scale, that they may turn to either side, one by one
 PART_PX = 64  # side of the parts that agree on a similarity
 FINER = (0.5, 0.25)  # of the step from one attitude to the next, where the best are sought again
-# What pairs of different places stay below: so much, and so much over the root of the cells.
+# What pairs of different places stay below: so much, and so much over the root of the cells (benchmarks/chance.py).
 CHANCE, STRUCTURAL_CHANCE, CHANCE_OF_CELLS = 0.16, 0.18, 4.0
 OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, along each side
 
@@ -58,7 +58,7 @@ class SidePixels:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """A pose at which the image was tried.
 
     Attributes:
@@ -77,9 +77,10 @@ class _Place:
         """What both say of it."""
         return self.features + FINE_WEIGHT * self.pixels
 
-    def likely(self, chance: float) -> bool:
-        """Whether images of different places hardly ever agree so well."""
-        return self.together >= chance + CHANCE_OF_CELLS / float(np.sqrt(self.cells))
+    @property
+    def above_cells(self) -> float:
+        """The same, less what goes with the root of the cells where images show different places."""
+        return self.together - CHANCE_OF_CELLS / float(np.sqrt(self.cells))
 
 
 class AreaMatcher:
@@ -107,19 +108,27 @@ class AreaMatcher:
         """One match per window that is sure of its place, or why there are none."""
         if (unusable := Matches.unusable(sar, optical, self._encoder.cell_px)) is not None:
             return unusable
-        raw = RawStrip(sar.image, sar.valid, np.eye(2), NORTH_UP, self._tolerance)
+        best = self.best_place(sar, optical)
+        if best is None:
+            return Matches.none("the SAR image shows no structure")
+        if best.above_cells < self._chance:
+            return Matches.none("no place of the optical image resembles the SAR image")
+        strip = self._raw(sar).at(best.lie.attitude)
+        return tie_points(strip, best.lie.at_px - strip.middle_px, SidePixels(optical, self._features))
+
+    def best_place(self, sar: Side, optical: Side) -> Place | None:
+        """Where the whole SAR image fits best, believed or not; None where it shows no structure."""
+        raw, pixels = self._raw(sar), SidePixels(optical, self._features)
         search = _FeatureSearch(self._encoder, raw, optical)
         attitudes = self._tolerance.attitudes(self._encoder.steps)
         tried = sorted(filter(None, map(search.at, attitudes)), key=lambda one: -one.features)[:TRIED]
         if not tried:
-            return Matches.none("the SAR image shows no structure")
-        pixels = SidePixels(optical, self._features)
+            return None
         likely = [search.refined(one, self._tolerance.spacing(self._encoder.steps)) for one in tried]
-        best = max((_looked(one, raw, pixels) for one in likely), key=lambda one: one.together)
-        if not best.likely(self._chance):
-            return Matches.none("no place of the optical image resembles the SAR image")
-        strip = raw.at(best.lie.attitude)
-        return tie_points(strip, best.lie.at_px - strip.middle_px, pixels)
+        return max((_looked(one, raw, pixels) for one in likely), key=lambda one: one.together)
+
+    def _raw(self, sar: Side) -> RawStrip:
+        return RawStrip(sar.image, sar.valid, np.eye(2), NORTH_UP, self._tolerance)
 
 
 class _FeatureSearch:
@@ -130,7 +139,7 @@ class _FeatureSearch:
         self._field = encoder.dense(optical.image[None], optical.valid, "optical")
         self._rms = float(np.sqrt(np.square(self._field.values).sum() / max(1, self._field.valid.sum())))
 
-    def at(self, attitude: Attitude) -> _Place | None:
+    def at(self, attitude: Attitude) -> Place | None:
         """The best place; None where the image shows no structure."""
         strip = self._raw.at(attitude)
         window = template(self._encoder.dense(strip.image[None], strip.valid, "sar"))
@@ -146,9 +155,9 @@ class _FeatureSearch:
         shift = subpixel(surface.astype(np.float64), row, col)
         corner = (np.array([col - right, row - down]) + shift) * self._encoder.cell_px
         lie = Lie(attitude, self._raw.middle, corner + strip.middle_px)
-        return _Place(lie, attitude.scale * float(surface[row, col]), int(window.mask.sum()))
+        return Place(lie, attitude.scale * float(surface[row, col]), int(window.mask.sum()))
 
-    def refined(self, one: _Place, spacing: tuple[float, float]) -> _Place:
+    def refined(self, one: Place, spacing: tuple[float, float]) -> Place:
         """The best place among attitudes around one, ever nearer ones."""
         for share in FINER:
             turn, scale = (share * step for step in spacing)
@@ -163,10 +172,10 @@ def _margin(window: int, field: int) -> int:
     return max(round(OVERHANG * window), -(-(window - field) // 2))
 
 
-def _looked(one: _Place, raw: RawStrip, pixels: SidePixels) -> _Place:
+def _looked(one: Place, raw: RawStrip, pixels: SidePixels) -> Place:
     """A place as it is, or at the attitude on which its parts agree, where its pixels say more of that."""
 
-    def look(lie: Lie) -> _Place:
+    def look(lie: Lie) -> Place:
         strip = raw.at(lie.attitude)
         seen = _parts(strip, pixels).at(lie.at_px - strip.middle_px)
         there = Lie(lie.attitude, lie.point, seen.corner_px + strip.middle_px)
