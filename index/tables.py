@@ -89,5 +89,7 @@ class TileTable:
     def add(self, rows: pa.Table) -> None:
         """Append tiles as ``table_rows`` gives them, and number them."""
         numbers = pa.array(np.arange(self._count, self._count + len(rows)))
-        self._writer.write_table(rows.add_column(0, _SCHEMA.field(0), numbers).cast(self._writer.schema))
+        numbered = rows.add_column(0, _SCHEMA.field(0), numbers)
+        # A cast to the same types would load all of pyarrow.compute, which takes longer than to write a small table.
+        self._writer.write_table(numbered.replace_schema_metadata(self._writer.schema.metadata))
         self._count += len(rows)
