@@ -2,7 +2,8 @@
 
 Two constants of the package are read from these tables. ``chance_peak`` of ``geomatch/pixel_features.py``: windows of a
 map are looked at, by each kind of features, at the places that their coarse features take for theirs and that are not;
-printed is the highest correlation within reach, on the average, times the root of the cells that are compared.
+printed is how high the peak within reach stands above the median there, on the average, times the root of the cells
+that are compared.
 ``CHANCE`` of ``geomatch/matching/area.py``: pairs of images of 256 px that show different places are matched; printed
 is how well features and pixels agree at the best attitude and place, less what goes with the root of the cells, and how
 many would be believed. Beside both, the same of right places.
@@ -10,7 +11,7 @@ many would be believed. Beside both, the same of right places.
 Constants were read from windows of the northern half of the validation block of Los Angeles, and from pairs of the
 whole of it; its southern half, OMBRIA's validation locations and the training fragments chose neither.
 
-    python benchmarks/chance.py [--windows 60] [--into] [-o FILE]
+    python benchmarks/chance.py [--windows 60] [--tables pixels area] [--into] [-o FILE]
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def halves(data: Path, folder: Path) -> Iterator[tuple[str, Path, Path]]:
 
 
 def peaks(locator: Locator, sar: Path, size_px: int, windows: int, seed: int) -> dict[str, tuple[list[float], ...]]:
-    """Of each kind of features and its ``chance_peak``: peaks at wrong places and at right ones, times the root."""
+    """Of each kind of features: heights of peaks at wrong places and at right ones, times the root of the cells."""
     assert locator.pixels is not None
     kinds = {type(one).__name__: one for one in locator.pixels.features}
     found: dict[str, tuple[list[float], ...]] = {name: ([], []) for name in kinds}
@@ -70,8 +71,8 @@ def peaks(locator: Locator, sar: Path, size_px: int, windows: int, seed: int) ->
             refiner = Refiner.of(strip, tile_px, cell_px, replace(locator.pixels, features=(one,)))
             if refiner is not None:
                 root = float(np.sqrt(refiner.cells))
-                found[name][0].extend(root * refiner.at(place).peak for place in wrong)
-                found[name][1].append(root * refiner.at(corner).peak)
+                found[name][0].extend(root * refiner.at(place).height for place in wrong)
+                found[name][1].append(root * refiner.at(corner).height)
     return found
 
 
@@ -120,21 +121,26 @@ def agreement_rows(data: Path, windows: int, seed: int) -> list[list[str]]:
     return rows
 
 
+TABLES = {
+    "pixels": ("Heights of peaks near a place, times the root of the cells", "pixels1.md", PEAKS, peak_rows),
+    "area": ("Pairs of different places", "matching.md", AGREED, agreement_rows),
+}
+
+
 def main() -> None:
     parser = common.parser(__doc__, windows=60)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--into", action="store_true", help="put the tables into docs/pixels1.md and docs/matching.md")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
     made: dict[str, Any] = {}
-    for title, name, document, columns, rows in (
-        ("Peaks near a place, times the root of the cells", "chance of pixels", "pixels1.md", PEAKS, peak_rows),
-        ("Pairs of different places", "chance of area", "matching.md", AGREED, agreement_rows),
-    ):
+    for name in given.tables:
+        title, document, columns, rows = TABLES[name]
         made[name] = rows(data, given.windows, given.seed)
         show(title, columns, made[name])
         if given.into:
-            common.into(ROOT / "docs" / document, name, columns, made[name])
+            common.into(ROOT / "docs" / document, f"chance of {name}", columns, made[name])
     finish(given.output, made)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.polygon import orient
 
-from geomatch.confidence import Signs, error_radius_px, model_of, probability, status_of
+from geomatch.confidence import MAX_LEAD, Signs, error_radius_px, model_of, probability, status_of
 from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, apply_affine, footprint, ground_jacobian, ground_resolution_m, six
@@ -24,6 +24,7 @@ from geomatch.tile_index import TileIndex
 
 SHOWN_CANDIDATES = 5
 MIN_SPREAD = 0.05  # of the best score: few other places tell little of their spread
+LEAST_SCORE, MAX_RATIO = 1e-3, float(np.exp(2))  # of the peak ratio, which is told and decides nothing
 INLIER_CELLS = 1.5
 SWAYS = "it sways along its track: evidence.tie_points say where its parts lie, the transform is the nearest to them"
 _LOOK_AROUND_CELLS = 5
@@ -57,16 +58,22 @@ class Judged:
         """
         best, others = float(places.scores[0]), places.scores[1:]
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
-        margin = _log_ratio(best, others)
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
+        lead = float(np.sqrt(-stand[1:].max())) if len(stand) > 1 else MAX_LEAD
         standing = None if refined is None else refined.standing
-        return cls(places, refined, Signs(prominence, margin, extent, standing), stand)
+        return cls(places, refined, Signs(prominence, extent, lead, standing), stand)
 
     @property
     def corner_px(self) -> NDArray[np.float64]:
         """[2] map pixel of the strip's first pixel at the chosen place."""
         corner: NDArray[np.float64] = self.places.corners_px[0] if self.refined is None else self.refined.corner_px
         return corner
+
+    @property
+    def peak_ratio(self) -> float:
+        """The chosen place's score over the best of the others, by features; below 1 where pixels chose another."""
+        best, runner_up = float(self.places.scores[0]), float(self.places.scores[1:].max(initial=0.0))
+        return float(np.clip(max(best, LEAST_SCORE) / max(runner_up, LEAST_SCORE), 1 / MAX_RATIO, MAX_RATIO))
 
     @property
     def accuracy(self) -> Accuracy:
@@ -79,12 +86,6 @@ def _nearest_grid(grid: Grid, ties: Sequence[TiePoint]) -> Grid:
     points = np.array([(tie.col, tie.row, 1.0) for tie in ties])
     (a, d), (b, e), (c, f) = np.linalg.lstsq(points, np.array([(tie.x, tie.y) for tie in ties]), rcond=None)[0].tolist()
     return Grid(grid.crs, Affine(a, b, c, d, e, f), grid.width, grid.height)
-
-
-def _log_ratio(best: float, others: NDArray[np.float64]) -> float:
-    """Logarithm of the best score over the best of the others, within [-2, 2]."""
-    runner_up = float(others.max()) if len(others) else 0.0
-    return float(np.clip(np.log(max(best, 1e-3) / max(runner_up, 1e-3)), -2, 2))
 
 
 class Answers:
@@ -192,7 +193,7 @@ class Answers:
             likely_places=count,
             likely_within_m=float(away_m.max()),
             peak=float(judged.places.scores[0]),
-            peak_ratio=float(np.exp(judged.signs.margin)),
+            peak_ratio=judged.peak_ratio,
             fine_peak=None if judged.refined is None else judged.refined.peak,
             windows=len(windows),
             inliers=self._inliers(windows, judged.corner_px),

@@ -224,9 +224,9 @@ def _look_closer(found: Poses, refiner: Refiner | None) -> tuple[Poses, NDArray[
         looks.append(refiner.at(corner))
         if looks[-1].certain and number + 1 >= level:
             break
-    peaks = np.full(len(found), refiner.chance)
-    peaks[: len(looks)] = [look.peak for look in looks]
-    supports = found.scores + FINE_WEIGHT * peaks
+    heights = np.full(len(found), refiner.chance)
+    heights[: len(looks)] = [look.height for look in looks]
+    supports = found.scores + FINE_WEIGHT * heights
     best = int(supports[: len(looks)].argmax())
     order = [best, *(i for i in range(len(found)) if i != best)]
     return Poses(found.corners_px[order], found.scores[order]), supports[order], looks[best]

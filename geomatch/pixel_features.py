@@ -31,8 +31,8 @@ class PixelFeatures(Protocol):
     """Features of an image at CELL_PX.
 
     Attributes:
-        chance_peak: the highest correlation near a wrong place, times the root of the cells, on the average
-            (benchmarks/chance.py).
+        chance_peak: height of the peak near a wrong place above the median there, times the root of the cells, on the
+            average (benchmarks/chance.py).
     """
 
     @property
@@ -68,7 +68,7 @@ class LearnedPixels:
         UsageError, InputError: there are no such weights, or no such backend.
     """
 
-    chance_peak = 9.0
+    chance_peak = 5.0
 
     def __init__(self, weights: str = defaults.PIXELS, backend: str = defaults.BACKEND) -> None:
         found = Weights.find(weights, PixelShape)

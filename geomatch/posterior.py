@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-SHARPNESS = 3.2
+SHARPNESS = 3.5
 LEVEL = 0.95
 
 

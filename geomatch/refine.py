@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -38,16 +39,18 @@ class Refined:
     Attributes:
         corner_px: [2] map pixel of the strip's first pixel.
         peak: mean correlation of the windows there.
+        height: of the peak above the median of all within reach: learned features agree somewhat everywhere.
         aside: the highest within reach that does not belong to the peak: what a wrong place of such structure gives.
-        spread: root mean square of all within reach, and on the map, that do not: along a shore, whose place along it
-            nothing fixes, it is high, however many cells there are.
+        spread: root mean square of all within reach, and on the map, that do not, about the median: along a shore,
+            whose place along it nothing fixes, it is high, however many cells there are.
         cells: fine cells that were compared.
-        chance: the peak that a wrong place has, on the average.
+        chance: the height that a wrong place has, on the average.
         fixed: whether the peak lies within reach; if not, ``corner_px`` is the place that was asked about.
     """
 
     corner_px: NDArray[np.float64]
     peak: float
+    height: float
     aside: float
     spread: float
     cells: int
@@ -57,12 +60,12 @@ class Refined:
     @property
     def certain(self) -> bool:
         """Whether the peak stands so far above its surroundings that no other place need be looked at."""
-        return self.peak >= CERTAIN * max(self.aside, self.chance)
+        return self.peak >= CERTAIN * self.aside and self.height >= CERTAIN * self.chance
 
     @property
     def standing(self) -> float:
-        """The peak in deviations of what is around it, or of what chance gives, whichever is more."""
-        return self.peak / max(self.spread, 1 / float(np.sqrt(max(1, self.cells))))
+        """The height in deviations of what is around it, or of what chance gives, whichever is more."""
+        return self.height / max(self.spread, 1 / float(np.sqrt(max(1, self.cells))))
 
 
 class Refiner:
@@ -78,7 +81,7 @@ class Refiner:
     Attributes:
         cells: fine cells that are compared, those of overlapping windows once; none where no window shows structure,
             and then there is nothing to refine.
-        chance: the peak that a wrong place has, on the average.
+        chance: the height of the peak that a wrong place has, on the average.
         cells_each: [N] of each window that shows structure.
         middles_px: [N x 2] of these windows, in the strip.
     """
@@ -134,20 +137,21 @@ class Refiner:
         reach = SEARCH_PX // CELL_PX
         start = np.rint(corner_px).astype(np.int64)
         total = self.surfaces(start).mean(axis=0) if self._queries else np.zeros((2 * reach + 1, 2 * reach + 1))
-        # The trust chooses among peaks, by how far they stand out: learned features agree somewhat everywhere. Where
-        # the chosen one is highest, the pixels alone say.
+        # The trust chooses among peaks by how far they stand out; where the chosen one is highest, pixels alone say.
         summits = total == cv2.dilate(total, np.ones((3, 3), np.uint8))
-        stands = total - max(0.0, float(np.median(total)))
-        trusted = np.where(summits, stands * self._trust(start - corner_px), -np.inf)
+        level = max(0.0, float(np.median(total)))
+        trusted = np.where(summits, (total - level) * self._trust(start - corner_px), -np.inf)
         row, col = (int(i) for i in np.unravel_index(trusted.argmax(), total.shape))
         peak = max(0.0, float(total[row, col]))
         around = _aside(total, row, col)
         known = around[around != NO_MATCH]  # at the map's edge, what lies beyond it would make the peak stand out
-        aside, spread = max(0.0, float(around.max())), float(np.sqrt(np.square(known).mean())) if len(known) else peak
+        aside, height = max(0.0, float(around.max())), max(0.0, peak - level)
+        spread = float(np.sqrt(np.square(known - level).mean())) if len(known) else peak
+        found = partial(Refined, peak=peak, height=height, aside=aside, spread=spread, cells=self.cells)
         if not (peak > 0 and 0 < row < 2 * reach and 0 < col < 2 * reach):
-            return Refined(corner_px, peak, aside, spread, self.cells, self.chance, fixed=False)
+            return found(corner_px, chance=self.chance, fixed=False)
         shift = np.array([col, row]) + subpixel(total, row, col) - reach
-        return Refined(start + CELL_PX * shift, peak, aside, spread, self.cells, self.chance, fixed=True)
+        return found(start + CELL_PX * shift, chance=self.chance, fixed=True)
 
     def surfaces(self, corner_px: NDArray[np.int64]) -> NDArray[np.float64]:
         """[N x s x s] correlation of every window at offsets of CELL_PX within SEARCH_PX of a place.

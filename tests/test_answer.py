@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from geomatch.answer import Answers, Judged
 from geomatch.attitude import Tolerance
+from geomatch.confidence import MAX_LEAD
 from geomatch.fusion import Poses
 from geomatch.geo import Grid, as_crs
 from geomatch.posterior import standings
@@ -27,21 +28,31 @@ def places(*scores: float) -> Poses:
     return Poses(np.arange(2.0 * len(scores)).reshape(-1, 2), np.array(scores))
 
 
-def look(peak: float, *, spread: float = 0.1, fixed: bool = True, corner: tuple[float, float] = (7.5, 8.5)) -> Refined:
+def look(
+    height: float, *, spread: float = 0.1, fixed: bool = True, corner: tuple[float, float] = (7.5, 8.5)
+) -> Refined:
     at: NDArray[np.float64] = np.array(corner)
-    return Refined(at, peak, 2 * spread, spread, cells=400, chance=0.2, fixed=fixed)
+    return Refined(at, height + 0.1, height, 2 * spread, spread, cells=400, chance=0.2, fixed=fixed)
 
 
-def test_margin_is_the_logarithm_of_best_over_runner_up() -> None:
-    assert judged(places(0.8, 0.4, 0.2)).signs.margin == pytest.approx(math.log(2))
-    assert judged(places(0.4, 0.4)).signs.margin == pytest.approx(0)
-    assert judged(places(0.4, 0.8)).signs.margin == pytest.approx(-math.log(2))
+def test_peak_ratio_is_of_best_and_runner_up() -> None:
+    assert judged(places(0.8, 0.4, 0.2)).peak_ratio == pytest.approx(2)
+    assert judged(places(0.4, 0.8)).peak_ratio == pytest.approx(0.5)
+    assert judged(places(0.4)).peak_ratio == pytest.approx(math.exp(2))
 
 
 def test_prominence_counts_deviations_of_the_others() -> None:
     others = np.array([0.5, 0.1, 0.3])
     signs = judged(places(0.9, *others)).signs
     assert signs.prominence == pytest.approx((0.9 - others.mean()) / others.std())
+
+
+def test_lead_is_the_root_of_deviations_over_the_likeliest_other() -> None:
+    """Of 100 cells a difference of 0.1 in the mean correlation is one deviation of what wrong places give."""
+    assert judged(places(0.9, 0.3, 0.5)).signs.lead == pytest.approx(math.sqrt(10 * 0.4))
+    assert judged(places(0.4, 0.4)).signs.lead == 0
+    assert judged(places(0.4, 0.6, 0.3)).signs.lead == 0  # another is likelier than the one that was chosen
+    assert judged(places(0.9)).signs.lead == MAX_LEAD
 
 
 @pytest.mark.parametrize("others", [(), (0.2,), (0.2, 0.2)])

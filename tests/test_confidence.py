@@ -21,7 +21,7 @@ from geomatch.confidence import (
 
 ORDER = ("absent", "ambiguous", "located")
 number = st.floats(-1e6, 1e6)
-signs = st.builds(Signs, prominence=number, margin=number, extent=number, standing=st.none() | number)
+signs = st.builds(Signs, prominence=number, extent=number, lead=number, standing=st.none() | number)
 
 models = st.sampled_from([STRUCTURAL, LEARNED])
 
@@ -35,6 +35,8 @@ def test_any_evidence_gives_a_probability(evidence: Signs, model: Model) -> None
 def test_standing_out_more_is_never_less_sure(evidence: Signs, more: float, model: Model) -> None:
     better = replace(evidence, prominence=evidence.prominence + more)
     assert probability(better, model) >= probability(evidence, model)
+    ahead = replace(evidence, lead=evidence.lead + more)
+    assert probability(ahead, model) >= probability(evidence, model)
     if evidence.standing is not None:
         sharper = replace(evidence, standing=evidence.standing + more)
         assert probability(sharper, model) >= probability(evidence, model)
@@ -65,12 +67,12 @@ def test_radius_of_a_cell_grows_with_it_and_that_of_pixels_does_not() -> None:
 def test_overwhelming_evidence_decides(strong: bool) -> None:
     size = 1e6 if strong else -1e6
     for model in (STRUCTURAL, LEARNED):
-        assert (probability(Signs(size, 0.0, 0.0), model) > 0.9) == strong
+        assert (probability(Signs(size, 0.0, size), model) > 0.9) == strong
 
 
 def test_attitude_that_was_sought_has_weights_of_its_own() -> None:
     model = replace(STRUCTURAL, sought=tuple(weight - 1 for weight in STRUCTURAL.pixels))
-    evidence = Signs(5.0, 0.2, 0.0, 5.0)
+    evidence = Signs(5.0, 0.0, 1.0, 5.0)
     assert probability(evidence, model, sought=True) < probability(evidence, model)
     bare = replace(evidence, standing=None)
     assert probability(bare, model, sought=True) == probability(bare, model)

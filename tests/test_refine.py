@@ -114,6 +114,24 @@ def test_several_features_are_averaged(town: Town, pixels: MapPixels) -> None:
     assert both.chance == pytest.approx(one.chance * (4.2 + 1.0) / 2 / 4.2)
 
 
+def test_agreement_everywhere_makes_no_place_stand_out(town: Town, pixels: MapPixels) -> None:
+    class Lifted(Refiner):
+        """As of features that agree so much at any place."""
+
+        everywhere = 0.2
+
+        def surfaces(self, corner_px: NDArray[np.int64]) -> NDArray[np.float64]:
+            return super().surfaces(corner_px) + self.everywhere
+
+    refiner, place = Lifted(strip_at(town, (200, 210)), WINDOWS, SIZE, pixels), np.array([203.0, 208.0])
+    some = refiner.at(place)
+    refiner.everywhere = 0.4
+    more = refiner.at(place)
+    assert more.peak == pytest.approx(some.peak + 0.2)
+    assert (more.height, more.standing) == pytest.approx((some.height, some.standing))
+    assert more.corner_px.tolist() == some.corner_px.tolist()
+
+
 def test_aside_are_the_entries_away_from_the_peak() -> None:
     surface = np.zeros((9, 9))
     surface[2, 3], surface[2, 6], surface[6, 3], surface[8, 0] = 0.9, 0.8, 0.3, 0.2
