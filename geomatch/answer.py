@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 from shapely.geometry.polygon import orient
 
-from geomatch.confidence import MAX_LEAD, Signs, error_radius_px, model_of, probability, status_of
+from geomatch.confidence import TYPICAL_CELLS, Signs, error_radius_px, model_of, probability, status_of
 from geomatch.correlate import around
 from geomatch.fusion import Poses, Window
 from geomatch.geo import Grid, apply_affine, footprint, ground_jacobian, ground_resolution_m, six
 from geomatch.location import Accuracy, Candidate, Evidence, Location, Status, TiePoint, crs_name
-from geomatch.posterior import needed, shares
+from geomatch.posterior import lead, needed, shares, standings
 from geomatch.refine import Refined
 from geomatch.strips import Strip
 from geomatch.sway import Sway
@@ -47,21 +47,30 @@ class Judged:
     stand: NDArray[np.float64]
 
     @classmethod
-    def of(cls, places: Poses, stand: NDArray[np.float64], extent: float, refined: Refined | None = None) -> Judged:
+    def of(
+        cls,
+        places: Poses,
+        supports: NDArray[np.float64],
+        cells: float,
+        refined: Refined | None = None,
+        *,
+        by_chance: float = 0.0,
+    ) -> Judged:
         """Read the signs of places after correlation, the chosen one first, and of what the pixels say of it.
 
         Args:
             places: the chosen one first.
-            stand: of them.
-            extent: as of ``Signs``.
+            supports, cells: of them, as ``geomatch.posterior.standings`` takes them.
             refined: of the chosen one.
+            by_chance: as ``geomatch.posterior.lead`` takes it.
         """
         best, others = float(places.scores[0]), places.scores[1:]
         spread = max(float(others.std()), MIN_SPREAD * best) if len(others) else best
         prominence = float((best - others.mean()) / spread) if len(others) else 1.0
-        lead = float(np.sqrt(-stand[1:].max())) if len(stand) > 1 else MAX_LEAD
+        extent = float(np.log2(cells / TYPICAL_CELLS))
+        ahead = float(np.sqrt(lead(supports, cells, by_chance)))
         standing = None if refined is None else refined.standing
-        return cls(places, refined, Signs(prominence, extent, lead, standing), stand)
+        return cls(places, refined, Signs(prominence, extent, ahead, standing), standings(supports, cells))
 
     @property
     def corner_px(self) -> NDArray[np.float64]:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from geomatch import defaults, hypotheses
 from geomatch.answer import Answers, Judged
 from geomatch.attitude import TOLD
-from geomatch.confidence import TYPICAL_CELLS
 from geomatch.errors import InputError
 from geomatch.fusion import DISTINCT_CELLS, NOWHERE, Poses
 from geomatch.gdal import set_block_cache
@@ -22,7 +21,6 @@ from geomatch.hypotheses import Hypothesis
 from geomatch.location import Location
 from geomatch.map_pixels import MapPixels
 from geomatch.near import Near
-from geomatch.posterior import standings
 from geomatch.query import Query
 from geomatch.refine import CONTESTED, FINE_WEIGHT, Refined, Refiner
 from geomatch.seeking import Seeker
@@ -196,9 +194,10 @@ class Locator:
             refiner = Refiner.of(strip, tile_px, cell_px, self.pixels)
             found, supports, look = _look_closer(found, refiner)
             places = _among_rivals(rivals, found, query)
-            compared = places.scores if rivals else supports  # places at other attitudes have no pixels to compare
-            extent = float(np.log2(query.cells / TYPICAL_CELLS))
-            judged = Judged.of(places, standings(compared, query.cells), extent, look)
+            if rivals or refiner is None:  # places at other attitudes have no pixels to compare
+                judged = Judged.of(places, places.scores, query.cells, look)
+            else:
+                judged = Judged.of(places, supports, query.cells, look, by_chance=FINE_WEIGHT * refiner.chance)
             sway = None
             if self.pixels is not None and judged.accuracy == "pixel":
                 sway = find_sway(strip, judged.corner_px, self.pixels, cell_px)

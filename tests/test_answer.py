@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from geomatch.answer import Answers, Judged
 from geomatch.attitude import Tolerance
-from geomatch.confidence import MAX_LEAD
 from geomatch.fusion import Poses
 from geomatch.geo import Grid, as_crs
-from geomatch.posterior import standings
 from geomatch.refine import Refined
 
 
 def judged(found: Poses, refined: Refined | None = None) -> Judged:
-    return Judged.of(found, standings(found.scores, 100.0), 0.0, refined)
+    return Judged.of(found, found.scores, 100.0, refined)
 
 
 def places(*scores: float) -> Poses:
@@ -52,7 +50,15 @@ def test_lead_is_the_root_of_deviations_over_the_likeliest_other() -> None:
     assert judged(places(0.9, 0.3, 0.5)).signs.lead == pytest.approx(math.sqrt(10 * 0.4))
     assert judged(places(0.4, 0.4)).signs.lead == 0
     assert judged(places(0.4, 0.6, 0.3)).signs.lead == 0  # another is likelier than the one that was chosen
-    assert judged(places(0.9)).signs.lead == MAX_LEAD
+
+
+def test_place_without_others_leads_those_that_a_larger_map_would_have() -> None:
+    best_of_64 = np.random.default_rng(0).standard_normal((20_000, 64)).max(axis=1).mean() / 10
+    for few in ((0.9,), (0.9, 0.1)):
+        assert judged(places(*few)).signs.lead == pytest.approx(math.sqrt(10 * (0.9 - best_of_64)), rel=0.01)
+    assert judged(places(0.2)).signs.lead == 0
+    pixels_too = Judged.of(places(0.9), np.array([0.9]), 100.0, by_chance=0.2)
+    assert pixels_too.signs.lead == pytest.approx(math.sqrt(10 * (0.7 - best_of_64)), rel=0.01)
 
 
 @pytest.mark.parametrize("others", [(), (0.2,), (0.2, 0.2)])
@@ -97,7 +103,7 @@ def test_likely_places_are_told_where_the_answer_is_not_the_likeliest() -> None:
         tolerance=Tolerance(),
     )
     found = Poses(np.array([[100.0, 100], [2100, 100], [100, 900]]), np.array([0.3, 0.31, 0.2]))
-    made = Judged.of(found, np.array([-1.3, 0.0, -2.5]), 0.0)
+    made = Judged.of(found, np.array([-1.3, 0.0, -2.5]), 1.0)
     window: Any = None
     evidence = Answers(index, strip, (), {}).placed([window], made).evidence
     assert [one.score for one in evidence.candidates] == [0.3, 0.31, 0.2]

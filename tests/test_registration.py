@@ -40,7 +40,7 @@ POINTS = tuple(
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     """A drawn city as both see it; the SAR image is turned by some degrees and a little larger."""
-    return next(samples(SimulatedPairs(640, 4), 1, Warp(6, (1.03, 1.08), 10), size_px=256, seed=3))
+    return next(samples(SimulatedPairs(640, 4), 1, Warp(6, (1.03, 1.08), 10), size_px=256, seed=5))
 
 
 @pytest.fixture(scope="module")
