@@ -8,8 +8,8 @@ that are compared.
 is how well features and pixels agree at the best attitude and place, less what goes with the root of the cells, and how
 many would be believed. Beside both, the same of right places.
 
-Constants were read from windows of the northern half of the validation block of Los Angeles, and from pairs of the
-whole of it; its southern half, OMBRIA's validation locations and the training fragments chose neither.
+``chance_peak`` of learned features was read from the northern half of the validation block of Los Angeles, ``CHANCE``
+from pairs of the whole of it; its southern half, OMBRIA's validation locations and the training fragments neither.
 
     python benchmarks/chance.py [--windows 60] [--tables pixels area] [--into] [-o FILE]
 """

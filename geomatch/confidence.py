@@ -64,8 +64,8 @@ class Signs:
         extent: logarithm to base 2 of the cells that were compared over TYPICAL_CELLS: of more of them more is to be
             expected.
         lead: root of how far the likeliest other place stands behind, pixels looked at or not, in deviations of what
-            wrong places give: a place that is one among several alike, as every
-            place is of a strip that is not on the map, has next to none (``geomatch.posterior.lead``).
+            wrong places give (``geomatch.posterior.lead``): a place that is one among several alike, as every place is
+            of a strip that is not on the map, has next to none.
         standing: correlation of the pixels at the best place in deviations of what is around it
             (``geomatch.refine.Refined``); None where the map's pixels were not at hand.
     """
