@@ -1,11 +1,12 @@
-"""Which features of pixels should the last look use: structural, learned, or both?
+"""Which features of pixels should the last look use: structural, learned, or both, and with which weights?
 
 Windows of the validation block of Los Angeles, whose fragments chose the epoch of the learned ones, of OMBRIA's
 validation locations and of a simulated city, which chose nothing, each on a map of its own indexed by the default
 encoder: at 200 and 104 px, and turned or scaled by what a strip's header may be off. Prints the share of textured
 windows whose best place is within 10 px, the median error of these, and CPU seconds per query.
 
-    python benchmarks/pixels.py [--windows 300] [--maps block ombria city] [--into docs/pixels1.md] [-o FILE]
+    python benchmarks/pixels.py [--windows 300] [--maps block ombria city] [--weights pixels1 FILE]
+        [--into docs/pixels1.md] [-o FILE]
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import elsewhere
 import numpy as np
 from common import LA_VAL, area_file, finish, show
 
+from geomatch import defaults
 from geomatch.evaluation import Prediction, predict
 from geomatch.index.build import build_index
 from geomatch.locator import Locator
@@ -66,16 +68,15 @@ def main() -> None:
     parser = common.parser(__doc__, windows=300)
     parser.set_defaults(seed=21)
     parser.add_argument("--maps", nargs="+", default=list(MAPS), choices=MAPS)
+    parser.add_argument("--weights", nargs="+", default=[defaults.PIXELS], help="names or files of learned features")
     parser.add_argument("--into", type=Path, help="document that gets the table")
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
-    learned = LearnedPixels()
-    kinds: dict[str, tuple[PixelFeatures, ...]] = {
-        "structural": STRUCTURAL,
-        "learned": (learned,),
-        "both": (*STRUCTURAL, learned),
-    }
+    kinds: dict[str, tuple[PixelFeatures, ...]] = {"structural": STRUCTURAL}
+    for weights in given.weights:
+        learned = LearnedPixels(weights)
+        kinds |= {Path(weights).stem: (learned,), f"structural and {Path(weights).stem}": (*STRUCTURAL, learned)}
     rows: list[list[str]] = []
     with TemporaryDirectory() as folder:
         for name in given.maps:

@@ -86,7 +86,7 @@ def _torch_runner(net: Net, exact: bool) -> Runner:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    short = not exact and (device.type == "cuda" or _multiplies_bfloat16())
+    short = not exact and (device.type == "cuda" or multiplies_bfloat16())
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's hints
 
     @torch.inference_mode()
@@ -99,7 +99,7 @@ def _torch_runner(net: Net, exact: bool) -> Runner:
     return run
 
 
-def _multiplies_bfloat16() -> bool:
+def multiplies_bfloat16() -> bool:
     """Whether the processor does; elsewhere torch emulates it slowly. False where torch is too old to tell."""
     import torch
 

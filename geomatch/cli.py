@@ -16,6 +16,7 @@ import typer
 from geomatch import defaults
 from geomatch.console import (
     INTERRUPTED,
+    PLAIN_HELP,
     BackendOption,
     ExhaustiveFlag,
     GsdTolerance,
@@ -48,6 +49,7 @@ app = typer.Typer(
     help="Find where a SAR image was taken on an optical map.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=PLAIN_HELP,
     epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad index, 5 cannot write, 130 interrupted.",
 )
 
@@ -251,7 +253,7 @@ app.add_typer(evaluations, name="evaluate")
 @app.command()
 @friendly
 def weights(as_json: JsonFlag = False) -> None:
-    """Name the trained weights that there are, what they were trained on, and how they were measured."""
+    """Name the trained weights, their data and their figures."""
     from geomatch.weights import NAMED
 
     if as_json:
@@ -280,7 +282,7 @@ def simulate(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Make a city of one's own: orthomosaic, SAR scene, UAV strips at known poses, truth.json."""
+    """Draw a city: orthomosaic, SAR scene, and strips at known poses."""
     from geomatch.simulation import Flight, simulate_city
 
     set_verbosity(verbose, quiet)
@@ -308,7 +310,7 @@ def demo(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate a city, index it, locate its strips, and report how far off they are."""
+    """Draw a city, index it, locate its strips; tell their errors."""
     from geomatch.demo import run_demo
 
     set_verbosity(verbose, quiet)

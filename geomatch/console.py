@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geomatch.near import Near
 
 INTERRUPTED = 130  # as shells report a process ended by Ctrl-C
+PLAIN_HELP = None  # typer's ``rich_markup_mode``: what draws boxes takes as long to load as all else of ``--help``
 
 log = logging.getLogger("geomatch")
 

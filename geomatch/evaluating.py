@@ -11,6 +11,7 @@ import typer
 
 from geomatch import defaults
 from geomatch.console import (
+    PLAIN_HELP,
     BackendOption,
     ExhaustiveFlag,
     GsdTolerance,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 CURVE_NAMES = ("heading", "scale", "looks", "size", "overlap", "all")
 
-evaluations = typer.Typer(invoke_without_command=True)
+evaluations = typer.Typer(invoke_without_command=True, rich_markup_mode=PLAIN_HELP)
 evaluations.command("matching")(matching)
 
 
@@ -105,10 +106,11 @@ def evaluate(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how well an index answers, on windows of a SAR scene whose position is hidden, or compare matchers.
+    """Measure how well an index answers, or compare local matchers.
 
-    Counts are by overlap and distance, never by tile; shares come with Wilson intervals. Windows where the map shows
-    open water or nothing (a quarter of the 8 px cells must have a gradient of 0.01 per pixel) are reported apart.
+    Windows of a SAR scene are asked about with their position hidden. Counts are by overlap and distance, never by
+    tile; shares come with Wilson intervals. Windows where the map shows open water or nothing (a quarter of the 8 px
+    cells must have a gradient of 0.01 per pixel) are reported apart.
     """
     from geomatch.attitude import Tolerance
     from geomatch.evaluation import evaluate as run
@@ -123,8 +125,9 @@ def evaluate(
         raise UsageError("both say how long strips are", where="--strips, --length", hint="give one of them")
     if rerank is not None and curve:
         raise UsageError("both measure something else instead", where="--rerank, --curve", hint="give one of them")
-    if rerank is not None and not (rotate == "none" and heading_tolerance is None and gsd_tolerance is None):
-        hint = "leave --rotate and the tolerances out; without --rerank they are measured"
+    known = rotate == "none" and not scale and heading_tolerance is None and gsd_tolerance is None
+    if rerank is not None and not known:
+        hint = "leave --rotate, --scale and the tolerances out; without --rerank they are measured"
         raise UsageError("re-rankers are compared where heading and scale are known", where="--rerank", hint=hint)
     set_verbosity(verbose, quiet)
     options = WindowOptions(

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from geomatch import defaults
-from geomatch.console import BACKENDS, Quiet, Verbose, box, friendly, progress, set_verbosity
+from geomatch.console import BACKENDS, PLAIN_HELP, Quiet, Verbose, box, friendly, progress, set_verbosity
 from geomatch.errors import IndexFormatError, InputError
 
 if TYPE_CHECKING:
     from geomatch.tile_index import TileIndex
 
-app = typer.Typer(help="Build and look after indexes of orthomosaics.", no_args_is_help=True)
+app = typer.Typer(
+    help="Build and look after indexes of orthomosaics.", no_args_is_help=True, rich_markup_mode=PLAIN_HELP
+)
 
 IndexArgument = Annotated[Path, typer.Argument(help="Index directory.", show_default=False)]
 
@@ -156,7 +158,10 @@ def _map_state(opened: TileIndex) -> str:
 def check(
     index: IndexArgument, as_json: Annotated[bool, typer.Option("--json", help="Print the faults as JSON.")] = False
 ) -> None:
-    """Verify every file of an index against its hash; exit 4 when something is wrong."""
+    """Verify every file of an index against its hash.
+
+    Exits with 4 when something is wrong.
+    """
     from geomatch.tile_index import TileIndex
 
     faults = TileIndex.open(index).check()
@@ -192,9 +197,10 @@ def publish(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Copy the tiles' vectors to a Milvus collection, to be searched there: geomatch locate --index milvus://...
+    """Copy the tiles' vectors to a Milvus collection.
 
-    The rest of the index is read from its folder still. A server's token is taken from GEOMATCH_MILVUS_TOKEN.
+    There they are searched: geomatch locate --index milvus://... The rest of the index is read from its folder still.
+    A server's token is taken from GEOMATCH_MILVUS_TOKEN.
     """
     from .publish import publish_index
 

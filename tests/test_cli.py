@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import typer
 from affine import Affine
 from drawing import UTM11, write_tiff
 from programs import checked_json, complaint, geomatch, listing, program
@@ -22,8 +24,10 @@ from pyproj import Transformer
 from shapely.geometry import Polygon, shape
 from towns import PLACE, UTM33, Town, corners, moved, optical, pixel_centres, radar_at, view
 
-from geomatch.cli import Kind
+from geomatch.cli import Kind, app
 from geomatch.images import _AMPLITUDE
+from geomatch.index.cli import app as index_app
+from geomatch.training.cli import app as train_app
 
 SIZE = (240, 300)
 POSE = view((380, 400), 30, 1, *SIZE)
@@ -442,14 +446,29 @@ def test_simulated_city_is_there_and_told(tmp_path: Path) -> None:
 # --- help ---
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["locate"], ["evaluate"], ["simulate"], ["demo"], ["index", "build"], ["index", "info"], ["index", "check"]],
-)
-def test_every_option_says_what_it_is_for(command: list[str]) -> None:
-    result = geomatch(*command, "--help")
-    assert result.exit_code == 0
-    assert "--help" in result.stdout
+def commands(group: Any) -> Iterator[Any]:
+    """It and every command below."""
+    yield group
+    for command in getattr(group, "commands", {}).values():
+        yield from commands(command)
+
+
+@pytest.mark.parametrize("part", [app, index_app, train_app], ids=["geomatch", "index", "train"])
+def test_every_command_and_option_says_what_it_is_for(part: typer.Typer) -> None:
+    found = list(commands(typer.main.get_command(part)))
+    assert len(found) > 4
+    for command in found:
+        assert command.help, command.name
+        silent = [one.name for one in command.params if one.name != "help" and not getattr(one, "help", None)]
+        assert not silent, command.name
+
+
+@pytest.mark.parametrize("words", [[], ["index"], ["train"], ["evaluate"]])
+def test_what_commands_are_for_fits_into_a_line(words: list[str]) -> None:
+    told = program(*words, "--help", env=os.environ | {"COLUMNS": "80"}).stdout
+    _, _, listed = told.partition("\nCommands:\n")
+    assert listed
+    assert "..." not in listed
 
 
 def test_exit_codes_are_told() -> None:

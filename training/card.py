@@ -73,9 +73,11 @@ def _sources(config: EncoderConfig) -> list[str]:
 def _trained(config: EncoderConfig) -> str:
     steps = config.trainer.max_epochs * config.data.steps_per_epoch
     start = f", beginning with {Path(config.start).name}" if config.start else ""
+    precision = config.trainer.precision
+    short = "bfloat16 where the machine multiplies it" if precision == "auto" else precision
     return (
         f"{steps:,} steps of {config.data.batch} pairs{start}, AdamW {config.optimizer.lr:g}, "
-        f"{config.trainer.precision}, seed {config.seed}; the epoch that did best on the validation block was kept."
+        f"{short}, seed {config.seed}; the epoch that did best on the validation block was kept."
     )
 
 

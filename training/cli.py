@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from geomatch.console import Quiet, Step, Verbose, friendly, progress, set_verbosity
+from geomatch.console import PLAIN_HELP, Quiet, Step, Verbose, friendly, progress, set_verbosity
 from geomatch.extras import needs_extra
 
 app = typer.Typer(
-    help="Train the encoder, fine-tune it on a city of your own, or train local features.", no_args_is_help=True
+    help="Train encoders and local features, on a city of your own too.",
+    no_args_is_help=True,
+    rich_markup_mode=PLAIN_HELP,
 )
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted keys, like trainer.max_epochs=1.")]
@@ -87,18 +89,17 @@ def _add(name: str, job: Jobs, what: str) -> None:
         if not quiet:
             typer.echo(str(weights))
 
-    app.command(
-        name, help=f"Train {what} as a configuration says; repeat the command to resume a run that was killed."
-    )(run)
+    told = f"Train {what}.\n\nA configuration says how. Repeat the command to resume a run that was killed."
+    app.command(name, help=told)(run)
 
 
 _add("encoder", _encoder, "an encoder")
 _add("descriptor", _descriptor, "a descriptor of patches")
 _add("detector", _detector, "a keypoint detector")
-_add("detect-describe", _detect_describe, "D2-Net or R2D2, with S2-Net's self-supervision,")
+_add("detect-describe", _detect_describe, "D2-Net or R2D2 with S2-Net's self-supervision")
 _add("vgg", _vgg, "a VGG that tells patches apart")
-_add("pixels", _pixels, "features by which the pixels of a strip are compared with the map's")
-_add("reranker", _reranker, "a graph network that orders what an index retrieves")
+_add("pixels", _pixels, "features that compare the pixels of strip and map")
+_add("reranker", _reranker, "a graph network that re-ranks candidates")
 
 
 @app.command()
@@ -115,7 +116,7 @@ def finetune(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Go on training the shipped encoder on two co-registered scenes of one's own."""
+    """Train the shipped encoder on, on two scenes of one's own."""
     with needs_extra("train", "training"):
         from .finetune import finetune_encoder
 
@@ -135,7 +136,10 @@ def sheet(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Draw what a batch looks like: optical crops, and on each the SAR image where it belongs."""
+    """Draw what a batch looks like.
+
+    Optical crops, and on each the SAR image where it belongs.
+    """
     with needs_extra("train", "training"):
         from .config import load_config
         from .sheet import draw_sheet
@@ -155,7 +159,10 @@ def card(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Write the model card of a run: data, split, training, figures, limits."""
+    """Write the model card of a run.
+
+    Data, split, training, figures, limits.
+    """
     from geomatch.weights import SUFFIX, Weights
 
     with needs_extra("train", "training"):
@@ -183,7 +190,10 @@ def discrepancy(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Measure how far apart the two modalities' embeddings lie, for one or more weights, and draw them."""
+    """Measure how far apart the two modalities' embeddings lie.
+
+    For one or more weights; draws them too.
+    """
     with needs_extra("train", "training"):
         from .config import load_config
         from .discrepancy import measure_discrepancy, table

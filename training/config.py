@@ -212,14 +212,16 @@ class TrainerConfig:
     Attributes:
         max_epochs: after which it ends; the learning rate falls to zero by then.
         max_minutes: ends it before.
-        accelerator, devices, precision: as lightning takes them.
+        accelerator, devices: as lightning takes them.
+        precision: as lightning takes it, or "auto": mixed with bfloat16 on a GPU and where the processor multiplies it,
+            else float32, since a processor that has to emulate it takes five times as long.
     """
 
     max_epochs: int = 10
     max_minutes: float | None = None
     accelerator: str = "auto"
     devices: str = "auto"
-    precision: str = "bf16-mixed"
+    precision: str = "auto"
 
 
 @dataclass

@@ -19,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from geomatch.backends import multiplies_bfloat16, on_gpu
 from geomatch.console import Step
 from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import check_target, published, writing
@@ -133,7 +134,7 @@ def _trainer(job: Job[C], output: Path, callbacks: list[Callback]) -> pl.Trainer
             limit_train_batches=job.steps_per_epoch,
             accelerator=t.accelerator,
             devices=int(t.devices) if t.devices.isdigit() else t.devices,
-            precision=t.precision,  # type: ignore[arg-type]  # lightning checks it
+            precision=precision_of(t),  # type: ignore[arg-type]  # lightning checks it
             logger=[_metrics(output), TensorBoardLogger(str(output), name="", version="")],
             log_every_n_steps=10,
             enable_progress_bar=False,
@@ -145,6 +146,14 @@ def _trainer(job: Job[C], output: Path, callbacks: list[Callback]) -> pl.Trainer
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise UsageError(f"lightning refuses the trainer ({reason})", where="trainer", hint="correct it") from error
+
+
+def precision_of(trainer: TrainerConfig) -> str:
+    """What "auto" stands for on this machine, else what is configured."""
+    if trainer.precision != "auto":
+        return trainer.precision
+    short = (trainer.accelerator != "cpu" and on_gpu()) or multiplies_bfloat16()
+    return "bf16-mixed" if short else "32-true"
 
 
 def _metrics(output: Path) -> CSVLogger:

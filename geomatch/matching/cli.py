@@ -33,9 +33,9 @@ def register(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fix a SAR image on an optical one that shows the same place, up to 12° and 20 % off in heading and scale.
+    """Fix a SAR image on an optical one of the same place.
 
-    Scale and heading come from the SAR image's georeferencing, its position is not used.
+    Scale and heading come from the SAR image's georeferencing and may be 20 % and 12° off; its position is not used.
     """
     from geomatch.matching.fit import ORTHO
     from geomatch.matching.products import register_files
@@ -87,10 +87,11 @@ def matching(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Compare local matching methods on SAR–optical pairs, aligned and warped by random similarities.
+    """Compare local matching methods on SAR–optical pairs.
 
-    A pair counts as registered where the fitted transform puts the corners within 10 px of the truth; a match as
-    correct within 5 px. In a folder, what was measured of the same pixels, code and weights is not measured again.
+    Pairs are aligned, and warped by random similarities. One counts as registered where the fitted transform puts the
+    corners within 10 px of the truth; a match as correct within 5 px. In a folder, what was measured of the same
+    pixels, code and weights is not measured again.
     """
     from geomatch.matching.compare import SCORES, Comparison, compare, tables
     from geomatch.matching.samples import SOURCES

@@ -111,6 +111,7 @@ def test_index_of_one_tile_and_a_scene_with_holes(town: Town, tmp_path: Path) ->
     [
         (["--rotate", "any"], "where heading and scale are known"),
         (["--heading-tolerance", "10"], "where heading and scale are known"),
+        (["--scale", "10"], "where heading and scale are known"),
         (["--curve", "size"], "both measure something else"),
     ],
 )

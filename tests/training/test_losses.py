@@ -102,6 +102,52 @@ def test_loss_in_plain_loops() -> None:
     assert float(loss) == pytest.approx(total, rel=1e-4)
 
 
+def test_loss_with_the_error_of_the_truth_marginalised_in_plain_loops() -> None:
+    windows, fields = features(2, 3, 4, 4, seed=5), features(2, 3, 7, 8, seed=6)
+    truth, pair, temperature, off = torch.tensor([[1.2, 2.0], [4.0, 0.5]]), torch.tensor([1, 0]), 7.0, 1.5
+    loss, _ = offset_loss(Windows(pair, windows, truth), fields, torch.tensor(math.log(temperature)), off)
+    surfaces = plain_correlation(windows.double().numpy(), fields.double().numpy())
+    total = 0.0
+    for t in range(2):
+        partition = sum(math.exp(temperature * value) for value in surfaces[t].flat)
+        near = {
+            (row, col): math.exp(-((row - truth[t, 1]) ** 2 + (col - truth[t, 0]) ** 2) / (2 * off**2))
+            for row in range(4)
+            for col in range(5)
+        }
+        likely = sum(
+            share / sum(near.values()) * math.exp(temperature * surfaces[t, pair[t], row, col]) / partition
+            for (row, col), share in near.items()
+        )
+        total -= math.log(likely) / 2
+    assert float(loss) == pytest.approx(total, rel=1e-4)
+
+
+def test_a_sharp_peak_two_cells_off_costs_little_where_pairs_are_misregistered() -> None:
+    """A truth told two cells off: the cross-entropy asks for another peak, the marginal loss hardly minds."""
+    fields = features(2, 4, 20, 20, seed=7)
+    exact = planted(fields, [(0, 2, 9), (1, 7, 7)], 8)
+    told = Windows(exact.pair, exact.values, exact.truth + torch.tensor([2.0, 0.0]))
+
+    def rise(off_cells: float | None) -> float:
+        right, wrong = (float(offset_loss(one, fields, ZERO + 4, off_cells)[0]) for one in (exact, told))
+        return wrong - right
+
+    assert rise(2.0) == pytest.approx(0.5, abs=0.2)  # half of the square of one deviation
+    assert rise(None) > 20
+    assert float(offset_loss(told, fields, ZERO, 1.0)[1]) == 1
+    assert float(offset_loss(told, fields, ZERO)[1]) == 0
+
+
+def test_loss_with_the_error_marginalised_has_finite_gradients() -> None:
+    fields = features(2, 4, 60, 60, seed=7).requires_grad_()
+    windows = planted(fields.detach(), [(0, 0, 52), (1, 52, 0)], 8)  # so far that the prior is zero at many offsets
+    offset_loss(windows, fields, ZERO + 2, 0.7)[0].backward()  # type: ignore[no-untyped-call]
+    assert fields.grad is not None
+    assert torch.isfinite(fields.grad).all()
+    assert fields.grad.any()
+
+
 def planted(fields: Tensor, places: list[tuple[int, int, int]], size: int) -> Windows:
     """Windows that are parts of the fields: crop, column, row of each."""
     values = torch.stack([fields[b, :, row : row + size, col : col + size] for b, col, row in places])

@@ -22,7 +22,8 @@ from torch.serialization import load as load_checkpoint
 from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.nets.shapes import EncoderShape
 from geomatch.training import data as training_data
-from geomatch.training.config import EncoderConfig, load_config
+from geomatch.training import jobs
+from geomatch.training.config import EncoderConfig, TrainerConfig, load_config
 from geomatch.training.jobs import LAST, WholeCheckpoints
 from geomatch.training.mining import MINED
 from geomatch.training.run import export_weights, train_encoder
@@ -303,6 +304,24 @@ def test_global_form_leaves_its_best_checkpoint(scenes: Path, tmp_path: Path, pr
     rows = [row for row in metrics(tmp_path / "run") if row.get("val_score")]
     assert [row["val_score"] for row in rows] == [row["val_r1"] for row in rows]
     assert train_encoder(config, tmp_path / "run").name == "best.ckpt"  # again, from what is there
+
+
+@pytest.mark.parametrize(
+    ("gpu", "short_floats", "accelerator", "expected"),
+    [
+        (False, False, "auto", "32-true"),
+        (False, True, "auto", "bf16-mixed"),
+        (True, False, "auto", "bf16-mixed"),
+        (True, False, "cpu", "32-true"),
+    ],
+)
+def test_precision_is_what_the_machine_multiplies(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, short_floats: bool, accelerator: str, expected: str
+) -> None:
+    monkeypatch.setattr(jobs, "on_gpu", lambda: gpu)
+    monkeypatch.setattr(jobs, "multiplies_bfloat16", lambda: short_floats)
+    assert jobs.precision_of(TrainerConfig(accelerator=accelerator)) == expected
+    assert jobs.precision_of(TrainerConfig(accelerator=accelerator, precision="64-true")) == "64-true"
 
 
 @pytest.mark.parametrize("inputs", ["structure", "image"])

@@ -24,6 +24,7 @@ from geomatch.matching.transforms import apply
 from geomatch.nets.pixel_net import PixelNet
 from geomatch.nets.shapes import PixelShape
 from geomatch.pixel_features import CELL_PX, standardised
+from geomatch.weights import Weights
 
 from ..config import TrainerConfig
 from ..data import scene_named
@@ -73,11 +74,16 @@ class PixelConfig:
         name: of the run.
         seed: of everything that is random.
         window_px: side of the SAR windows; what is left of a crop's side is how far they may lie off.
+        registration_px: deviation of what pairs of the data may be misregistered by, which is then not learned
+            (``losses.offset_loss``); none where they lie exactly on each other.
+        start: weights to begin with, by name or path, of the network that ``net`` says.
     """
 
     name: str = "pixels"
     seed: int = 1
     window_px: int = 104
+    registration_px: float | None = None
+    start: str | None = None
     data: CropConfig = field(
         default_factory=lambda: CropConfig(side_px=136, scale=(0.97, 1.03), turn_deg=2.0, shift_px=1.0)
     )
@@ -96,6 +102,9 @@ def load_pixel_config(file: Path, overrides: Sequence[str] = ()) -> PixelConfig:
         what = f"windows of {window} px in crops of {crop} px"
         hint = f"take even sides, {least} px or more, and crops no smaller than windows"
         raise UsageError(what, where="window_px", hint=hint)
+    if config.registration_px is not None and config.registration_px <= 0:
+        what = f"pairs that are misregistered by {config.registration_px:g} px"
+        raise UsageError(what, where="registration_px", hint="take more than zero, or null for pairs that are not")
     return config
 
 
@@ -128,6 +137,8 @@ class PixelTask(SmallTask[PixelConfig]):
         super().__init__(config, total_steps)
         n = config.net
         self.net = PixelNet(PixelShape(n.channels, n.stem, n.width, tuple(n.dilations)))
+        if config.start is not None:
+            Weights.find(config.start, PixelShape).load_into(self.net).train()
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         self._held_out: list[Example] | None = None
 
@@ -140,7 +151,7 @@ class PixelTask(SmallTask[PixelConfig]):
         return loss
 
     def validated(self) -> float:
-        """Share of windows of held-out crops whose highest peak among all of these is within a cell of their place."""
+        """Share of windows of held-out crops whose highest peak among all of these is where they belong."""
         if self._held_out is None:
             v, rng = self._config.validation, np.random.default_rng(VALIDATION_SEED)
             crops = held_out(
@@ -165,7 +176,8 @@ class PixelTask(SmallTask[PixelConfig]):
         inner = (..., slice(EDGE_CELLS, -EDGE_CELLS), slice(EDGE_CELLS, -EDGE_CELLS))
         optical, sar = self.net(batch["optical"], "optical")[inner], self.net(batch["sar"], "sar")[inner]
         windows = Windows(torch.arange(len(sar), device=sar.device), sar, batch["at"])
-        return offset_loss(windows, optical, self.sharpness)
+        off_px = self._config.registration_px
+        return offset_loss(windows, optical, self.sharpness, None if off_px is None else off_px / CELL_PX)
 
 
 def train_pixels(config: PixelConfig, output: Path, progress: Step = lambda stage, done, total: None) -> Path:

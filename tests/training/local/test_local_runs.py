@@ -21,7 +21,8 @@ from geomatch.matching.samples import Sample, Warp, samples
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.d2net import FIRST_PX, D2Net
-from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, R2D2Shape, VggShape
+from geomatch.nets.pixel_net import PixelNet
+from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, PixelShape, R2D2Shape, VggShape
 from geomatch.nets.vgg import PatchVgg
 from geomatch.pixel_features import LearnedPixels, standardised
 from geomatch.simulation.pairs import SimulatedPairs
@@ -119,10 +120,28 @@ def test_vgg_runs_a_step(scenes: Path, tmp_path: Path, sample: Sample) -> None:
 
 @pytest.mark.parametrize("shipped", sorted((CONFIGS / "pixels").glob("*.yaml")), ids=lambda path: path.stem)
 def test_features_of_pixels_run_a_step(shipped: Path, scenes: Path, tmp_path: Path, sample: Sample) -> None:
-    small = [*SMALL, "window_px=64", "net.width=4", "validation.crops=3"]
+    small = [*SMALL, "start=null", "window_px=64", "net.width=4", "validation.crops=3"]
     config = load_pixel_config(on_the_town(shipped, scenes, tmp_path), small)
     features = LearnedPixels(str(train_pixels(config, tmp_path / "run")))
     assert features(sample.sar.image, sample.sar.valid, "sar").values.shape == (8, 80, 80)
+
+
+def test_features_of_pixels_begin_with_weights(scenes: Path, tmp_path: Path) -> None:
+    file = on_the_town(CONFIGS / "pixels" / "pixels.yaml", scenes, tmp_path)
+    net = PixelTask(load_pixel_config(file, ["start=pixels1"]), 1).net
+    shipped = Weights.find("pixels1", PixelShape).load_into(PixelNet())
+    assert net.training
+    for name, value in shipped.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value)
+    with pytest.raises(InputError, match="weights of another network"):
+        PixelTask(load_pixel_config(file, ["start=pixels1", "net.width=4"]), 1)
+
+
+@pytest.mark.parametrize("off_px", [0, -2.5])
+def test_misregistration_of_nothing_is_refused(off_px: float, scenes: Path, tmp_path: Path) -> None:
+    file = on_the_town(CONFIGS / "pixels" / "pixels.yaml", scenes, tmp_path)
+    with pytest.raises(UsageError, match=f"misregistered by {off_px:g} px"):
+        load_pixel_config(file, [f"registration_px={off_px}"])
 
 
 def test_window_of_pixels_lies_where_it_says(sample: Sample) -> None:
