@@ -205,7 +205,7 @@ class Locator:
 
 
 def _shows_nothing(strip: Strip) -> str | None:
-    return unusable(strip.image, strip.valid, strip.area_px)
+    return unusable(strip.image, strip.valid)
 
 
 def _look_closer(found: Poses, refiner: Refiner | None) -> tuple[Poses, NDArray[np.float64], Refined | None]:

@@ -7,32 +7,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 CELL_PX = 8
-MIN_VALID = 0.25  # share of a strip's pixels
+MIN_VALID = 0.25  # share of the smallest rectangle around what is known
+MIN_KNOWN_PX = 1024  # 32 × 32
 WHITE_NOISE = 3.5  # spread of cell means over what independent pixels of that spread give; multilooked speckle: 2.7
 FLAT_SPREAD = 1e-4  # natural logarithm of amplitude
 TEXTURED_GRADIENT = 0.01  # of optical grey in [0, 1], per pixel
 TEXTURED_SHARE = 0.25  # of a window's cells
 
 
-def unusable(log_amplitude: NDArray[np.float32], valid: NDArray[np.bool_], area_px: float | None = None) -> str | None:
+def unusable(log_amplitude: NDArray[np.float32], valid: NDArray[np.bool_]) -> str | None:
     """Why a SAR image shows nothing to match, or None.
 
-    Nothing to match is: hardly any valid pixel, no spread at all, or no more spread from cell to cell of 8 × 8 px than
-    averaging independent speckle leaves. Open water with swell or a coast in it passes; the correlation judges it.
+    Nothing to match is: few valid pixels, or far apart from each other, no spread at all, or no more spread from cell
+    to cell of 8 × 8 px than averaging independent speckle leaves. Open water with swell or a coast in it passes; the
+    correlation judges it.
 
     Args:
         log_amplitude: [H x W], as ``SarRadiometry.log_amplitude`` gives it, so multilooked.
-        valid: [H x W].
-        area_px: pixels that the strip itself covers, where it lies aslant in the image; default all.
+        valid: [H x W]; a narrow strip that lies aslant in it fills little of it.
     """
-    share = float(valid.sum() / (area_px or valid.size))
-    if share < MIN_VALID:
-        return f"only {share:.0%} of the strip holds data"
+    known = int(valid.sum())
+    share = known / max(1.0, _rectangle_px(valid))
+    if known < min(MIN_KNOWN_PX, valid.size) or share < MIN_VALID:
+        return f"only {known} pixels of the strip hold data, {share:.0%} of the rectangle around them"
     spread = float(log_amplitude[valid].std())
     if spread < FLAT_SPREAD:
         return "the strip is constant"
-    means, known = _cells(log_amplitude, valid)
-    if known.sum() > 1 and float(means[known].std()) < WHITE_NOISE * spread / CELL_PX:
+    means, whole = _cells(log_amplitude, valid)
+    if whole.sum() > 1 and float(means[whole].std()) < WHITE_NOISE * spread / CELL_PX:
         return "the strip shows no structure beyond speckle"
     return None
 
@@ -52,6 +54,17 @@ def is_textured(grey: NDArray[np.float32], valid: NDArray[np.bool_]) -> bool:
     )
     means, known = _cells(np.asarray(gradient, dtype=np.float32), valid)
     return bool(np.mean(known & (means >= TEXTURED_GRADIENT)) >= TEXTURED_SHARE)
+
+
+def _rectangle_px(valid: NDArray[np.bool_]) -> float:
+    """Area of the smallest rectangle, of any heading, around what is known."""
+    rows = np.nonzero(valid.any(axis=1))[0]
+    if not len(rows):
+        return 0.0
+    left, right = valid[rows].argmax(axis=1), valid.shape[1] - valid[rows, ::-1].argmax(axis=1)
+    corners = [np.stack([cols, rows + below], axis=1) for below in (0, 1) for cols in (left, right)]
+    _, (width, height), _ = cv2.minAreaRect(np.concatenate(corners).astype(np.float32))
+    return float(width * height)
 
 
 def _cells(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

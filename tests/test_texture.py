@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -36,9 +38,25 @@ def test_buildings_under_speckle_are_usable(looks: float) -> None:
 def test_constant_and_little_data_are_unusable() -> None:
     assert unusable(np.full(ALL.shape, 3, np.float32), ALL) == "the strip is constant"
     some = np.zeros_like(ALL)
-    some[:20] = True
-    assert unusable(blocks(1), some) == "only 10% of the strip holds data"
-    assert unusable(blocks(1), np.zeros_like(ALL)) == "only 0% of the strip holds data"
+    assert unusable(blocks(1), some) == "only 0 pixels of the strip hold data, 0% of the rectangle around them"
+    some[:20, :50] = True
+    assert unusable(blocks(1), some) == "only 1000 pixels of the strip hold data, 100% of the rectangle around them"
+    some[::5, ::2] = True
+    assert re.match("only 5[0-9]{3} pixels .* 1[0-9]% of the rectangle", str(unusable(blocks(1), some)))
+
+
+@pytest.mark.parametrize("heading_deg", [0, 20, 45, 70])
+def test_narrow_strip_aslant_in_its_file_is_usable(heading_deg: float) -> None:
+    """Ten times as long as wide and north up, it fills a sixth of its file."""
+    rows, cols = np.mgrid[:600, :600] - 300.0
+    turn = np.deg2rad(heading_deg)
+    along, across = rows * np.cos(turn) + cols * np.sin(turn), cols * np.cos(turn) - rows * np.sin(turn)
+    valid = (np.abs(along) < 280) & (np.abs(across) < 28)
+    image = np.random.default_rng(0).choice([0.0, 0.7], (30, 30)).repeat(20, axis=0).repeat(20, axis=1)
+    assert valid.mean() < 0.1
+    assert unusable(image.astype("float32"), valid) is None
+    sparse = valid & (np.random.default_rng(1).random(valid.shape) < 0.2)
+    assert re.search(r"(19|20)% of the rectangle", str(unusable(image.astype("float32"), sparse)))
 
 
 def test_scale_of_the_amplitude_does_not_matter() -> None:
