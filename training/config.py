@@ -214,7 +214,7 @@ class TrainerConfig:
         max_minutes: ends it before.
         accelerator, devices: as lightning takes them.
         precision: as lightning takes it, or "auto": mixed with bfloat16 on a GPU and where the processor multiplies it,
-            else float32, since a processor that has to emulate it takes five times as long.
+            else float32, since a processor that has to emulate it takes several times as long.
     """
 
     max_epochs: int = 10
