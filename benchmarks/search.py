@@ -13,7 +13,7 @@ in index/kinds.py stands on.
 Then, with --large, an index of so many tiles, built by geomatch and searched from disk in a new process: recall against
 an exact scan of vectors in full, seconds from opening to the first answer to a vector, with the files in the system's
 cache and with them dropped from it, CPU milliseconds per query, alone and as the windows of a strip are asked for, five
-at a time, and memory. Maps and indexes stay in bench/ and are not made again.
+at a time, of all tiles and of those in a circle, and memory. Maps and indexes stay in bench/ and are not made again.
 
     python benchmarks/search.py [--windows 200] [--sizes 50000 200000 1000000] [--large 10000000] [-o FILE]
 """
@@ -38,11 +38,13 @@ from numpy.typing import NDArray
 from varied import indexed
 
 from geomatch.gallery import searched as gallery_searched
+from geomatch.geo import CRS84, ground_jacobian, transform_points
 from geomatch.index import vectors as fitting
 from geomatch.index.build import BuildOptions
 from geomatch.index.job import reader_of
 from geomatch.index.kinds import KINDS, PCA_DIMENSIONS, Kind, VectorPlan, plan_vectors
 from geomatch.manifest import FEATURES, MANIFEST
+from geomatch.near import Near
 from geomatch.raster import open_raster
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import STRIDE_PX, TileGrid
@@ -60,6 +62,7 @@ SIZES = (50_000, 200_000, 1_000_000)
 WITHIN_PX = STRIDE_PX / 2 + 4
 WARM = 5
 ASKED = 100  # tiles
+CIRCLES = (0.001, 0.1, 0.5)  # shares of the map
 STRIP = 5  # windows of a strip, whose vectors are asked for together
 TITLE = f"Search for {ASKED} tiles, one thread (* as geomatch chooses)"
 COLUMNS = ("tiles", "structure", "CPU ms", "of the exact", "nearest found", "true tile found", "fit + add, CPU s", "MB")
@@ -203,10 +206,12 @@ class Searcher:
     Args:
         folder: the index.
         query: [P] the first.
+        near: looks there alone.
     """
 
-    def __init__(self, folder: Path, query: Vectors) -> None:
-        self._index = TileIndex.open(folder)
+    def __init__(self, folder: Path, query: Vectors, near: Near | None = None) -> None:
+        index = TileIndex.open(folder)
+        self._index = index if near is None else index.near(near)
         self(query[None])
 
     def __call__(self, queries: Vectors) -> NDArray[np.int64]:
@@ -237,6 +242,15 @@ def forget(folder: Path) -> None:
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def circle(index: TileIndex, share: float) -> Near:
+    """The one about the middle of a map that holds that share of it."""
+    grid = index.grid
+    middle = np.array([grid.width, grid.height]) / 2
+    lon, lat = transform_points(grid.to_map(middle), grid.crs, CRS84)
+    metres = np.sqrt(share * grid.width * grid.height * abs(np.linalg.det(ground_jacobian(grid, middle))) / np.pi)
+    return Near(float(lon), float(lat), float(metres))
+
+
 def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, Any], list[Bar]]:
     """Build an index of so many tiles, search it, and judge."""
     index, _ = indexed(data, tiles)
@@ -249,10 +263,18 @@ def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, 
     forget(index.path)
     first = Worker(Searcher, index.path, queries[0])
     first.close()
-    worker = Worker(Searcher, index.path, queries[0])
-    alone = [worker.ask(query[None]) for query in queries]
-    strips = [worker.ask(queries[first : first + STRIP]) for first in range(0, len(queries), STRIP)]
-    held, _ = worker.close()
+    parts = np.split(queries, range(STRIP, len(queries), STRIP))
+    second = Worker(Searcher, index.path, queries[0])
+    alone = [second.ask(query[None]) for query in queries]
+    strips = [second.ask(part) for part in parts]
+    held, _ = second.close()
+    within = {}
+    for share in CIRCLES:
+        worker = Worker(Searcher, index.path, queries[0], circle(index, share))
+        answers = [worker.ask(part) for part in parts]
+        worker.close()
+        spent = sum(answer.cpu_s for answer in answers)
+        within[f"cpu_ms_of_five_in_{share:g}_of_the_map"] = 1000 * spent / len(queries)
     same, nearest = _agreement(exact, np.concatenate([answer.value for answer in strips]))
     size = sum(file.stat().st_size for file in index.path.iterdir()) / 1e6
     told = {
@@ -264,7 +286,8 @@ def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, 
         "cpu_ms_alone": 1000 * float(np.mean([answer.cpu_s for answer in alone])),
         "cpu_ms_of_five": 1000 * sum(answer.cpu_s for answer in strips) / len(queries),
         "wall_ms_of_five": 1000 * sum(answer.wall_s for answer in strips) / len(queries),
-        "first_answer_s": worker.made.wall_s,
+        **within,
+        "first_answer_s": second.made.wall_s,
         "first_answer_from_disk_s": first.made.wall_s,
         "rss_mb": held,
         "disk_mb": size,

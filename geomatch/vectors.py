@@ -13,6 +13,7 @@ from geomatch.near import Disc
 from geomatch.threads import one_thread
 
 DECODED = 1 << 14  # vectors at a time
+AMPLE = 2  # times as many codes as a circle should hold the best of are asked of the parts that it touches
 SPARE = 4  # times its share of the best that a part is asked for at first
 
 
@@ -36,39 +37,62 @@ class Vectors(Gallery):
     def search(self, queries: NDArray[np.float32], k: int, within: Disc | None = None) -> Hits:
         """As ``Gallery.search``; -inf and tile 0 beyond those that were found.
 
-        Tiles within a circle are decoded and compared one by one, since FAISS's fast-scan codes cannot be searched in
-        part, so that only they cost time.
+        Of a circle with few tiles these are decoded and compared one by one. Where that is more than the parts that it
+        touches have to be asked for, these are searched, and what lies outside is left out: FAISS's fast-scan codes
+        cannot be searched in part.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        if within is None:
-            scores, ids = self._all(queries, k)
-        else:
-            among = np.nonzero(within.holds(np.asarray(self._corners)))[0]
-            scores, ids = self._among(queries, min(k, len(among)), among)
-        return Hits(scores, self._corners[ids], ids)
-
-    def _all(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         asked = self.searched(queries)
         with one_thread():
-            reranked = self._parts[0].reranked
-            scores, ids = self._scanned(asked, round(k * max(1.0, reranked)))
-            if reranked:
-                scores, ids = self._again(asked, scores, ids)
+            if within is None:
+                scores, ids = self._all(asked, k)
+            else:
+                scores, ids = self._inside(asked, k, np.nonzero(within.holds(np.asarray(self._corners)))[0])
+        return Hits(scores, self._corners[ids], ids)
+
+    def _all(self, asked: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        scores, ids = self._scanned(asked, self._wanted(k), range(len(self._parts)))
+        if self._parts[0].reranked:
+            scores, ids = self._again(asked, scores, ids)
         return scores[:, :k], ids[:, :k]
 
-    def _scanned(self, asked: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The best by their codes, of all parts together: [Q x count], [Q x count], -inf and 0 beyond them.
+    def _inside(
+        self, asked: NDArray[np.float32], k: int, among: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best of some tiles, numbers in order; fewer than ``k`` where there are no more."""
+        k, wanted = min(k, len(among)), min(self._wanted(k), len(among))
+        parts = np.unique(np.searchsorted(self._first, among, side="right") - 1).tolist()
+        there = sum(len(self._parts[number]) for number in parts)
+        asked_of_parts = AMPLE * wanted * there // max(1, len(among))
+        if asked_of_parts < len(among):
+            scores, ids = self._scanned(asked, asked_of_parts, parts)
+            outside = np.ones(len(self), bool)
+            outside[among] = False
+            scores = np.where(outside[ids], -np.inf, scores)
+            if np.isfinite(scores).sum(axis=1).min() >= wanted:
+                scores, ids = self._again(asked, *_best(scores, ids, wanted))
+                return scores[:, :k], ids[:, :k]
+        return self._among(asked, k, among)
+
+    def _wanted(self, k: int) -> int:
+        """How many of the best by their codes are looked at for ``k`` tiles."""
+        return round(k * max(1.0, self._parts[0].reranked))
+
+    def _scanned(
+        self, asked: NDArray[np.float32], count: int, parts: Sequence[int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best by their codes, of some parts together: [Q x count], [Q x count], -inf and 0 beyond them.
 
         A search for many takes longer than one for few, and as a rule no part holds most of the best: each is asked for
         SPARE times its share first, and again for all where its last is as good as the last of the best.
         """
-        few = min(count, SPARE * -(-count // len(self._parts)))
-        found = [self._part(number, asked, few) for number in range(len(self._parts))]
+        few = min(count, SPARE * -(-count // len(parts)))
+        found = [self._part(number, asked, few) for number in parts]
         scores, ids = _joined(found, count)
         if few < count:
-            for number, (own, _) in enumerate(found):
+            for at, (own, _) in enumerate(found):
                 if own.shape[1] == few and (np.isfinite(own[:, -1]) & (own[:, -1] >= scores[:, -1])).any():
-                    found[number] = self._part(number, asked, count)
+                    found[at] = self._part(parts[at], asked, count)
             scores, ids = _joined(found, count)
         return scores, ids
 
@@ -89,20 +113,19 @@ class Vectors(Gallery):
         return _best(np.where(np.isfinite(scores), exact, -np.inf), ids, ids.shape[1])
 
     def _among(
-        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64]
+        self, asked: NDArray[np.float32], k: int, among: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The best of some tiles, each decoded."""
         import faiss
 
         if not k:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        asked = self.searched(queries)
+            return np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
         heap = faiss.ResultHeap(len(asked), k, keep_max=True)
-        with one_thread():
-            for first in range(0, len(among), DECODED):
-                part = among[first : first + DECODED]
-                scores, at = faiss.knn(asked, self.stored(part), min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
-                heap.add_result(scores, part[at])
-            heap.finalize()
+        for first in range(0, len(among), DECODED):
+            part = among[first : first + DECODED]
+            scores, at = faiss.knn(asked, self.stored(part), min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
+            heap.add_result(scores, part[at])
+        heap.finalize()
         return heap.D, heap.I
 
     def stored(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:

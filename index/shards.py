@@ -30,6 +30,7 @@ from geomatch.threads import one_thread
 
 from .codes import Coder, VectorFile, write_faiss
 from .job import BuildJob, Encoded, TileRows, reader_of
+from .memory import keep_freed
 from .plan import BuildOptions, blocks
 from .vectors import TilePart, tile_parts
 
@@ -236,6 +237,7 @@ def _job(recipe: Recipe) -> BuildJob:
     if version("geomatch") != recipe.version:
         what = f"a worker has geomatch {version('geomatch')}, not {recipe.version}"
         raise UsageError(what, where="--scheduler", hint="install the same version on all machines")
+    keep_freed()
     job = BuildJob.plan(open_orthomosaic([file.path for file in recipe.orthomosaic]), recipe.options)
     if job.encoder.fingerprint() != recipe.encoder:
         what = f"a worker has another encoder of the name {recipe.options.encoder!r}"

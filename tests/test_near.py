@@ -16,7 +16,7 @@ from towns import UTM33, Town, off_px, optical, view, write_town
 from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs
 from geomatch.index.build import build_index
-from geomatch.index_files import Part
+from geomatch.index_files import Part, coded
 from geomatch.locator import Locator
 from geomatch.near import Disc, Near
 from geomatch.strip_files import StripOptions
@@ -83,6 +83,8 @@ def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: p
     rows = rng.normal(size=(700, 32)).astype(np.float32)
     index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
     index.train(rows)
+    if isinstance(coded(index), faiss.IndexRefine):
+        coded(index).k_factor = 8
     second = faiss.deserialize_index(faiss.serialize_index(index))
     index.add(rows[:400])
     second.add(rows[400:])
@@ -100,6 +102,51 @@ def test_search_among_some_is_brute_force_over_them(factory: str, monkeypatch: p
     assert (hits.corners_px == corners[hits.tiles]).all()
     assert vectors.search(queries, 1000, disc).tiles.shape == (3, len(among))
     assert vectors.search(queries, 20, Disc(np.array([-900.0, 0.0]), 5.0, np.eye(2))).tiles.shape == (3, 0)
+
+
+def test_large_circle_is_searched_by_codes_as_well_as_the_map_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, corners, rng = gallery_of_rows()
+    disc = Disc(np.array([500.0, 500.0]), 400.0, np.eye(2))
+    inside = np.hypot(*(corners - disc.center_px).T) <= disc.radius_m
+    queries = vectors.stored(rng.integers(0, len(corners), 20)) + rng.normal(size=(20, 32)).astype(np.float32)
+    decoded: list[int] = []
+    stored = Vectors.stored
+    monkeypatch.setattr(Vectors, "stored", lambda self, ids: decoded.append(len(ids)) or stored(self, ids))
+    hits = vectors.search(queries, 10, disc)
+    assert sum(decoded) == 20 * 80  # of more than four thousand
+    assert inside[hits.tiles].all()
+    among = np.flatnonzero(inside)
+    best = among[np.argsort(-queries @ stored(vectors, among).T, axis=1)[:, :10]]
+    assert np.mean([np.isin(ours, theirs).mean() for ours, theirs in zip(hits.tiles, best, strict=True)]) > 0.98
+
+
+def test_circle_without_what_a_query_resembles_is_searched_all_the_same() -> None:
+    vectors, corners, _ = gallery_of_rows(apart=True)
+    disc = Disc(np.array([500.0, 500.0]), 400.0, np.eye(2))
+    inside = np.hypot(*(corners - disc.center_px).T) <= disc.radius_m
+    query = vectors.stored(np.flatnonzero(~inside)[:1])
+    hits = vectors.search(query, 10, disc)
+    among = np.flatnonzero(inside)
+    assert hits.tiles[0].tolist() == among[np.argsort(-(query @ vectors.stored(among).T)[0])[:10]].tolist()
+
+
+def gallery_of_rows(*, apart: bool = False) -> tuple[Vectors, np.ndarray, np.random.Generator]:
+    """Codes of 8,000 vectors in four parts, with their corners; ``apart``: those left of 100 px resemble each other."""
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(8000, 32)).astype(np.float32)
+    corners = rng.integers(0, 1000, (8000, 2)).astype(np.int32)
+    if apart:
+        corners[:4000, 0] = rng.integers(0, 100, 4000)
+        rows[:4000] = rng.normal(size=32) * 3 + rows[:4000] * 0.1
+    empty = faiss.index_factory(32, "PQ16x4fs,Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+    empty.train(rows)
+    empty.k_factor = 8
+    parts = []
+    for some in np.split(rows, 4):
+        part = faiss.clone_index(empty)
+        part.add(some)
+        parts.append(Part(part))
+    return Vectors(parts, corners), corners, rng
 
 
 @pytest.mark.parametrize(
