@@ -112,7 +112,7 @@ def test_best_codes_of_all_parts_are_found_wherever_they_lie(
     files.close()
     parts = [read_part(tmp_path / name) for name in part_names(8)]
     stored = Vectors(parts, np.zeros((800, 2), np.int32))
-    scores, _ = stored._scanned(places, 60)
+    scores, _ = stored._scanned(places, 60, range(8))
     every = np.sort(np.concatenate([part.scan(places, 100)[0] for part in parts], axis=1), axis=1)[:, ::-1]
     np.testing.assert_allclose(scores, every[:, :60], rtol=1e-6)
 
