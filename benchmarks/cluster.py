@@ -1,6 +1,6 @@
 """Does a second worker halve the time of a build, and is the index the same when one is killed on the way?
 
-    python benchmarks/cluster.py [--size 8192] [-o FILE]
+    python benchmarks/cluster.py [--size 8192] [--into docs/scale.md] [-o FILE]
 
 A map of --size px made by repeating the validation block of Los Angeles is indexed by one worker, by two, and by two of
 which one is killed when a quarter of the features are there; each time the files are compared with those of a build in
@@ -86,6 +86,7 @@ def _kill_later(victim: int, shards: Path, count: int) -> None:
 def main() -> None:
     arguments = common.parser(__doc__, windows=0)
     arguments.add_argument("--size", type=int, default=8192, help="side of the map, pixels")
+    arguments.add_argument("--into", type=Path, help="document that gets the table")
     given = arguments.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
@@ -110,11 +111,10 @@ def main() -> None:
         (name, f"{one.wall_s:.1f}", f"{one.cpu_s:.1f}", f"{one.worker_mb:.0f}", str(one.files == expected))
         for name, one in runs.items()
     ]
-    show(
-        f"{LA_VAL.width} × {LA_VAL.height} px, {repeat[0]} × {repeat[1]} times",
-        ("build by", "wall s", "CPU s", "MB, of the largest worker", "the same files"),
-        rows,
-    )
+    columns = ("build by", "wall s", "CPU s", "MB, of the largest worker", "the same files")
+    show(f"{LA_VAL.width} × {LA_VAL.height} px, {repeat[0]} × {repeat[1]} times", columns, rows)
+    if given.into is not None:
+        common.into(given.into, "cluster", columns, rows)
     gain = runs["one worker"].wall_s / runs["two workers"].wall_s
     same = float(all(one.files == expected for one in runs.values()))
     bars = [Bar("two workers against one", gain, 1.7), Bar("the same files", same, 1.0)]
