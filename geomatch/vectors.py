@@ -15,6 +15,7 @@ from geomatch.threads import one_thread
 DECODED = 1 << 14  # vectors at a time
 AMPLE = 2  # times as many codes as a circle should hold the best of are asked of the parts that it touches
 SPARE = 4  # times its share of the best that a part is asked for at first
+Circle = tuple[bytes, float, bytes]  # what a ``Disc`` says
 
 
 class Vectors(Gallery):
@@ -29,6 +30,7 @@ class Vectors(Gallery):
         super().__init__(parts[0].index)
         self._parts, self._corners = parts, corners_px
         self._first = np.cumsum([0, *map(len, parts)])
+        self._last_circle: tuple[Circle, NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         """Number of vectors."""
@@ -47,7 +49,7 @@ class Vectors(Gallery):
             if within is None:
                 scores, ids = self._all(asked, k)
             else:
-                scores, ids = self._inside(asked, k, np.nonzero(within.holds(np.asarray(self._corners)))[0])
+                scores, ids = self._inside(asked, k, self._tiles_in(within))
         return Hits(scores, self._corners[ids], ids)
 
     def _all(self, asked: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -55,6 +57,21 @@ class Vectors(Gallery):
         if self._parts[0].reranked:
             scores, ids = self._again(asked, scores, ids)
         return scores[:, :k], ids[:, :k]
+
+    def _tiles_in(self, within: Disc) -> NDArray[np.int64]:
+        """Numbers of the tiles in a circle, in order.
+
+        The last answer is kept, since many strips are asked of one circle.
+        """
+        circle = (within.center_px.tobytes(), within.radius_m, within.ground.tobytes())
+        last = self._last_circle
+        if last is None or last[0] != circle:
+            corners = np.asarray(self._corners)
+            left, right, top, bottom = within.box
+            cols, rows = corners.T
+            boxed = np.flatnonzero((cols >= left) & (cols <= right) & (rows >= top) & (rows <= bottom))
+            self._last_circle = last = circle, boxed[within.holds(corners[boxed])]
+        return last[1]
 
     def _inside(
         self, asked: NDArray[np.float32], k: int, among: NDArray[np.int64]

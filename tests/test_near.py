@@ -130,6 +130,17 @@ def test_circle_without_what_a_query_resembles_is_searched_all_the_same() -> Non
     assert hits.tiles[0].tolist() == among[np.argsort(-(query @ vectors.stored(among).T)[0])[:10]].tolist()
 
 
+def test_circles_one_after_the_other_are_each_their_own() -> None:
+    vectors, corners, rng = gallery_of_rows()
+    query = rng.normal(size=(1, 32)).astype(np.float32)
+    ground = np.array([[2.0, 0.3], [0.0, 1.5]])
+    for center, radius, metres in (((300, 400), 90.0, ground), ((300, 401), 90.0, ground), ((300, 401), 80.0, ground),
+                                   ((300, 401), 80.0, np.eye(2)), ((300, 401), 80.0, np.eye(2))):  # fmt: skip
+        disc = Disc(np.array(center, np.float64), radius, metres)
+        away = (corners - disc.center_px) @ metres.T
+        assert set(vectors.search(query, 9000, disc).tiles[0]) == set(np.flatnonzero(np.hypot(*away.T) <= radius))
+
+
 def gallery_of_rows(*, apart: bool = False) -> tuple[Vectors, np.ndarray, np.random.Generator]:
     """Codes of 8,000 vectors in four parts, with their corners; ``apart``: those left of 100 px resemble each other."""
     rng = np.random.default_rng(3)
