@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,8 +106,10 @@ class Rows:
     def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         """[N x bytes] codes by their numbers [N]; those that follow on each other are read at once."""
         size, file = self._size, self._file
-        begins = np.flatnonzero(np.diff(ids, prepend=-2) != 1)
-        counts = np.diff(begins, append=len(ids))
+        follows = np.zeros(len(ids), bool)
+        follows[1:] = ids[1:] == ids[:-1] + 1
+        begins = np.flatnonzero(~follows)
+        counts = np.append(begins[1:], len(ids)) - begins
         runs = zip((counts * size).tolist(), (self._first + ids[begins] * size).tolist(), strict=True)
         read = b"".join([os.pread(file, length, place) for length, place in runs])
         return np.frombuffer(read, np.uint8).reshape(len(ids), size)
@@ -136,6 +139,10 @@ class Part:
         held = coded(self.index)
         return float(held.k_factor) if isinstance(held, faiss.IndexRefine) else 0.0
 
+    @cached_property
+    def _exact(self) -> faiss.Index:
+        return in_full(self.index)
+
     def scan(self, asked: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The best by their codes, after the transforms: [Q x k] inner products and numbers, -1 beyond those found."""
         import faiss
@@ -149,7 +156,7 @@ class Part:
         """Vectors as they are compared, decoded: [N] -> [N x D]."""
         import faiss
 
-        exact = in_full(self.index)
+        exact = self._exact
         if self.rows is not None:
             return np.asarray(exact.sa_decode(self.rows[ids]), np.float32)
         if isinstance(exact, faiss.IndexIVF):

@@ -14,6 +14,7 @@ from geomatch.threads import one_thread
 
 DECODED = 1 << 14  # vectors at a time
 AMPLE = 2  # times as many codes as a circle should hold the best of are asked of the parts that it touches
+AT_ONCE = 8  # queries whose best are looked at again together
 SPARE = 4  # times its share of the best that a part is asked for at first
 Circle = tuple[bytes, float, bytes]  # what a ``Disc`` says
 
@@ -125,8 +126,12 @@ class Vectors(Gallery):
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The same by their vectors in full, best first."""
         exact = np.empty(ids.shape, np.float32)
-        for row, (some, query) in enumerate(zip(ids, asked, strict=True)):
-            exact[row] = self.stored(some) @ query
+        for first in range(0, len(asked), AT_ONCE):
+            rows = np.s_[first : first + AT_ONCE]
+            every, at = np.unique(ids[rows], return_inverse=True)  # what several windows look at is read once
+            vectors = self.stored(every)
+            for row, query, places in zip(exact[rows], asked[rows], at.reshape(ids[rows].shape), strict=True):
+                row[:] = (vectors @ query)[places]
         return _best(np.where(np.isfinite(scores), exact, -np.inf), ids, ids.shape[1])
 
     def _among(
@@ -148,10 +153,11 @@ class Vectors(Gallery):
     def stored(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors of tiles as they are compared, decoded: [N] -> [N x D]."""
         found = np.empty((len(ids), coded(self._parts[0].index).d), np.float32)
-        part = np.searchsorted(self._first, ids, side="right") - 1
-        for number in np.unique(part):
-            chosen = part == number
-            found[chosen] = self._parts[number].stored(ids[chosen] - self._first[number])
+        order = np.argsort(ids, kind="stable")
+        bounds = np.searchsorted(ids[order], self._first)
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            some = order[bounds[number] : bounds[number + 1]]
+            found[some] = self._parts[number].stored(ids[some] - self._first[number])
         return found
 
 

