@@ -26,6 +26,7 @@ from geomatch.windows import cut_windows
 STEP_PX = 64  # of the map along the track, from one node of the path to the next
 MIN_NODES = 10  # a shorter strip has no room to sway in
 SLOPE = 0.02  # standard deviation of how far the path moves per pixel of track
+PER_MOVE = 2 * (SLOPE * STEP_PX) ** 2
 STIFF = 10.0  # weight of third differences, which slow waves hardly have, against the nodes' own offsets
 CORRELATED_CELLS = 6.0  # fine cells that count as one, speckle, shadow and layover being what they are
 MIN_GAIN = 20.0  # of log-likelihood over a straight strip
@@ -112,21 +113,22 @@ def _likeliest(
     """
     count, side, _ = evidence.shape
     reach = side // 2
-    entries = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1)] * 2), axis=-1).reshape(-1, 2) * CELL_PX
-    flat = evidence.reshape(count, -1)
-    best, came = flat[0], np.zeros((count, flat.shape[1]), np.int64)
-    for k in range(1, count):
-        moved = (entries + middles_px[k])[:, None] - (entries + middles_px[k - 1])
-        reached = best - np.square(moved).sum(axis=2) / (2 * (SLOPE * STEP_PX) ** 2)
-        came[k] = reached.argmax(axis=1)
-        best = reached.max(axis=1) + flat[k]
+    apart = np.subtract.outer(np.arange(side), np.arange(side)) * CELL_PX
+    best, came = evidence[0], np.zeros((count, side, side), np.int64)
+    for k in range(1, count):  # the cost of a move is one of columns and one of rows: each is minimised by itself
+        across, down = np.square(apart + (middles_px[k] - middles_px[k - 1])[:, None, None]) / PER_MOVE
+        from_col = best[:, None] - across  # [s from row, s column, s from column]
+        from_row = from_col.max(axis=2).T[None] - down[:, None]  # [s row, s column, s from row]
+        rows = from_row.argmax(axis=2)
+        came[k] = rows * side + from_col.argmax(axis=2)[rows, np.arange(side)]
+        best = from_row.max(axis=2) + evidence[k]
     at = [int(best.argmax())]
     for k in range(count - 1, 0, -1):
-        at.append(int(came[k, at[-1]]))
-    chosen = np.array(at[::-1])
-    rows, cols = np.unravel_index(chosen, (side, side))
+        at.append(int(came[k].flat[at[-1]]))
+    rows, cols = np.unravel_index(at[::-1], (side, side))
     finer = np.array([subpixel(one, int(r), int(c)) for one, r, c in zip(evidence, rows, cols, strict=True)])
-    return entries[chosen] + middles_px + finer * CELL_PX, flat[np.arange(count), chosen]
+    path = (np.stack([cols, rows], axis=1) - reach + finer) * CELL_PX + middles_px
+    return path, evidence[np.arange(count), rows, cols]
 
 
 def _smoothed(path: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from geomatch.location import Location
 from geomatch.locator import Locator
 from geomatch.map_pixels import MapPixels
 from geomatch.overlay import Canvas, warp_strip
+from geomatch.pixel_features import CELL_PX
 from geomatch.raster import open_raster
 from geomatch.strips import Strip
-from geomatch.sway import STEP_PX, find_sway
+from geomatch.sway import SLOPE, STEP_PX, _likeliest, find_sway
 
 LENGTH, WIDTH = 900, 200
 CORNER = np.array([120.0, 60.0])
@@ -74,6 +76,23 @@ def test_sway_is_followed(percent: float, near_px: float, wide: bool, long_town:
     off = np.hypot(*(found.at(points) - offsets(along, percent)).T)
     assert off.mean() < near_px
     assert off.max() < 2 * near_px
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_likeliest_path_is_the_best_of_all(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    evidence, middles = rng.gamma(1, 2, (4, 3, 3)), rng.normal(size=(4, 2))
+    entries = np.array([(2.0 * col, 2.0 * row) for row in (-1, 0, 1) for col in (-1, 0, 1)])
+
+    def worth(path: tuple[int, ...]) -> float:
+        said = sum(evidence[k].flat[one] for k, one in enumerate(path))
+        moves = np.diff(entries[list(path)] + middles, axis=0)
+        return float(said - np.square(moves).sum() / (2 * (SLOPE * STEP_PX) ** 2))
+
+    best = max(itertools.product(range(9), repeat=4), key=worth)
+    path, weights = _likeliest(evidence, middles)
+    assert (np.abs(path - middles - entries[list(best)]) <= CELL_PX).all()  # finer by a parabola
+    np.testing.assert_array_equal(weights, [evidence[k].flat[one] for k, one in enumerate(best)])
 
 
 def test_straight_strip_is_left_alone(long_town: Town) -> None:
