@@ -26,7 +26,7 @@ from geomatch.windows import cut_windows
 STEP_PX = 64  # of the map along the track, from one node of the path to the next
 MIN_NODES = 10  # a shorter strip has no room to sway in
 SLOPE = 0.02  # standard deviation of how far the path moves per pixel of track
-PER_MOVE = 2 * (SLOPE * STEP_PX) ** 2
+PER_MOVE = 2 * (SLOPE * STEP_PX) ** 2  # squared pixels by which the log-likelihood of a step falls by one
 STIFF = 10.0  # weight of third differences, which slow waves hardly have, against the nodes' own offsets
 CORRELATED_CELLS = 6.0  # fine cells that count as one, speckle, shadow and layover being what they are
 MIN_GAIN = 20.0  # of log-likelihood over a straight strip

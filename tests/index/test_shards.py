@@ -91,6 +91,16 @@ def test_shards_are_the_parts_of_a_build_in_one_process(town: Town, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_who_makes_shards_keeps_its_memory(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[None] = []
+    monkeypatch.setattr(shards, "keep_freed", lambda: told.append(None))
+    _, recipe = recipe_of(town, tmp_path / "town.gmi")
+    for number in range(2):
+        make_features(recipe, number)
+    assert len(told) == 1  # in a process
+
+
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("kind", ["Flat", "PQ16x4fs,Refine(SQfp16)", "HNSW16", "IVF4,PQ16x4fs,Refine(SQ8)"])
 def test_files_of_vectors_are_those_of_a_build_in_one_process(
     kind: str, town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
