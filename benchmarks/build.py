@@ -1,9 +1,10 @@
 """Building an index: megapixels per CPU second and peak memory, beside a ResNet-50 that embeds tile files.
 
-Each build runs in a process of its own, on one thread, at strides of 25 and 200 px: on the validation block of Los
-Angeles, and on a large map made of mirrored copies of it, written as a tiled JPEG GeoTIFF; 13 copies across and 10 down
-make 40,000 x 40,000 px. CPU seconds are given with and without the start of the interpreter and the imports. The plain
-loop embeds TILES tiles that have been cut to PNG beforehand; what all tiles would take follows from their number.
+Each build runs in a process of its own that keeps its memory as that of ``geomatch index build`` does, on one thread,
+at strides of 25 and 200 px: on the validation block of Los Angeles, and on a large map made of mirrored copies of it,
+written as a tiled JPEG GeoTIFF; 13 copies across and 10 down make 40,000 x 40,000 px. CPU seconds are given with and
+without the start of the interpreter and the imports. The plain loop embeds TILES tiles that have been cut to PNG
+beforehand; what all tiles would take follows from their number.
 
     python benchmarks/build.py [--encoder structural] [--copies 4 4] [-o FILE]
 """
@@ -23,6 +24,7 @@ from common import LA_VAL, Bar, Worker
 from numpy.typing import NDArray
 from plain import Loop
 
+from geomatch.memory import ENVIRONMENT
 from geomatch.tiles import TILE_PX, TileGrid
 
 STRIDES_PX = (25, 200)
@@ -77,7 +79,7 @@ class Builder:
 
 def measure(map_file: Path, megapixels: float, encoder: str, stride_px: int) -> Build:
     index = map_file.with_name(f"{map_file.stem}-{stride_px}.gmi")
-    worker = Worker(Builder, encoder)
+    worker = Worker(Builder, encoder, environment=ENVIRONMENT)
     asked = worker.ask(map_file, index, stride_px)
     _, peak = worker.close()
     tiles, vectors, cpu, whole = asked.value

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import common
 from common import BENCH, LA_VAL, Bar, finish, read_area, show, write_map
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from geomatch import backends
 from geomatch.files import sha256_of
 from geomatch.index.build import build_index
 from geomatch.index.plan import BLOCK_PX, BuildOptions
+from geomatch.index.work import local_workers
 from geomatch.manifest import MANIFEST
 
 FOLDER = BENCH / "cluster"
@@ -59,10 +60,7 @@ def by_workers(optical: Path, workers: int, *, kill_after: int | None = None) ->
     for folder in (target, target.with_name(f"{target.name}.shards")):
         shutil.rmtree(folder, ignore_errors=True)
     start, cpu = time.perf_counter(), cpu_s()
-    with (
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
+    with local_workers(workers) as cluster, Client(cluster) as client:
         if kill_after is not None:
             victim = next(iter(client.run(os.getpid).values()))
             blow = (victim, target.with_name(f"{target.name}.shards"), kill_after)

@@ -9,12 +9,13 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -335,13 +336,19 @@ class Worker:
 
     Args:
         make: called there with ``arguments``; gives the function that is then asked. At the top level of a module.
+        environment: variables that the process begins with.
     """
 
-    def __init__(self, make: Callable[..., Callable[..., Any]], *arguments: Any) -> None:
+    def __init__(
+        self,
+        make: Callable[..., Callable[..., Any]],
+        *arguments: Any,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         context = get_context("spawn")
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=_serve, args=(there, make, arguments), daemon=True)
-        with patch.dict(os.environ, dict.fromkeys(THREADS, "1")):
+        with patch.dict(os.environ, dict.fromkeys(THREADS, "1") | environment):
             self._process.start()
         there.close()
         self.made: Timed = self._pipe.recv()

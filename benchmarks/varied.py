@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geomatch.manifest import FEATURES, TILES
+from geomatch.memory import ENVIRONMENT
 from geomatch.splits import Box, boxes_of
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import STRIDE_PX
@@ -56,7 +57,7 @@ def indexed(data: Path, tiles: int) -> tuple[TileIndex, Built]:
     index, record = BENCH / f"varied-{side}.gmi", BENCH / f"varied-{side}.json"
     if not (index.is_dir() and record.is_file()):
         map_file = varied_map(data, BENCH / f"varied-{side}.tif", side)
-        worker = Worker(_Builder)
+        worker = Worker(_Builder, environment=ENVIRONMENT)
         asked = worker.ask(map_file, index)
         _, peak = worker.close()
         record.write_text(json.dumps(asdict(_built(index, side, asked.value, asked.wall_s, peak)), indent=1))

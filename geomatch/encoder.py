@@ -20,6 +20,7 @@ from geomatch.pixel_features import STRUCTURAL, PixelFeatures
 from geomatch.structure import Dense
 
 ALONE = ":alone"
+Part = tuple[int, int, int, int]  # first column and row of cells, columns, rows
 
 
 class Encoder(Protocol):
@@ -51,16 +52,19 @@ class Encoder(Protocol):
         """A sha256 over all that decides the features: two encoders with the same one are the same."""
         ...
 
-    def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
+    def dense(
+        self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality, part: Part | None = None
+    ) -> Dense:
         """Features of an image.
 
         Args:
             image: [B x H x W], optical bands in [0, 1] or one band of SAR log amplitude.
             valid: [H x W] known pixels.
             modality: which of the two it is.
+            part: the cells that are wanted, default all; what decides no feature of theirs need not be computed.
 
         Returns:
-            [channels x ceil(H / cell_px) x ceil(W / cell_px)], components within [-1, 1].
+            [channels x ceil(H / cell_px) x ceil(W / cell_px)] or the part of it, components within [-1, 1].
         """
         ...
 
@@ -80,11 +84,14 @@ class StructuralEncoder:
         recipe = {name: value for name, value in vars(structure).items() if name.isupper() and name[0] != "_"}
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
-    def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
-        """Features of the mean of the bands: [B x H x W] -> [3 x ceil(H / 8) x ceil(W / 8)]."""
+    def dense(
+        self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality, part: Part | None = None
+    ) -> Dense:
+        """Features of the mean of the bands: [B x H x W] -> [3 x ceil(H / 8) x ceil(W / 8)], or a part of it."""
         del modality  # the channels are the same for both
         grey = image[0] if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
-        return structure.structure(grey, valid, self.cell_px)
+        found = structure.structure(grey, valid, self.cell_px)
+        return found if part is None else found.crop(*part)
 
 
 def load_encoder(name: str, backend: str = defaults.BACKEND) -> Encoder:

@@ -13,7 +13,7 @@ from geomatch import defaults
 from geomatch import structure as structural
 from geomatch.attitude import Steps
 from geomatch.backends import Runner, check_backend, load_runner
-from geomatch.encoder import ALONE, StructuralEncoder
+from geomatch.encoder import ALONE, Part, StructuralEncoder
 from geomatch.nets.shapes import EncoderShape, Modality
 from geomatch.pixel_features import STRUCTURAL, LearnedPixels, PixelFeatures
 from geomatch.planes import CELL_PX, PLANE_PX, VERSION, planes
@@ -75,11 +75,20 @@ class LearnedEncoder:
         """The sha256 of the weights and of the recipe of their input."""
         return hashlib.sha256(f"{self.weights.sha256} {VERSION} {structural.VERSION}".encode()).hexdigest()
 
-    def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
-        """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)]."""
-        features = self._run(planes(image, valid, modality), modality)
-        known = cells_known(valid, CELL_PX)
-        return Dense(features * known, known)
+    def dense(
+        self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality, part: Part | None = None
+    ) -> Dense:
+        """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)], or a part of it."""
+        shown, known = planes(image, valid, modality), cells_known(valid, CELL_PX)
+        if part is None:
+            return Dense(self._run(shown, modality) * known, known)
+        col0, row0, width, height = part
+        reach = -(-self.weights.shape.reach_px // CELL_PX)  # the margin of a block is for what makes the planes too
+        left, top = max(0, col0 - reach), max(0, row0 - reach)
+        rows, cols = slice(top, row0 + height + reach), slice(left, col0 + width + reach)
+        seen = np.ascontiguousarray(shown[:, _planes_of(rows), _planes_of(cols)])
+        features = Dense(self._run(seen, modality), known[rows, cols]).crop(col0 - left, row0 - top, width, height)
+        return Dense(features.values * features.valid, features.valid)
 
 
 class JoinedEncoder:
@@ -108,9 +117,16 @@ class JoinedEncoder:
         parts = (self._learned.fingerprint(), self._structural.fingerprint(), float(self._share))
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def dense(self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality) -> Dense:
-        """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)]."""
-        learned = self._learned.dense(image, valid, modality)
-        structural = self._structural.dense(image, valid, modality)
+    def dense(
+        self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality, part: Part | None = None
+    ) -> Dense:
+        """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)], or a part of it."""
+        learned = self._learned.dense(image, valid, modality, part)
+        structural = self._structural.dense(image, valid, modality, part)
         known = learned.valid & structural.valid
         return Dense(np.concatenate([self._share * learned.values, structural.values]) * known, known)
+
+
+def _planes_of(cells: slice) -> slice:
+    """The cells of the network's input under some of its output."""
+    return slice(cells.start * (CELL_PX // PLANE_PX), cells.stop * (CELL_PX // PLANE_PX))

@@ -11,6 +11,7 @@ import typer
 from geomatch import defaults
 from geomatch.console import BACKENDS, PLAIN_HELP, Quiet, Verbose, box, friendly, progress, set_verbosity
 from geomatch.errors import IndexFormatError, InputError
+from geomatch.memory import keep_freed
 
 if TYPE_CHECKING:
     from geomatch.tile_index import TileIndex
@@ -75,6 +76,7 @@ def build(
     Of several rasters the first one's CRS and pixels count: those on its grid are pasted, others resampled onto it.
     Where several cover a pixel, the first that has data there counts.
     """
+    keep_freed()
     from .build import build_index
     from .plan import read_options
 

@@ -157,8 +157,8 @@ class BuildJob:
         if not patch.valid.any():  # between the rasters of a mosaic, it may be most blocks
             return Encoded(np.full((self.encoder.channels, *cells), NO_FEATURE, np.int8), 0.0, 0)
         left, top = min(halo, block.col0) // cell, min(halo, block.row0) // cell
-        dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical")
-        dense = dense.crop(left, top, *reversed(cells))
+        part = (left, top, cells[1], cells[0])
+        dense = self.encoder.dense(self.stretch.bands_of(patch), patch.valid, "optical", part)
         values = np.where(dense.valid, np.rint(dense.values * 127), NO_FEATURE).astype(np.int8)
         return Encoded(values, float(np.square(dense.values).sum(dtype=np.float64)), int(dense.valid.sum()))
 

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import published
+from geomatch.memory import keep_freed
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.threads import one_thread
 
 from .codes import Coder, VectorFile, write_faiss
 from .job import BuildJob, Encoded, TileRows, reader_of
-from .memory import keep_freed
 from .plan import BuildOptions, blocks
 from .vectors import TilePart, tile_parts
 

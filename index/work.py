@@ -15,6 +15,7 @@ from geomatch.errors import GeomatchError, OutputError, UsageError
 from geomatch.extras import needs_extra
 from geomatch.files import writing
 from geomatch.manifest import FEATURES, part_names
+from geomatch.memory import ENVIRONMENT
 from geomatch.raster import open_raster
 
 from .ahead import ahead
@@ -35,7 +36,7 @@ from .vectors import tile_parts
 
 if TYPE_CHECKING:
     import faiss
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
 LOCAL = "local:"
 RETRIES = 2  # of a shard whose task fails; a worker that dies does not count as one
@@ -43,6 +44,7 @@ AHEAD = 64  # shards asked for and not yet taken in
 CONNECT_S = 10
 LOOK_S = 5  # between looks for whether a worker is left
 _TALKATIVE = ("distributed.client", "distributed.core")  # they log tracebacks of a scheduler that goes
+_BEFORE_A_WORKER = "distributed.nanny.pre-spawn-environ"  # Dask's key of what a process begins with
 _AGAIN = "start one, then repeat the build: it goes on with the shards that are there"
 
 
@@ -193,14 +195,13 @@ def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Wo
         yield Here(job)
         return
     with needs_extra("cluster", "building by a scheduler"):
-        from distributed import Client, LocalCluster
+        from distributed import Client
     workers = _workers(scheduler)
     folder = Path(recipe.folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if workers is not None:
-        one_each = {"threads_per_worker": 1, "dashboard_address": None}
-        with _quiet(), LocalCluster(n_workers=workers, **one_each) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        with _quiet(), local_workers(workers) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
             yield Shared(job, recipe, client)
         return
     try:
@@ -212,6 +213,18 @@ def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Wo
         shared = Shared(job, recipe, client)
         shared.wait()
         yield shared
+
+
+@contextmanager
+def local_workers(count: int) -> Iterator[LocalCluster]:
+    """Processes on this machine, of one thread each, that keep their memory."""
+    import dask
+    from distributed import LocalCluster
+
+    told = {f"{_BEFORE_A_WORKER}.{name}": value for name, value in ENVIRONMENT.items()}
+    one_each = {"threads_per_worker": 1, "dashboard_address": None}
+    with dask.config.set(told), LocalCluster(n_workers=count, **one_each) as cluster:  # type: ignore[no-untyped-call]
+        yield cluster
 
 
 @contextmanager
@@ -246,4 +259,4 @@ def _workers(scheduler: str) -> int | None:
     return int(text)
 
 
-__all__: Sequence[str] = ["Here", "Shared", "Work", "work_of"]
+__all__: Sequence[str] = ["Here", "Shared", "Work", "local_workers", "work_of"]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from geomatch import structure
+from geomatch import defaults, structure
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import InputError, UsageError
-from geomatch.learned import LEARNED_SHARE
+from geomatch.learned import LEARNED_SHARE, LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.shapes import EncoderShape, Modality
 from geomatch.pixel_features import STRUCTURAL, LearnedPixels
-from geomatch.weights import save_weights
+from geomatch.weights import Weights, save_weights
 
 KINDS = ("structural", "joined", "alone")
 
@@ -61,6 +61,36 @@ def test_blocks_with_the_halo_are_the_whole(kind: str, weights_file: Path) -> No
     np.testing.assert_allclose(
         part.crop(cells, cells, 8, 8).values, whole.crop(cells + 3, cells + 5, 8, 8).values, rtol=0, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("part", [(0, 0, 20, 10), (30, 25, 20, 30), (0, 40, 47, 31), (47, 71, 1, 1)])
+def test_part_of_the_features_is_what_the_whole_has_there(
+    kind: str, part: tuple[int, int, int, int], weights_file: Path
+) -> None:
+    encoder = encoder_of(kind, weights_file)
+    height, width = 72 * encoder.cell_px - 3, 48 * encoder.cell_px - 5
+    bands, valid = image(3, height, width), np.ones((height, width), bool)
+    valid[100:140, 50:350] = False
+    whole, found = encoder.dense(bands, valid, "optical"), encoder.dense(bands, valid, "optical", part)
+    col0, row0, across, down = part
+    there = np.s_[row0 : row0 + down, col0 : col0 + across]
+    assert (found.valid == whole.valid[there]).all()
+    assert np.allclose(found.values, whole.values[:, *there], atol=1e-5)
+
+
+def test_network_is_not_shown_what_no_wanted_feature_depends_on() -> None:
+    weights, seen = Weights.find(defaults.ENCODER), []
+
+    def run(planes: np.ndarray, modality: Modality) -> np.ndarray:
+        seen.append(planes.shape[1:])
+        return np.zeros((weights.shape.channels, planes.shape[1] // 2, planes.shape[2] // 2), np.float32)
+
+    encoder = LearnedEncoder(weights, run)
+    bands, valid = image(1, 640, 640), np.ones((640, 640), bool)
+    encoder.dense(bands, valid, "optical", (20, 30, 40, 40))
+    margin = -(-weights.shape.reach_px // 8)
+    assert seen == [(2 * (40 + 2 * margin), 2 * (40 + 2 * margin))]
 
 
 def test_bands_count_as_their_mean() -> None:

@@ -12,6 +12,7 @@ import typer
 
 from geomatch.console import PLAIN_HELP, Quiet, Step, Verbose, friendly, progress, set_verbosity
 from geomatch.extras import needs_extra
+from geomatch.memory import keep_freed
 
 app = typer.Typer(
     help="Train encoders and local features, on a city of your own too.",
@@ -80,6 +81,7 @@ def _add(name: str, job: Jobs, what: str) -> None:
         verbose: Verbose = 0,
         quiet: Quiet = False,
     ) -> None:
+        keep_freed()
         with needs_extra("train", "training"):
             load, train = job()
         set_verbosity(verbose, quiet)
@@ -117,6 +119,7 @@ def finetune(
     quiet: Quiet = False,
 ) -> None:
     """Train the shipped encoder on, on two scenes of one's own."""
+    keep_freed()
     with needs_extra("train", "training"):
         from .finetune import finetune_encoder
 

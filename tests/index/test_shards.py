@@ -28,8 +28,9 @@ from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
 from geomatch.index.shards import Recipe, keep_fit, make_features, make_vectors
-from geomatch.index.work import Here, Shared
+from geomatch.index.work import Here, Shared, local_workers
 from geomatch.manifest import FEATURES, MANIFEST, VECTORS
+from geomatch.memory import ENVIRONMENT
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 
@@ -203,6 +204,16 @@ def test_shards_of_many_files_are_the_parts_of_a_build_in_one_process(
     for made, expected in zip(shared.features(), here.features(), strict=True):
         assert (made.values == expected.values).all()
         assert (made.energy, made.known) == (expected.energy, expected.known)
+
+
+def test_workers_begin_with_memory_that_they_keep() -> None:
+    from distributed import Client
+
+    with local_workers(2) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        kept = client.run(lambda: {name: os.environ.get(name) for name in ENVIRONMENT})
+        threads = client.nthreads()
+    assert list(kept.values()) == [ENVIRONMENT] * 2
+    assert list(threads.values()) == [1, 1]
 
 
 def test_worker_that_is_killed_costs_its_shard(town: Town, tmp_path: Path) -> None:
