@@ -1,6 +1,6 @@
 """Every local matching method on the same pairs: the tables of docs/matching.md.
 
-    python benchmarks/matching.py [--windows 400] [--others 20] [--methods area] [--into docs/matching.md] [-o FILE]
+    python benchmarks/matching.py [--windows 400] [--others 20] [--methods area] [--jobs 2] [--into docs/matching.md]
 
 Runs ``geomatch evaluate matching`` on --windows validation pairs, and on --others pairs of OMBRIA's validation places
 and of simulated cities. What was matched stays in bench/matching and is not matched again as long as pixels, code and
@@ -44,6 +44,7 @@ def main() -> None:
     arguments = common.parser(__doc__, windows=400)
     arguments.add_argument("--others", type=int, default=20, help="pairs of each other set; 0 leaves them as they are")
     arguments.add_argument("--methods", help="names separated by commas; default all, and all detectors")
+    arguments.add_argument("--jobs", type=int, default=1, help="processes that measure")
     arguments.add_argument("--into", type=Path, help="document that gets the tables")
     given = arguments.parse_args()
     data = common.data_or_skip(given.data)
@@ -53,7 +54,7 @@ def main() -> None:
     wanted = [Comparison(("validation",), count=given.windows, **what)]
     if given.others:
         wanted.append(Comparison(("ombria", "simulated"), count=given.others, **what))
-    parts = [compare(one, data, BENCH / "matching", lambda *_: None) for one in wanted]
+    parts = [compare(one, data, BENCH / "matching", lambda *_: None, jobs=given.jobs) for one in wanted]
     told = [one for part in parts for one in part["methods"]]
     rows = [row(one) for one in told]
     detected = [

@@ -14,6 +14,7 @@ from geomatch.metrics import OVERLAP
 from geomatch.outputs import output_file
 from geomatch.report import ReportPicture, ReportTable, write_report
 
+_WIDEST = 1000  # characters of a table in a file
 PREDICTIONS, SCORES, REPORT = "predictions.jsonl", "scores.json", "report.html"
 
 
@@ -62,7 +63,7 @@ def tables(scores: dict[str, Any]) -> list[ReportTable]:
 
 
 def print_tables(shown_tables: Sequence[ReportTable]) -> None:
-    """Tables on stdout."""
+    """Tables on stdout: no cell is cut off, and in a file or a pipe no table is narrower than it needs."""
     from rich.console import Console
     from rich.table import Table
 
@@ -70,9 +71,12 @@ def print_tables(shown_tables: Sequence[ReportTable]) -> None:
     for table in shown_tables:
         shown = Table(title=table.title, title_justify="left", caption=table.caption, caption_justify="left")
         for column, alignment in zip(table.columns, table.alignments, strict=True):
-            shown.add_column(column, justify="right" if alignment == "number" else "left")
+            shown.add_column(column, justify="right" if alignment == "number" else "left", overflow="fold")
         for row in table.rows:
             shown.add_row(*(_cell(cell) for cell in row))
+        if not console.is_terminal:
+            wide = console.options.update(max_width=_WIDEST)
+            console.width = max(console.width, console.measure(shown, options=wide).maximum)
         console.print(shown)
 
 

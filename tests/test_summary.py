@@ -44,6 +44,20 @@ def test_nothing_measured_is_a_dash(made: list[Prediction], capsys: pytest.Captu
     assert err == ""
 
 
+def test_no_cell_is_cut_off_on_a_pipe_or_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"a method of a long name {number}" for number in range(9)]
+    table = ReportTable("", tuple(f"column {number}" for number in range(9)), [names])
+    print_tables([table])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "name" in line)
+    assert all(name in row for name in names)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, rich takes it, and of 80 columns
+    monkeypatch.setenv("COLUMNS", "80")
+    print_tables([table])
+    assert "…" not in capsys.readouterr().out
+
+
 def test_folder_holds_scores_plots_and_a_report(tmp_path: Path) -> None:
     made = some_predictions(2)
     write_summary(tmp_path, made, score(made), "scene.tif on <town>.gmi")

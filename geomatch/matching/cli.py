@@ -83,6 +83,7 @@ def matching(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for predictions and scores; a run there is resumed.")
     ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes that measure, one thread each.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -108,7 +109,7 @@ def matching(
         seed=seed,
     )
     with progress(quiet) as step:
-        scores = compare(asked, data, output, step)
+        scores = compare(asked, data, output, step, jobs=jobs)
     if as_json:
         typer.echo(json.dumps(scores, indent=1, allow_nan=False))
     elif not quiet:

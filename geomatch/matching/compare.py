@@ -5,21 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import signal
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from geomatch.console import Step
-from geomatch.errors import InputError, UsageError
+from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import check_target, published, writing
 from geomatch.matching.detected import SPREAD_PX, Detected, detected, summary
 from geomatch.matching.evaluation import Result, judge, judged_of, predict, prediction_of, score
 from geomatch.matching.identity import identity_of
 from geomatch.matching.kept import Kept
-from geomatch.matching.keypoints import Detector
-from geomatch.matching.matches import Matcher
 from geomatch.matching.methods import METHODS, detectors, method
 from geomatch.matching.samples import ALIGNED, LEAST_PX, SIMULATED, SOURCES, WARPED, Sample, Source, samples
 from geomatch.pairs import ScenePairs
@@ -63,7 +65,9 @@ class Comparison:
                 raise UsageError(f"{given} is less than {lowest}", where=option, hint=f"give {lowest} or more")
 
 
-def compare(asked: Comparison, data: Path | None, output: Path | None, progress: Step) -> dict[str, Any]:
+def compare(
+    asked: Comparison, data: Path | None, output: Path | None, progress: Step, *, jobs: int = 1
+) -> dict[str, Any]:
     """Scores of methods and detectors.
 
     Args:
@@ -71,32 +75,31 @@ def compare(asked: Comparison, data: Path | None, output: Path | None, progress:
         data: folder of the real imagery.
         output: folder for predictions and scores. What is there of the same pixels, by the same code, options and
             weights, is not measured again: ``identity_of``, ``Sample.digest``.
-        progress: told the pairs done.
+        progress: told the pairs done, or of several processes the methods and detectors.
+        jobs: processes that measure, one thread each.
 
     Raises:
         UsageError: an unknown name, or pairs larger than a set's images.
         InputError: a set of pairs cannot be read.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or a process was killed.
     """
-    matchers = {spec: method(spec) for spec in _split(asked.methods, METHODS)}
-    known = detectors()
-    found = {name: known[name] for name in _named(asked.detectors, known, "--detectors")}
-    sources = {name: _source(name, data) for name in asked.pairs}
+    if jobs < 1:
+        raise UsageError(f"{jobs} processes measure nothing", where="--jobs", hint="give 1 or more")
+    bench = _Bench(asked, data, output)
+    bench.check()
     if output is not None:
         check_target(output, directory=True)
         with writing(output):
             output.mkdir(exist_ok=True)
-    for _ in _sets(asked, sources, 1):  # so that what cannot be is told before the work
-        pass
+    tasks = bench.tasks()
+    measured = _by_processes(bench, tasks, jobs, progress) if jobs > 1 else (bench(task, progress) for task in tasks)
     results: list[Result] = []
     keypoints = []
-    with one_thread():
-        for pairs, chosen in _sets(asked, sources, asked.count):
-            here = _Set(pairs, chosen, output, progress)
-            for name, matcher in matchers.items():
-                results += here.results(name, matcher)
-            for name, detector in found.items():
-                keypoints.append(summary(pairs, name, here.keypoints(name, detector, asked.keypoints)))
+    for task, made in zip(tasks, measured, strict=True):
+        if task.detects:
+            keypoints.append(summary(task.pairs, task.name, cast(list[Detected], made)))
+        else:
+            results += cast(list[Result], made)
     scores = {"asked": asdict(asked), "methods": score(results), "detectors": keypoints}
     if output is not None:
         with published(output / SCORES) as part:
@@ -104,52 +107,108 @@ def compare(asked: Comparison, data: Path | None, output: Path | None, progress:
     return scores
 
 
-@dataclass(frozen=True)
-class _Set:
-    """Samples to measure on.
+class _Task(NamedTuple):
+    """A method on a set of pairs, or a detector."""
 
-    Attributes:
-        name: of the set and the warp.
-        samples: all of them.
-        output: folder of what is kept.
-        progress: told the pairs done.
+    pairs: str
+    name: str
+    detects: bool
+
+
+class _Bench:
+    """Measures methods and detectors on sets of pairs, one of which is in memory at a time.
+
+    Args:
+        asked, data, output: as of ``compare``.
+
+    Raises:
+        UsageError, InputError: as ``compare``.
     """
 
-    name: str
-    samples: list[Sample]
-    output: Path | None
-    progress: Step
+    def __init__(self, asked: Comparison, data: Path | None, output: Path | None) -> None:
+        self.given = asked, data, output
+        self._asked, self._output = asked, output
+        self._matchers = {spec: method(spec) for spec in _split(asked.methods, METHODS)}
+        known = detectors()
+        self._detectors = {name: known[name] for name in _named(asked.detectors, known, "--detectors")}
+        sources = {name: _source(name, data) for name in asked.pairs}
+        self._sets = {
+            f"{name}, {kind}": partial(samples, source, warp=warp, size_px=asked.size_px, seed=asked.seed)
+            for name, source in sources.items()
+            for kind, warp in WARPS.items()
+        }
+        self._last: tuple[str, list[Sample]] | None = None
 
-    def results(self, name: str, matcher: Matcher) -> list[Result]:
-        """Of a method."""
-        predictions = Kept(self._file(MATCHES, name), identity_of(matcher), prediction_of)
-        fits = Kept(self._file(FITS, name), identity_of(judge), judged_of)
+    def check(self) -> None:
+        """Draw a pair of each set, so that what cannot be is told before the work."""
+        for draw in self._sets.values():
+            list(draw(count=1))
+
+    def tasks(self) -> list[_Task]:
+        """All that is to be measured."""
+        names = [(name, False) for name in self._matchers] + [(name, True) for name in self._detectors]
+        return [_Task(pairs, *name) for pairs in self._sets for name in names]
+
+    def __call__(self, task: _Task, progress: Step) -> list[Result] | list[Detected]:
+        """Rows of a task, one for each pair."""
+        if self._last is None or self._last[0] != task.pairs:
+            self._last = task.pairs, list(self._sets[task.pairs](count=self._asked.count))
+        with one_thread():
+            return (self._keypoints if task.detects else self._results)(task, self._last[1], progress)
+
+    def _results(self, task: _Task, pairs: list[Sample], progress: Step) -> list[Result]:
+        matcher = self._matchers[task.name]
+        predictions = Kept(self._file(MATCHES, task), identity_of(matcher), prediction_of)
+        fits = Kept(self._file(FITS, task), identity_of(judge), judged_of)
         made = []
-        for number, sample in enumerate(self.samples):
+        for number, sample in enumerate(pairs):
             matched = predictions.get(sample.digest, partial(predict, matcher, sample))
             judged = fits.get(f"{sample.digest} {matched.digest}", partial(judge, matched, sample))
-            made.append(Result(name, self.name, judged, matched.cpu_s))
-            self.progress(f"{name}, {self.name}", number + 1, len(self.samples))
+            made.append(Result(task.name, task.pairs, judged, matched.cpu_s))
+            progress(f"{task.name}, {task.pairs}", number + 1, len(pairs))
         return made
 
-    def keypoints(self, name: str, detector: Detector, most: int) -> list[Detected]:
-        """Of a detector."""
-        kept = Kept(self._file(KEYPOINTS, name), identity_of((detected, detector)), Detected)
+    def _keypoints(self, task: _Task, pairs: list[Sample], progress: Step) -> list[Detected]:
+        detector, most = self._detectors[task.name], self._asked.keypoints
+        kept = Kept(self._file(KEYPOINTS, task), identity_of((detected, detector)), Detected)
         made = []
-        for number, sample in enumerate(self.samples):
+        for number, sample in enumerate(pairs):
             made.append(kept.get(f"{sample.digest} {most}", partial(detected, detector, sample, most)))
-            self.progress(f"{name} on {self.name}", number + 1, len(self.samples))
+            progress(f"{task.name} on {task.pairs}", number + 1, len(pairs))
         return made
 
-    def _file(self, kind: str, name: str) -> Path | None:
-        return None if self.output is None else self.output / kind / _plain(self.name) / f"{_plain(name)}.jsonl"
+    def _file(self, kind: str, task: _Task) -> Path | None:
+        if self._output is None:
+            return None
+        return self._output / kind / _plain(task.pairs) / f"{_plain(task.name)}.jsonl"
 
 
-def _sets(asked: Comparison, sources: dict[str, Source], count: int) -> Iterator[tuple[str, list[Sample]]]:
-    """Sets of samples by name, one in memory at a time."""
-    for name, source in sources.items():
-        for kind, warp in WARPS.items():
-            yield f"{name}, {kind}", list(samples(source, count, warp, size_px=asked.size_px, seed=asked.seed))
+def _by_processes(
+    bench: _Bench, tasks: Sequence[_Task], jobs: int, progress: Step
+) -> Iterator[list[Result] | list[Detected]]:
+    """Rows of every task, in order; raises OutputError where a process was killed."""
+    processes = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, bench.given)
+    try:
+        for number, made in enumerate(processes.map(_measured, tasks)):
+            progress("methods and detectors", number + 1, len(tasks))
+            yield made
+    except BrokenProcessPool as error:
+        hint = "give fewer jobs if memory ran out, and repeat the command: what the folder holds is not measured again"
+        raise OutputError("one of the processes was killed", where="--jobs", hint=hint) from error
+    finally:
+        processes.shutdown(wait=False, cancel_futures=True)
+
+
+_ours: list[_Bench] = []  # of a process that measures
+
+
+def _begin(*given: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process that asks says what there is to say
+    _ours.append(_Bench(*given))
+
+
+def _measured(task: _Task) -> list[Result] | list[Detected]:
+    return _ours[0](task, lambda *_: None)
 
 
 def _plain(name: str) -> str:

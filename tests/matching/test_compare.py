@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
@@ -177,6 +179,33 @@ def test_comparison_prints_writes_and_resumes(tmp_path: Path, monkeypatch: pytes
     assert changed <= {f"{MATCHES}/simulated-warped/sift.jsonl", SCORES}  # its seconds
 
 
+def test_processes_measure_what_one_does(tmp_path: Path) -> None:
+    words = (*SMALL, "--methods", "sift,orb", "--detectors", "sift,orb")
+    shares = []
+    for more in ((), ("--jobs", 2)):
+        result = geomatch(*words, *more, "--json")
+        assert result.exit_code == 0, result.stderr
+        scores = json.loads(result.stdout)
+        shares.append([{key: row[key] for key in row if key != "cpu_s"} for row in scores["methods"]])
+        shares[-1] += scores["detectors"]
+    assert shares[0] == shares[1]
+    assert [row.get("method", row.get("detector")) for row in shares[1]] == ["sift", "orb"] * 4
+
+
+def killed(task: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geomatch.matching.compare._measured", killed)
+    out = tmp_path / "out"
+    result = geomatch(*SMALL, "--methods", "sift", "--detectors", "none", "--jobs", 2, "-o", out)
+    assert result.exit_code == 5
+    assert result.stderr.startswith("geomatch: --jobs: one of the processes was killed. Give fewer jobs")
+    assert result.stderr.count("\n") == 1
+    assert not (out / SCORES).exists()
+
+
 def test_what_has_changed_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another seed, another rule under the same name; not the rest."""
     asked: list[int] = []
@@ -210,6 +239,7 @@ def test_what_has_changed_is_measured_again(tmp_path: Path, monkeypatch: pytest.
         (("--pairs", "validation"), 2, "--pairs validation: needs the folder of the real imagery"),
         (("--count", 0), 2, "--count: 0 is less than 1"),
         (("--keypoints", -5), 2, "--keypoints: -5 is less than 1"),
+        (("--jobs", 0), 2, "--jobs: 0 processes measure nothing"),
         (("--size", 31), 2, "--size: 31 is less than 32"),
         (("--size", 5000), 2, "--size: pairs of 5000 px, where the images have room for 768"),
     ],
