@@ -84,8 +84,9 @@ class Corners:
     def _group(self, number: int) -> NDArray[np.int32]:
         if number not in self._read:
             with reading(self._file):
-                columns = self._table.read_row_group(number, columns=["col", "row"])
-                self._read[number] = np.column_stack([columns["col"].to_numpy(), columns["row"].to_numpy()])
+                columns = self._table.read_row_group(number, columns=["col", "row"]).combine_chunks()
+                # pyarrow's own way to numpy imports pandas first, where that is installed
+                self._read[number] = np.column_stack([np.from_dlpack(columns[name].chunk(0)) for name in ("col", "row")])
         return self._read[number]
 
 
