@@ -86,7 +86,9 @@ class Corners:
             with reading(self._file):
                 columns = self._table.read_row_group(number, columns=["col", "row"]).combine_chunks()
                 # pyarrow's own way to numpy imports pandas first, where that is installed
-                self._read[number] = np.column_stack([np.from_dlpack(columns[name].chunk(0)) for name in ("col", "row")])
+                self._read[number] = np.column_stack(
+                    [np.from_dlpack(columns[name].chunk(0)) for name in ("col", "row")]
+                )
         return self._read[number]
 
 

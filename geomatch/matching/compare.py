@@ -33,6 +33,8 @@ MATCHES, FITS, KEYPOINTS = "matches", "fits", "keypoints"  # folders of what is 
 WARPS = {"aligned": ALIGNED, "warped": WARPED}
 EVERY, NONE = "all", "none"
 
+Rows = list[Result] | list[Detected]  # of a method or a detector, one for each pair
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -137,7 +139,7 @@ class _Bench:
             for name, source in sources.items()
             for kind, warp in WARPS.items()
         }
-        self._last: tuple[str, list[Sample]] | None = None
+        self._drawn: dict[str, list[Sample]] = {}  # the set that was asked for last
 
     def check(self) -> None:
         """Draw a pair of each set, so that what cannot be is told before the work."""
@@ -149,12 +151,13 @@ class _Bench:
         names = [(name, False) for name in self._matchers] + [(name, True) for name in self._detectors]
         return [_Task(pairs, *name) for pairs in self._sets for name in names]
 
-    def __call__(self, task: _Task, progress: Step) -> list[Result] | list[Detected]:
+    def __call__(self, task: _Task, progress: Step) -> Rows:
         """Rows of a task, one for each pair."""
-        if self._last is None or self._last[0] != task.pairs:
-            self._last = task.pairs, list(self._sets[task.pairs](count=self._asked.count))
+        if task.pairs not in self._drawn:
+            self._drawn.clear()
+            self._drawn[task.pairs] = list(self._sets[task.pairs](count=self._asked.count))
         with one_thread():
-            return (self._keypoints if task.detects else self._results)(task, self._last[1], progress)
+            return (self._keypoints if task.detects else self._results)(task, self._drawn[task.pairs], progress)
 
     def _results(self, task: _Task, pairs: list[Sample], progress: Step) -> list[Result]:
         matcher = self._matchers[task.name]
@@ -183,9 +186,7 @@ class _Bench:
         return self._output / kind / _plain(task.pairs) / f"{_plain(task.name)}.jsonl"
 
 
-def _by_processes(
-    bench: _Bench, tasks: Sequence[_Task], jobs: int, progress: Step
-) -> Iterator[list[Result] | list[Detected]]:
+def _by_processes(bench: _Bench, tasks: Sequence[_Task], jobs: int, progress: Step) -> Iterator[Rows]:
     """Rows of every task, in order; raises OutputError where a process was killed."""
     processes = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, bench.given)
     try:
@@ -207,7 +208,7 @@ def _begin(*given: Any) -> None:
     _ours.append(_Bench(*given))
 
 
-def _measured(task: _Task) -> list[Result] | list[Detected]:
+def _measured(task: _Task) -> Rows:
     return _ours[0](task, lambda *_: None)
 
 
