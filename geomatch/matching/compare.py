@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple, cast
 
 from geomatch.console import Step
@@ -188,6 +190,7 @@ class _Bench:
 
 def _by_processes(bench: _Bench, tasks: Sequence[_Task], jobs: int, progress: Step) -> Iterator[Rows]:
     """Rows of every task, in order; raises OutputError where a process was killed."""
+    others = set(active_children())
     processes = ProcessPoolExecutor(jobs, get_context("spawn"), _begin, bench.given)
     try:
         for number, made in enumerate(processes.map(_measured, tasks)):
@@ -197,7 +200,9 @@ def _by_processes(bench: _Bench, tasks: Sequence[_Task], jobs: int, progress: St
         hint = "give fewer jobs if memory ran out, and repeat the command: what the folder holds is not measured again"
         raise OutputError("one of the processes was killed", where="--jobs", hint=hint) from error
     finally:
-        processes.shutdown(wait=False, cancel_futures=True)
+        for process in set(active_children()) - others:  # of an ended run too, which would wait for what they are at
+            process.terminate()
+        processes.shutdown(cancel_futures=True)
 
 
 _ours: list[_Bench] = []  # of a process that measures
@@ -205,7 +210,14 @@ _ours: list[_Bench] = []  # of a process that measures
 
 def _begin(*given: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the process that asks says what there is to say
+    Thread(target=_end_with_parent, daemon=True).start()
     _ours.append(_Bench(*given))
+
+
+def _end_with_parent() -> None:
+    if (parent := parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _measured(task: _Task) -> Rows:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +20,7 @@ from programs import geomatch, listing
 
 from geomatch.errors import UsageError
 from geomatch.matching.area import AreaMatcher
-from geomatch.matching.compare import MATCHES, SCORES, Comparison
+from geomatch.matching.compare import FITS, MATCHES, SCORES, Comparison
 from geomatch.matching.evaluation import Judged, Prediction, Result, predict, prediction_of, score
 from geomatch.matching.matches import Matcher, Matches
 from geomatch.matching.methods import METHODS
@@ -204,6 +209,51 @@ def test_killed_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert result.stderr.startswith("geomatch: --jobs: one of the processes was killed. Give fewer jobs")
     assert result.stderr.count("\n") == 1
     assert not (out / SCORES).exists()
+
+
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
+def test_processes_end_with_the_one_that_asked(blow: signal.Signals, tmp_path: Path) -> None:
+    words = (
+        "evaluate",
+        "matching",
+        "--pairs",
+        "simulated",
+        "--methods",
+        "area",
+        "--detectors",
+        "none",
+        "--jobs",
+        "2",
+        "--count",
+        "20",
+    )
+    command = [sys.executable, "-m", "geomatch", *words, "-o", str(tmp_path / "out")]
+    with subprocess.Popen(command, start_new_session=True) as asking:
+        try:
+            wait_for(lambda: list((tmp_path / "out").glob(f"{FITS}/*/area.jsonl")))
+            asking.send_signal(blow)
+            assert asking.wait(timeout=30) != 0
+            wait_for(lambda: not is_there(asking.pid))
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(asking.pid, signal.SIGKILL)
+    assert not (tmp_path / "out" / SCORES).exists()
+
+
+def is_there(group: int) -> bool:
+    """Whether a process of a group lives."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(come: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not come():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_what_has_changed_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
