@@ -80,9 +80,7 @@ class LearnedEncoder:
     ) -> Dense:
         """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)], or a part of it."""
         shown, known = planes(image, valid, modality), cells_known(valid, CELL_PX)
-        if part is None:
-            return Dense(self._run(shown, modality) * known, known)
-        col0, row0, width, height = part
+        col0, row0, width, height = part or (0, 0, *known.shape[::-1])
         reach = -(-self.weights.shape.reach_px // CELL_PX)  # the margin of a block is for what makes the planes too
         left, top = max(0, col0 - reach), max(0, row0 - reach)
         rows, cols = slice(top, row0 + height + reach), slice(left, col0 + width + reach)
