@@ -82,7 +82,10 @@ def test_options_reach_the_build(town: Town, tmp_path: Path, monkeypatch: pytest
         "--backend",
         "torch",
     ]
+    kept: list[None] = []
+    monkeypatch.setattr("geomatch.index.cli.keep_freed", lambda: kept.append(None))
     assert geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", *words).exit_code == 0
+    assert kept == [None]
     told = BuildOptions(96, 24, "a.safetensors", "torch", "Flat", 64, (1, 2, 3, 4), "EPSG:4326", 0.25, 20)
     assert seen == [(BuildOptions(), False, None), (told, True, "local:3")]
     same = [field.name for field in fields(BuildOptions) if getattr(told, field.name) == field.default]

@@ -33,9 +33,12 @@ def config(scenes: Path, tmp_path: Path) -> Path:
     return write_run(tmp_path / "run.yaml", scenes)
 
 
-def test_encoder_prints_the_path_of_its_weights(config: Path, tmp_path: Path) -> None:
+def test_encoder_prints_the_path_of_its_weights(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[None] = []
+    monkeypatch.setattr("geomatch.training.cli.keep_freed", lambda: kept.append(None))
     words = ("encoder", "--config", config, "-o", tmp_path / "run", "trainer.max_epochs=1")
     done = train(*words)
+    assert kept == [None]
     assert (done.exit_code, done.stdout, done.stderr) == (0, f"{tmp_path / 'run' / 'encoder.safetensors'}\n", "")
     assert (tmp_path / "run" / "encoder.safetensors").is_file()
     done = train(*words, "-q")
