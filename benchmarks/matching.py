@@ -1,6 +1,7 @@
 """Every local matching method on the same pairs: the tables of docs/matching.md.
 
-    python benchmarks/matching.py [--windows 400] [--others 20] [--methods area] [--jobs 2] [--into docs/matching.md]
+    python benchmarks/matching.py [--windows 400] [--others 20] [--methods area] [--jobs 2]
+                                  [--into docs/matching.md] [-o FILE]
 
 Runs ``geomatch evaluate matching`` on --windows validation pairs, and on --others pairs of OMBRIA's validation places
 and of simulated cities. What was matched stays in bench/matching and is not matched again as long as pixels, code and

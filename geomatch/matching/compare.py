@@ -197,7 +197,7 @@ def _by_processes(bench: _Bench, tasks: Sequence[_Task], jobs: int, progress: St
             progress("methods and detectors", number + 1, len(tasks))
             yield made
     except BrokenProcessPool as error:
-        hint = "give fewer jobs if memory ran out, and repeat the command: what the folder holds is not measured again"
+        hint = "give fewer jobs if memory ran out; with -o FOLDER a repeated command goes on with what is there"
         raise OutputError("one of the processes was killed", where="--jobs", hint=hint) from error
     finally:
         for process in set(active_children()) - others:  # of an ended run too, which would wait for what they are at

@@ -184,7 +184,7 @@ def test_comparison_prints_writes_and_resumes(tmp_path: Path, monkeypatch: pytes
     assert changed <= {f"{MATCHES}/simulated-warped/sift.jsonl", SCORES}  # its seconds
 
 
-def test_processes_measure_what_one_does(tmp_path: Path) -> None:
+def test_processes_measure_what_one_does() -> None:
     words = (*SMALL, "--methods", "sift,orb", "--detectors", "sift,orb")
     shares = []
     for more in ((), ("--jobs", 2)):
