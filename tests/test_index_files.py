@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import faiss
@@ -39,6 +41,14 @@ def test_no_more_groups_are_read_than_are_asked_for(table: Path) -> None:
     np.testing.assert_array_equal(np.asarray(corners, np.float64), every)
     np.array(corners)[:] = 0  # a copy
     np.testing.assert_array_equal(corners[np.array([99])], [[99 % 7, 99 * 3]])
+
+
+def test_pandas_is_not_loaded_for_corners(table: Path) -> None:
+    pytest.importorskip("pandas")
+    code = "import sys; from pathlib import Path; import numpy as np; from geomatch.index_files import Corners;"
+    code += "assert Corners(Path(sys.argv[1]))[np.array([5])].any(); print('pandas' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code, str(table)], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
 
 
 def test_table_without_tiles_has_none(tmp_path: Path) -> None:
