@@ -23,7 +23,16 @@ def keep_freed() -> None:
     For processes that do one such job, as their first act: threads that begin later share one heap. Those that have one
     of their own take their largest arrays from the system all the same.
     """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
+    if (libc := _glibc()) is not None:
         for number, value in _SETTINGS.values():
             libc.mallopt(number, value)
+
+
+def give_back() -> None:
+    """Give the system what is free now, whatever is kept later: between stages that ask for different arrays."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -30,6 +30,7 @@ from geomatch.manifest import (
     TileRecord,
     is_index_file,
 )
+from geomatch.memory import give_back
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import Limits, fingerprint, open_raster
 from geomatch.threads import one_thread
@@ -100,7 +101,9 @@ def build_index(
             work_of(job, recipe, scheduler) as work,
         ):
             builder = _Builder(job, work, progress)
+            give_back()  # what the trial of backends needed
             rms = builder.write_features(folder / FEATURES)
+            give_back()
             tiles = builder.write_tiles(folder)
             manifest = builder.manifest(folder, target, tiles, rms)
             recipe.check()  # after the files were hashed too
@@ -189,6 +192,7 @@ class _Builder:
         plan = plan_vectors(sample.of_tiles, dimensions, job.encoder.channels, *wanted, kinds=options.kinds)
         index = fit_vectors(plan, sample.vectors)
         del sample
+        give_back()
         kept = 0
         with TileTable(folder / TILES, job.grid) as table:
             for rows in self._work.tiles(folder, index):
