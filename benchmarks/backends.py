@@ -2,8 +2,9 @@
 
 Contenders take turns window by window and block by block, on one thread, in an order that rotates. Windows are SAR and
 optical ones at the same random places; blocks are those that an index is built from, with their margins, and megapixels
-are of the map without them. CPU time is split into the network's input (planes), the network, the structural features,
-what joins the two, and for blocks the map's stretching; its pixels come decoded from GDAL's cache.
+are of the map without them. CPU time is split into the image's gradients, the rest of the network's input (planes), the
+structure at either cell, the network, what joins the two, and for blocks the map's stretching; its pixels come decoded
+from GDAL's cache.
 
 Recall is that of the SAR windows' vectors in an index that the same backend built; a window counts when one of its
 first k tiles lies within half a stride + 4 px of it along both axes. For 8-bit integers the windows also tell what
@@ -31,7 +32,7 @@ import numpy as np
 from common import LA_VAL, Area, Bar, SarWindows
 from numpy.typing import NDArray
 
-from geomatch import defaults, learned, quantised, structure, tiles
+from geomatch import backends, defaults, learned, quantised, structure, tiles
 from geomatch.backends import load_runner
 from geomatch.images import OpticalStretch
 from geomatch.index.build import build_index
@@ -48,15 +49,15 @@ WARM_UP = 3  # windows that do not count
 LEAST_COSINE = 0.999
 LEAST_WINDOWS_PER_CPU_S = 200.0
 LEAST_MPX_PER_CPU_S = 8.0
-STAGES = ("stretching", "planes", "network", "structure", "joining")
-BACKENDS = {  # name in the table: backend, in float32 whatever the processor can do
-    "torch float32": ("torch", True),
-    "torch": ("torch", False),
-    "onnxruntime": ("onnxruntime", False),
-    "openvino float32": ("openvino", True),
-    "openvino": ("openvino", False),
-    "onnxruntime-int8": ("onnxruntime-int8", False),
-    "openvino-int8": ("openvino-int8", False),
+STAGES = ("stretching", "gradients", "planes", "structure", "network", "joining")
+BACKENDS = {  # name in the table: backend, whether in bfloat16, whatever the processor is good at; None as it is
+    "torch float32": ("torch", False),
+    "torch bfloat16": ("torch", True),
+    "onnxruntime": ("onnxruntime", None),
+    "openvino float32": ("openvino", False),
+    "openvino bfloat16": ("openvino", True),
+    "onnxruntime-int8": ("onnxruntime-int8", None),
+    "openvino-int8": ("openvino-int8", None),
 }
 TRUTH = "torch float32"
 AT = (1, 10)
@@ -119,9 +120,11 @@ class Contender:
     hits: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, weights: Weights[EncoderShape], backend: str, exact: bool) -> Contender:
+    def of(cls, weights: Weights[EncoderShape], backend: str, short: bool | None) -> Contender:
         began = time.process_time()
-        run = load_runner(weights.net(), backend, exact=exact)
+        chosen = backends.multiplies_bfloat16() if short is None else short
+        with patch.object(backends, "multiplies_bfloat16", lambda: chosen):
+            run = load_runner(weights.net(), backend)
         made = cls(learned.JoinedEncoder(learned.LearnedEncoder(weights, run)))
         image = (np.zeros((1, SIZE_PX, SIZE_PX), np.float32), np.ones((SIZE_PX, SIZE_PX), np.bool_))
         made.encoder.dense(*image, "sar")
@@ -131,9 +134,10 @@ class Contender:
     def timed(self, call: Callable[..., Any], *given: Any) -> Any:
         """What a call gives that encodes, with each of its stages on ``clock``."""
         parts = (
+            (learned.Gradients, "of", "gradients"),
             (learned, "planes", "planes"),
+            (learned.Gradients, "structure", "structure"),
             (self.encoder._learned, "_run", "network"),
-            (self.encoder._structural, "dense", "structure"),
             (self.encoder, "dense", "joining"),
         )
         with ExitStack() as stack:

@@ -3,7 +3,7 @@
 ``auto`` takes a CUDA device where torch sees one, else OpenVINO, else ONNX Runtime, else torch, whichever is installed.
 So it does for a query, which is a few windows, less than it takes to try what is fastest; before it builds the index of
 a large map, ``geomatch.index.fastest`` does try. torch and OpenVINO compute in bfloat16 where the processor multiplies
-it natively, which takes half the time; where it does not, 8-bit integers do, see ``geomatch.quantised``.
+matrices of it, which takes half the time; where it does not, 8-bit integers do, see ``geomatch.quantised``.
 ``benchmarks/backends.py`` prints the speed of each, how near their vectors lie to those of torch in float32, and what
 they find.
 """
@@ -35,7 +35,7 @@ Runner = Callable[[NDArray[np.float32], Modality], NDArray[np.float32]]  # [P x 
 
 AUTO = defaults.BACKEND
 _OPSET = 17
-_MULTIPLIES_BFLOAT16 = ("avx512_bf16", "amx_bf16")
+_MATRICES_OF_BFLOAT16 = "amx_bf16"  # products of vectors alone, as AVX-512 has them, are slower than float32
 
 
 def load_runner(net: Net, backend: str = AUTO, *, exact: bool = False) -> Runner:
@@ -100,11 +100,11 @@ def _torch_runner(net: Net, exact: bool) -> Runner:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor does; elsewhere torch emulates it slowly. False where torch is too old to tell."""
+    """Whether the processor multiplies matrices of it, faster than of float32. False where torch is too old to tell."""
     import torch
 
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in _MULTIPLIES_BFLOAT16)
+    return bool(capabilities.get(_MATRICES_OF_BFLOAT16))
 
 
 def _onnx_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
@@ -126,9 +126,13 @@ def _onnx_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
 
 
 def _openvino_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
-    settings = {"INFERENCE_NUM_THREADS": 1, "ENABLE_CPU_PINNING": False, "PERFORMANCE_HINT": "LATENCY"}
-    if exact:
-        settings["INFERENCE_PRECISION_HINT"] = "f32"  # else OpenVINO takes what suits the processor
+    short = not exact and multiplies_bfloat16()
+    settings = {
+        "INFERENCE_NUM_THREADS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if short else "f32",
+    }
 
     @cache
     def compiled(modality: Modality) -> Any:

@@ -89,8 +89,7 @@ class StructuralEncoder:
     ) -> Dense:
         """Features of the mean of the bands: [B x H x W] -> [3 x ceil(H / 8) x ceil(W / 8)], or a part of it."""
         del modality  # the channels are the same for both
-        grey = image[0] if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
-        found = structure.structure(grey, valid, self.cell_px)
+        found = structure.structure(structure.grey(image), valid, self.cell_px)
         return found if part is None else found.crop(*part)
 
 

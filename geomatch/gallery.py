@@ -70,7 +70,7 @@ class Gallery(ABC):
 
         for transform in _chain(self._fitted):
             if isinstance(transform, faiss.LinearTransform):
-                return np.asarray(faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in))
+                return _matrix(transform)
         return None
 
     @cached_property
@@ -90,8 +90,25 @@ def _chain(index: faiss.Index) -> list[faiss.VectorTransform]:
 
 
 def searched(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [N x P] as an index compares them, after its transforms: [N x D]."""
+    """Vectors [N x P] as an index compares them, after its transforms: [N x D].
+
+    numpy multiplies the matrices: the BLAS in FAISS's wheels takes processors that came after it for one of 2004.
+    """
+    import faiss
+
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     for transform in _chain(index):
-        vectors = transform.apply(vectors)
+        if isinstance(transform, faiss.LinearTransform):
+            vectors = vectors @ _matrix(transform).T
+            if transform.have_bias:
+                vectors += faiss.vector_to_array(transform.b)
+        else:
+            vectors = transform.apply(vectors)
     return vectors
+
+
+def _matrix(transform: faiss.LinearTransform) -> NDArray[np.float32]:
+    """[D x P]."""
+    import faiss
+
+    return np.asarray(faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in))

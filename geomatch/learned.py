@@ -17,7 +17,7 @@ from geomatch.encoder import ALONE, Part, StructuralEncoder
 from geomatch.nets.shapes import EncoderShape, Modality
 from geomatch.pixel_features import STRUCTURAL, LearnedPixels, PixelFeatures
 from geomatch.planes import CELL_PX, PLANE_PX, VERSION, planes
-from geomatch.structure import Dense, cells_known, reach_px
+from geomatch.structure import Dense, Gradients, cells_known, grey, reach_px
 from geomatch.weights import Weights
 
 LEARNED_SHARE = 0.8  # of the learned features' length in the joined ones
@@ -79,7 +79,12 @@ class LearnedEncoder:
         self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality, part: Part | None = None
     ) -> Dense:
         """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)], or a part of it."""
-        shown, known = planes(image, valid, modality), cells_known(valid, CELL_PX)
+        return self.of_planes(planes(image, valid, modality), cells_known(valid, CELL_PX), modality, part)
+
+    def of_planes(
+        self, shown: NDArray[np.float32], known: NDArray[np.bool_], modality: Modality, part: Part | None = None
+    ) -> Dense:
+        """``dense`` of an image whose planes and known cells are there."""
         col0, row0, width, height = part or (0, 0, *known.shape[::-1])
         reach = -(-self.weights.shape.reach_px // CELL_PX)  # the margin of a block is for what makes the planes too
         left, top = max(0, col0 - reach), max(0, row0 - reach)
@@ -119,8 +124,12 @@ class JoinedEncoder:
         self, image: NDArray[np.float32], valid: NDArray[np.bool_], modality: Modality, part: Part | None = None
     ) -> Dense:
         """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)], or a part of it."""
-        learned = self._learned.dense(image, valid, modality, part)
-        structural = self._structural.dense(image, valid, modality, part)
+        gradients = Gradients.of(grey(image), valid)
+        shown, structural = planes(image, valid, modality, gradients), gradients.structure(CELL_PX)
+        del gradients  # of all pixels: the network needs the room
+        learned = self._learned.of_planes(shown, cells_known(valid, CELL_PX), modality, part)
+        if part is not None:
+            structural = structural.crop(*part)
         known = learned.valid & structural.valid
         return Dense(np.concatenate([self._share * learned.values, structural.values]) * known, known)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.structure import CHANNELS, structure
+from geomatch.structure import CHANNELS, Gradients, grey
 
 VERSION = 1  # raised whenever the same image gives other planes
 PLANE_PX = 4  # side of a cell of the network's input
@@ -20,13 +20,16 @@ MAX_DEVIATION = 4.0
 BANDS = {"optical": 3, "sar": 1}
 
 
-def planes(image: NDArray[np.float32], valid: NDArray[np.bool_], modality: str) -> NDArray[np.float32]:
+def planes(
+    image: NDArray[np.float32], valid: NDArray[np.bool_], modality: str, gradients: Gradients | None = None
+) -> NDArray[np.float32]:
     """The network's input.
 
     Args:
         image: [B x H x W] optical bands in [0, 1], B 1 or 3, or one band of SAR log amplitude.
         valid: [H x W] known pixels.
         modality: "optical" or "sar".
+        gradients: of the image's mean, where they are there already.
 
     Returns:
         [3 + 3 x h x w] for optical and [3 + 1 x h x w] for SAR at 1/4 resolution, h = ceil(H / 8) * 2; zero where
@@ -36,8 +39,8 @@ def planes(image: NDArray[np.float32], valid: NDArray[np.bool_], modality: str) 
     if below or right:
         image = np.stack([cv2.copyMakeBorder(b, 0, below, 0, right, cv2.BORDER_REPLICATE) for b in image])
         valid = np.pad(valid, ((0, below), (0, right)))
-    grey = image[0] if len(image) == 1 else image.mean(axis=0, dtype=np.float32)
-    oriented = structure(grey, valid, PLANE_PX).values
+        gradients = None  # of a smaller image
+    oriented = (gradients or Gradients.of(grey(image), valid)).structure(PLANE_PX).values
     size = (valid.shape[1] // PLANE_PX, valid.shape[0] // PLANE_PX)
 
     def shrink(plane: NDArray[np.float32]) -> NDArray[np.float32]:

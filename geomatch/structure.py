@@ -54,6 +54,37 @@ class Dense:
         return Dense(self.values[:, rows, cols], self.valid[rows, cols])
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """What structure is made of, at cells of any size.
+
+    Attributes:
+        harmonics: [3 x H x W] gradient magnitude and its double-angle components.
+        known: [H x W] 0 or 1, pixels whose gradient stands on known pixels alone.
+    """
+
+    harmonics: NDArray[np.float32]
+    known: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, image: NDArray[np.float32], valid: NDArray[np.bool_]) -> Gradients:
+        """Of an image [H x W], of which ``valid`` [H x W] is known."""
+        image, valid = _mended(image, valid)
+        return cls(_harmonics(image), _known_gradients(valid))
+
+    def structure(self, cell_px: int) -> Dense:
+        """As the function ``structure``."""
+        pooled, share = _pool(self.harmonics, self.known, cell_px)
+        known = share >= MIN_VALID
+        pooled *= known / np.maximum(share, _TINY)
+        length = np.sqrt(np.square(pooled).sum(axis=0))
+        around = _masked_blur(length[None], known, NEIGHBOURHOOD_CELLS)[0]
+        pooled /= length + CONTRAST_FLOOR * around + _TINY
+        pooled -= BLUR_SHARE * _masked_blur(pooled, known, BLUR_CELLS)
+        pooled *= known
+        return Dense(pooled, known)
+
+
 def structure(image: NDArray[np.float32], valid: NDArray[np.bool_], cell_px: int = 8) -> Dense:
     """Orientation channels of an image, one vector of three per cell.
 
@@ -65,16 +96,12 @@ def structure(image: NDArray[np.float32], valid: NDArray[np.bool_], cell_px: int
     Returns:
         [3 x ceil(H / cell_px) x ceil(W / cell_px)] features, of length below one per cell.
     """
-    image, valid = _mended(image, valid)
-    pooled, share = _pool(_harmonics(image), _known_gradients(valid), cell_px)
-    known = share >= MIN_VALID
-    pooled *= known / np.maximum(share, _TINY)
-    length = np.sqrt(np.square(pooled).sum(axis=0))
-    around = _masked_blur(length[None], known, NEIGHBOURHOOD_CELLS)[0]
-    pooled /= length + CONTRAST_FLOOR * around + _TINY
-    pooled -= BLUR_SHARE * _masked_blur(pooled, known, BLUR_CELLS)
-    pooled *= known
-    return Dense(pooled, known)
+    return Gradients.of(image, valid).structure(cell_px)
+
+
+def grey(bands: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of bands [B x H x W]: [H x W]."""
+    return bands[0] if len(bands) == 1 else np.asarray(bands.mean(axis=0, dtype=np.float32))
 
 
 def cells_known(valid: NDArray[np.bool_], cell_px: int = 8) -> NDArray[np.bool_]:

@@ -67,12 +67,17 @@ def least_cosine(found: NDArray[np.float32], expected: NDArray[np.float32]) -> f
     return float((found * expected).sum(axis=1).min())
 
 
-def test_torch_keeps_to_float32_where_bfloat16_is_slow(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+@pytest.mark.parametrize("vectors_alone", [False, True])
+def test_floats_stay_whole_where_short_ones_are_slow(
+    weights_file: Path, monkeypatch: pytest.MonkeyPatch, backend: str, vectors_alone: bool
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    has = {"avx512_bf16": vectors_alone, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
     net = Weights.find(str(weights_file)).net()
     planes = np.random.default_rng(0).normal(size=(4, 20, 20)).astype(np.float32)
-    run, exact = load_runner(net, "torch"), load_runner(net, "torch", exact=True)
+    run, exact = load_runner(net, backend), load_runner(net, backend, exact=True)
     np.testing.assert_array_equal(run(planes, "sar"), exact(planes, "sar"))
 
 

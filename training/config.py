@@ -213,8 +213,8 @@ class TrainerConfig:
         max_epochs: after which it ends; the learning rate falls to zero by then.
         max_minutes: ends it before.
         accelerator, devices: as lightning takes them.
-        precision: as lightning takes it, or "auto": mixed with bfloat16 on a GPU and where the processor multiplies it,
-            else float32, since a processor that has to emulate it takes several times as long.
+        precision: as lightning takes it, or "auto": mixed with bfloat16 on a GPU and where the processor multiplies
+            matrices of it, else float32, since other processors take as long for it or longer.
     """
 
     max_epochs: int = 10
