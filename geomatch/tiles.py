@@ -129,7 +129,7 @@ def tile_vectors(
     partial = bool(np.abs(weight - 1).max() > _TINY)
     if partial:
         pooled *= weight
-    pooled -= pooled.sum(axis=(3, 4), keepdims=True) / known
+    pooled -= np.einsum("rkcij->rkc", pooled)[..., None, None] / known  # half the time of numpy's sum
     if partial:
         pooled *= counts
     vectors = pooled.reshape(len(row_starts), len(col_starts), channels * pools * pools)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -73,7 +74,8 @@ def kept_of(blocks: Iterable[TileBlock], index: faiss.Index, min_valid: float) -
     for block in blocks:
         keep = block.found.valid_fraction >= min_valid
         rows, cols = np.nonzero(keep)
-        vectors = searched(index, block.found.vectors[keep])
+        every = block.found.vectors
+        vectors = searched(index, every.reshape(keep.size, -1) if keep.all() else every[keep])  # a view, or a copy
         found.append((vectors, block.col_starts[cols], block.row_starts[rows], block.found.valid_fraction[keep]))
         done = block.done + keep.size
     return Tiles(done, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
@@ -89,10 +91,10 @@ class TilePart:
 
 
 def tile_parts(tiles: TileGrid, channels: int) -> list[TilePart]:
-    """All tiles, as many at a time as CHUNK_VALUES allows: whole rows of tiles, or parts of one."""
+    """All tiles, as many at a time as CHUNK_VALUES allows, in squares, whose tiles share most of what they show."""
     at_once = max(1, CHUNK_VALUES // vector_size(channels, tiles.size_px))
-    per_row = len(tiles.col_starts)
-    down, across = max(1, at_once // per_row), min(per_row, at_once)
+    across = min(len(tiles.col_starts), max(math.isqrt(at_once), at_once // len(tiles.row_starts)))
+    down = at_once // across
     made, done = [], 0
     for rows in _pieces(tiles.row_starts, down):
         for cols in _pieces(tiles.col_starts, across):

@@ -216,7 +216,8 @@ def test_workers_begin_with_memory_that_they_keep() -> None:
     assert list(threads.values()) == [1, 1]
 
 
-def test_worker_that_is_killed_costs_its_shard(town: Town, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", ["make_features", "make_vectors", "make_vector_file"])
+def test_worker_that_is_killed_costs_its_shard(task: str, town: Town, tmp_path: Path) -> None:
     from distributed import Client, LocalCluster
 
     build_index(town.path, tmp_path / "one.gmi", OPTIONS)
@@ -225,7 +226,8 @@ def test_worker_that_is_killed_costs_its_shard(town: Town, tmp_path: Path) -> No
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         workers, killed = client.run(os.getpid), []  # type: ignore[var-annotated]
-        blow = threading.Thread(target=_kill_the_first_at_work, args=(client, workers, killed))
+        client.run(_dawdle, task)
+        blow = threading.Thread(target=_kill_the_first_at_work, args=(client, task, workers, killed))
         blow.start()
         build_index(town.path, tmp_path / "two.gmi", OPTIONS, scheduler=cluster.scheduler_address)
         blow.join()
@@ -234,10 +236,22 @@ def test_worker_that_is_killed_costs_its_shard(town: Town, tmp_path: Path) -> No
     assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
 
 
-def _kill_the_first_at_work(client: Client, workers: dict[str, int], killed: list[int]) -> None:
-    """Kill the process of the first worker that has a shard to make."""
+def _dawdle(task: str) -> None:
+    """Have this process begin such tasks late, so that they are met at work."""
+    made = getattr(shards, task)
+
+    def late(*given: object) -> int:
+        time.sleep(0.5)
+        return int(made(*given))
+
+    setattr(shards, task, late)
+
+
+def _kill_the_first_at_work(client: Client, task: str, workers: dict[str, int], killed: list[int]) -> None:
+    """Kill the process of the first worker that has such a task to do."""
     for _ in range(20_000):
-        if busy := [address for address, tasks in client.processing().items() if tasks]:
+        at_work = client.processing().items()
+        if busy := [address for address, keys in at_work if any(key.startswith(f"{task}-") for key in keys)]:
             os.kill(workers[busy[0]], signal.SIGKILL)
             killed.append(workers[busy[0]])
             return

@@ -91,15 +91,22 @@ def test_blocks_of_tiles_are_the_vectors_of_the_whole(
 
 @pytest.mark.parametrize("channels", [1, 3, 16])
 @pytest.mark.parametrize(
-    ("tiles_at_once", "shapes"), [(15, [(3, 5)] * 3 + [(1, 5)]), (2, [(1, 2), (1, 2), (1, 1)] * 10)]
+    ("tiles_at_once", "height", "shapes"),
+    [
+        (15, 333, [(5, 3), (5, 2)] * 2),  # of 10 rows of 5
+        (40, 333, [(8, 5), (2, 5)]),
+        (2, 333, [(2, 1)] * 25),
+        (1, 333, [(1, 1)] * 50),
+        (4, 200, [(1, 4), (1, 1)]),  # one row, in parts as long as those of many rows are large
+    ],
 )
-def test_blocks_are_as_large_as_their_vectors_allow(
-    channels: int, tiles_at_once: int, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+def test_blocks_are_squares_as_large_as_their_vectors_allow(
+    channels: int, tiles_at_once: int, height: int, shapes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiles = TileGrid(260, 333, 200, 16)
+    tiles, rows = TileGrid(260, height, 200, 16), -(-height // CELL_PX)
     monkeypatch.setattr(vectors, "CHUNK_VALUES", tiles_at_once * vector_size(channels, 200))
-    dense = Dense(np.ones((channels, 42, 33), np.float32), np.ones((42, 33), bool))
-    found = list(tile_blocks(reader(dense), tiles, (42, 33), CELL_PX, channels))
+    dense = Dense(np.ones((channels, rows, 33), np.float32), np.ones((rows, 33), bool))
+    found = list(tile_blocks(reader(dense), tiles, (rows, 33), CELL_PX, channels))
     assert [(len(block.row_starts), len(block.col_starts)) for block in found] == shapes
 
 
