@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from geomatch import defaults, structure
-from geomatch.encoder import Encoder, load_encoder
+from geomatch.encoder import Encoder, Part, load_encoder
 from geomatch.errors import InputError, UsageError
 from geomatch.learned import LEARNED_SHARE, LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
@@ -131,14 +131,21 @@ def test_other_weights_have_another_fingerprint(weights_file: Path, tmp_path: Pa
     assert len(prints) == 4
 
 
-def test_joined_features_are_the_learned_beside_the_structural(weights_file: Path) -> None:
-    bands, valid = image(), np.ones((330, 300), bool)
+@pytest.mark.parametrize("part", [None, (3, 2, 20, 15)])
+@pytest.mark.parametrize("height", [328, 330])  # whole cells, for both kinds of which gradients serve, and not
+def test_joined_features_are_the_learned_beside_the_structural(
+    height: int, part: Part | None, weights_file: Path
+) -> None:
+    bands, valid = image(height=height, width=304), np.ones((height, 304), bool)
+    valid[100:103, 50:120] = False
     joined, alone, structural = (
-        encoder_of(kind, weights_file).dense(bands, valid, "optical").values
+        encoder_of(kind, weights_file).dense(bands, valid, "optical", part)
         for kind in ("joined", "alone", "structural")
     )
-    np.testing.assert_allclose(joined[:8], LEARNED_SHARE * alone, atol=1e-6)
-    np.testing.assert_array_equal(joined[8:], structural)
+    known = alone.valid & structural.valid
+    np.testing.assert_array_equal(joined.valid, known)
+    np.testing.assert_allclose(joined.values[:8], LEARNED_SHARE * alone.values * known, atol=1e-6)
+    np.testing.assert_array_equal(joined.values[8:], structural.values * known)
 
 
 def test_unknown_encoders_are_told(tmp_path: Path) -> None:
