@@ -129,7 +129,7 @@ def tile_vectors(
     partial = bool(np.abs(weight - 1).max() > _TINY)
     if partial:
         pooled *= weight
-    pooled -= np.einsum("rkcij->rkc", pooled)[..., None, None] / known  # half the time of numpy's sum
+    pooled -= np.einsum("rkcij->rkc", pooled)[..., None, None] / known  # numpy's sum over two axes is slower
     if partial:
         pooled *= counts
     vectors = pooled.reshape(len(row_starts), len(col_starts), channels * pools * pools)

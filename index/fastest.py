@@ -28,7 +28,7 @@ from geomatch.weights import Weights
 
 from .job import BuildJob
 
-LEAST_MPX = 64  # of a map; a trial takes the one or two CPU seconds that another backend may save on that much
+LEAST_MPX = 64  # of a map; on less, a trial takes as long as another backend may save
 PIECE_PX = 512
 PIECES = 4
 PLACES = 5  # along each side of the map, at which pieces are looked for
