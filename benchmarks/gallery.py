@@ -37,9 +37,9 @@ def setting(*changes: tuple[object, str, object]) -> Iterator[None]:
     with ExitStack() as stack:
         for module, name, value in changes:
             stack.enter_context(patch.object(module, name, value))
-        tiles._pooling.cache_clear()
+        tiles.pooling.cache_clear()
         yield
-    tiles._pooling.cache_clear()
+    tiles.pooling.cache_clear()
 
 
 def field_of(data: Path, area: Area, encoder: str = common.STRUCTURAL) -> Field:

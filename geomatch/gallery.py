@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -68,9 +69,9 @@ class Gallery(ABC):
         """[D x P] of the linear transform before the search without its offset; None where there is none."""
         import faiss
 
-        for transform in _chain(self._fitted):
+        for transform in transforms(self._fitted):
             if isinstance(transform, faiss.LinearTransform):
-                return _matrix(transform)
+                return matrix(transform)
         return None
 
     @cached_property
@@ -79,8 +80,8 @@ class Gallery(ABC):
         return None if self.axes is None else np.asarray(np.linalg.pinv(self.axes).T, np.float32)
 
 
-def _chain(index: faiss.Index) -> list[faiss.VectorTransform]:
-    """What is done to vectors before they are compared."""
+def transforms(index: faiss.Index) -> list[faiss.VectorTransform]:
+    """What is done to vectors before they are compared; parts of the index, which has to be kept with them."""
     import faiss
 
     if not isinstance(index, faiss.IndexPreTransform):
@@ -90,25 +91,38 @@ def _chain(index: faiss.Index) -> list[faiss.VectorTransform]:
 
 
 def searched(index: faiss.Index, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [N x P] as an index compares them, after its transforms: [N x D].
+    """Vectors [N x P] as an index compares them, after its transforms: [N x D]."""
+    return transformed(transforms(index), vectors)
+
+
+def transformed(chain: Sequence[faiss.VectorTransform], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [N x P] after some transforms: [N x D].
 
     numpy multiplies the matrices: the BLAS in FAISS's wheels takes processors that came after it for one of 2004.
     """
     import faiss
 
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    for transform in _chain(index):
+    for transform in chain:
         if isinstance(transform, faiss.LinearTransform):
-            vectors = vectors @ _matrix(transform).T
-            if transform.have_bias:
-                vectors += faiss.vector_to_array(transform.b)
+            vectors = vectors @ matrix(transform).T
+            vectors += offset(transform)
         else:
             vectors = transform.apply(vectors)
     return vectors
 
 
-def _matrix(transform: faiss.LinearTransform) -> NDArray[np.float32]:
+def matrix(transform: faiss.LinearTransform) -> NDArray[np.float32]:
     """[D x P]."""
     import faiss
 
     return np.asarray(faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in))
+
+
+def offset(transform: faiss.LinearTransform) -> NDArray[np.float32]:
+    """[D]."""
+    import faiss
+
+    return (
+        np.asarray(faiss.vector_to_array(transform.b)) if transform.have_bias else np.zeros(transform.d_out, np.float32)
+    )

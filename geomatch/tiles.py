@@ -112,8 +112,8 @@ def tile_vectors(
         size = vector_size(channels, size_px)
         shape = len(row_starts), len(col_starts)
         return TileVectors(np.zeros((*shape, size), np.float32), np.zeros(shape, np.float32))
-    to_rows = _pooling(tuple(row_starts.tolist()), height, pools, size_px, cell_px)
-    to_cols = _pooling(tuple(col_starts.tolist()), width, pools, size_px, cell_px)
+    to_rows = pooling(tuple(row_starts.tolist()), height, pools, size_px, cell_px)
+    to_cols = pooling(tuple(col_starts.tolist()), width, pools, size_px, cell_px)
 
     def pool(plane: NDArray[np.float32]) -> NDArray[np.float32]:
         pooled: NDArray[np.float32] = (to_cols @ (to_rows @ plane).T).T
@@ -139,8 +139,12 @@ def tile_vectors(
 
 
 @lru_cache(maxsize=64)
-def _pooling(offsets: tuple[int, ...], cells: int, pools: int, size_px: int, cell_px: int) -> sp.csr_array:
-    """Box averages along one axis: [len(offsets) * pools x cells], each row the overlap of one pool with each cell."""
+def pooling(offsets: tuple[int, ...], cells: int, pools: int, size_px: int, cell_px: int) -> sp.csr_array:
+    """Averages over pools along one axis, of tiles that begin at ``offsets``, pixels, from cells.
+
+    Returns:
+        [len(offsets) * pools x cells], each row the overlap of one pool with each cell.
+    """
     margin = (size_px - pools * POOL_PX) / 2
     low = (np.asarray(offsets)[:, None] + margin + np.arange(pools) * POOL_PX).ravel() / cell_px
     high = low + POOL_PX / cell_px

@@ -22,8 +22,9 @@ from geomatch.tiles import TileGrid
 from .codes import Coder
 from .kinds import AUTO, Kind
 from .plan import BuildOptions, Window, window_of, working_scale
+from .pooler import Pooler, Tiles
 from .tables import table_rows
-from .vectors import ReadCells, TilePart, Tiles, check_kind, kept_of, tile_block
+from .vectors import ReadCells, TilePart, check_kind, part_features
 
 if TYPE_CHECKING:
     import faiss
@@ -162,10 +163,15 @@ class BuildJob:
         values = np.where(dense.valid, np.rint(dense.values * 127), NO_FEATURE).astype(np.int8)
         return Encoded(values, float(np.square(dense.values).sum(dtype=np.float64)), int(dense.valid.sum()))
 
-    def pool(self, read: ReadCells, parts: Sequence[TilePart], index: faiss.Index) -> Tiles:
-        """The tiles of some parts that have enough valid pixels, from features, as a fitted index compares them."""
-        made = (tile_block(read, part, self.tiles, self.cells, self.encoder.cell_px) for part in parts)
-        return kept_of(made, index, self.options.min_valid)
+    def pooler(self, index: faiss.Index) -> Pooler:
+        """What makes vectors of tiles as a fitted index compares them; the index is kept, and not filled meanwhile."""
+        encoder = self.encoder
+        return Pooler(index, encoder.channels, self.tiles.size_px, encoder.cell_px, self.options.min_valid)
+
+    def pool(self, read: ReadCells, parts: Sequence[TilePart], pooler: Pooler) -> Tiles:
+        """The tiles of some parts that have enough valid pixels, from features; one part's in memory at a time."""
+        cell_px = self.encoder.cell_px
+        return Tiles.joined(pooler(part, part_features(read, part, self.tiles, self.cells, cell_px)) for part in parts)
 
     def shard(self, tiles: Tiles, coder: Coder) -> TileShard:
         """Tiles coded, with their rows of the table."""

@@ -178,7 +178,7 @@ def make_vectors(recipe: Recipe, features: str, fit: str, number: int) -> int:
         index = _faiss(recipe.trained(fit))
         with one_thread(), open_raster(features) as raster:
             parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
-            made = job.shard(job.pool(reader_of(raster), parts, index), Coder(index))
+            made = job.shard(job.pool(reader_of(raster), parts, job.pooler(index)), Coder(index))
         with published(codes) as part:
             write_faiss(made.codes, part)
         with published(file) as part, part.open("wb") as out:

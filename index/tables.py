@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from geomatch.geo import Grid
 
-from .vectors import Tiles
+from .pooler import Tiles
 
 _REPEATED = ["source", "row", "valid_fraction"]  # columns worth a dictionary, which of others only takes time and room
 _SCHEMA = pa.schema(

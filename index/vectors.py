@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,6 @@ from scipy.linalg import eigh
 
 from geomatch.encoder import Encoder
 from geomatch.errors import InputError, UsageError
-from geomatch.gallery import searched
 from geomatch.index_files import coded, in_full
 from geomatch.structure import Dense
 from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
@@ -51,37 +50,6 @@ class TileBlock:
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """Tiles that are kept.
-
-    Attributes:
-        done: tiles of the grid up to the last of them.
-        searched: [N x D] their vectors after the transforms of the search.
-        cols, rows: [N] first pixel.
-        valid_fraction: [N].
-    """
-
-    done: int
-    searched: NDArray[np.float32]
-    cols: NDArray[np.int32]
-    rows: NDArray[np.int32]
-    valid_fraction: NDArray[np.float32]
-
-
-def kept_of(blocks: Iterable[TileBlock], index: faiss.Index, min_valid: float) -> Tiles:
-    """The tiles of some blocks with enough valid pixels, as an index compares them; one block in memory at a time."""
-    found, done = [], 0
-    for block in blocks:
-        keep = block.found.valid_fraction >= min_valid
-        rows, cols = np.nonzero(keep)
-        every = block.found.vectors
-        vectors = searched(index, every.reshape(keep.size, -1) if keep.all() else every[keep])  # a view, or a copy
-        found.append((vectors, block.col_starts[cols], block.row_starts[rows], block.found.valid_fraction[keep]))
-        done = block.done + keep.size
-    return Tiles(done, *(np.concatenate(columns) for columns in zip(*found, strict=True)))
-
-
-@dataclass(frozen=True)
 class TilePart:
     """Rows and columns of tiles whose vectors are made at a time; attributes as those of ``TileBlock``."""
 
@@ -103,8 +71,24 @@ def tile_parts(tiles: TileGrid, channels: int) -> list[TilePart]:
     return made
 
 
-def tile_block(read: ReadCells, part: TilePart, tiles: TileGrid, cells: tuple[int, int], cell_px: int) -> TileBlock:
-    """Vectors of the tiles of a part.
+@dataclass(frozen=True)
+class PartFeatures:
+    """What the tiles of a part show.
+
+    Attributes:
+        dense: features.
+        col_starts, row_starts: [K], [R] first pixel columns and rows of the tiles in them.
+    """
+
+    dense: Dense
+    col_starts: NDArray[np.int32]
+    row_starts: NDArray[np.int32]
+
+
+def part_features(
+    read: ReadCells, part: TilePart, tiles: TileGrid, cells: tuple[int, int], cell_px: int
+) -> PartFeatures:
+    """Features under the tiles of a part.
 
     Args:
         read: gives features.
@@ -118,17 +102,17 @@ def tile_block(read: ReadCells, part: TilePart, tiles: TileGrid, cells: tuple[in
         for starts, limit in zip((part.row_starts, part.col_starts), cells, strict=True)
     )
     dense = read(left, top, right - left, bottom - top)
-    at = (part.col_starts - left * cell_px, part.row_starts - top * cell_px)
-    found = tile_vectors(dense, *at, tiles.size_px, cell_px)
-    return TileBlock(part.done, len(tiles), part.col_starts, part.row_starts, found)
+    return PartFeatures(dense, part.col_starts - left * cell_px, part.row_starts - top * cell_px)
 
 
 def tile_blocks(
     read: ReadCells, tiles: TileGrid, cells: tuple[int, int], cell_px: int, channels: int
 ) -> Iterator[TileBlock]:
-    """Vectors of all tiles, part by part; arguments as of ``tile_block`` and ``tile_parts``."""
+    """Vectors of all tiles, part by part; arguments as of ``part_features`` and ``tile_parts``."""
     for part in tile_parts(tiles, channels):
-        yield tile_block(read, part, tiles, cells, cell_px)
+        seen = part_features(read, part, tiles, cells, cell_px)
+        found = tile_vectors(seen.dense, seen.col_starts, seen.row_starts, tiles.size_px, cell_px)
+        yield TileBlock(part.done, len(tiles), part.col_starts, part.row_starts, found)
 
 
 def _pieces(values: NDArray[np.int32], length: int) -> Iterator[NDArray[np.int32]]:

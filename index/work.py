@@ -77,11 +77,11 @@ class Here:
 
     def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
         """As ``Work``."""
-        job, coder, files = self._job, Coder(index), VectorFiles(folder, index)
+        job, pooler, coder, files = self._job, self._job.pooler(index), Coder(index), VectorFiles(folder, index)
         with open_raster(folder / FEATURES) as raster:
             read = reader_of(raster)
             shards = shards_of(tile_parts(job.tiles, job.encoder.channels))
-            pooled = ahead(lambda parts: job.pool(read, parts, index), shards)
+            pooled = ahead(lambda parts: job.pool(read, parts, pooler), shards)
             for shard in ahead(lambda tiles: job.shard(tiles, coder), pooled):
                 files.add(shard.codes)
                 yield shard.rows

@@ -11,8 +11,8 @@ from affine import Affine
 from shapely.geometry import Polygon
 
 from geomatch.geo import Grid, as_crs
+from geomatch.index.pooler import Tiles
 from geomatch.index.tables import TileTable, table_rows
-from geomatch.index.vectors import Tiles
 
 TRANSFORMS = {
     "north up": Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000),
