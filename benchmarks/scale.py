@@ -2,9 +2,10 @@
 
 Maps are those of benchmarks/varied.py; their indexes, of about 0.1, 1, 3 and 10 million tiles, are built as geomatch
 builds them when nothing is told (stride 16 px, the default encoder), each on one thread of a process of its own, and
-searched from disk by SAR windows. Each cost is taken as a constant and a share of the megapixels, fitted by
-least squares of the relative errors to all builds but --predict, which it then has to predict. From it follows what a
-million square kilometres cost at 0.3, 1 and 10 m; money by --core-hour and --gb-month, which are assumptions.
+searched from disk by SAR windows, turn by turn in ROUNDS rounds, of whose times the best count. Each cost is taken as a
+constant and a share of the megapixels, fitted by least squares of the relative errors to all builds but --predict,
+which it then has to predict. From it follows what a million square kilometres cost at 0.3, 1 and 10 m; money by
+--core-hour and --gb-month, which are assumptions.
 
     python benchmarks/scale.py [--tiles 100000 1000000 10000000] [--predict 3000000] [--into docs/scale.md] [-o FILE]
 """
@@ -32,6 +33,7 @@ from geomatch.tiles import STRIDE_PX, TILE_PX, vector_size
 from geomatch.weights import Weights
 
 QUERIES = 60
+ROUNDS = 3  # a search takes milliseconds, in which others on the machine show
 AREA_KM2 = 1e6
 GSDS_M = (0.3, 1.0, 10.0)
 PIECE_PX = 256  # that operations are counted on
@@ -50,9 +52,9 @@ class Costs:
     measured: tuple[float, ...]
 
     @classmethod
-    def of(cls, index: TileIndex, built: Built, queries: NDArray[np.float32]) -> Costs:
+    def of(cls, built: Built, search_ms: float) -> Costs:
         sizes = [size / 1e6 for size in (built.features_bytes, built.vectors_bytes, built.table_bytes)]
-        measured = (built.cpu_s, *sizes, search_ms(index, queries))
+        measured = (built.cpu_s, *sizes, search_ms)
         return cls(built.megapixels, built.tiles, built.vectors, built.peak_rss_mb, measured)
 
 
@@ -78,13 +80,13 @@ class Model:
         return self.constants + self.slopes * megapixels
 
 
-def search_ms(index: TileIndex, queries: NDArray[np.float32]) -> float:
-    """CPU milliseconds of a query, asked with the others of a strip, median, in a process of its own."""
+def search_ms(index: TileIndex, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    """CPU milliseconds of a query, asked with the others of a strip: of each strip, in a process of its own."""
     worker = Worker(Searcher, index.path, queries[0])
     strips = np.split(queries, range(STRIP, len(queries), STRIP))
     asked = [worker.ask(strip).cpu_s / len(strip) for strip in strips]
     worker.close()
-    return 1000 * float(np.median(asked))
+    return 1000 * np.array(asked)
 
 
 def operations() -> tuple[float, float]:
@@ -128,10 +130,13 @@ def main() -> None:
     given = parser.parse_args()
     data = common.data_or_skip(given.data)
     common.one_thread()
-    builds = []
-    for tiles in (*given.tiles, given.predict):
-        index, built = indexed(data, tiles)
-        builds.append(Costs.of(index, built, queries_of(data, index, given.seed)))
+    made = [indexed(data, tiles) for tiles in (*given.tiles, given.predict)]
+    asked = [queries_of(data, index, given.seed) for index, _ in made]
+    rounds = [
+        [search_ms(index, queries) for (index, _), queries in zip(made, asked, strict=True)] for _ in range(ROUNDS)
+    ]
+    searches = [float(np.median(np.min(times, axis=0))) for times in zip(*rounds, strict=True)]
+    builds = [Costs.of(built, took) for (_, built), took in zip(made, searches, strict=True)]
     *used, kept = builds
     model = Model.fitted(used)
     predicted = model.at(kept.megapixels)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rasterio
@@ -38,16 +39,20 @@ from geomatch.tile_index import TileIndex
 
 from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
-from .kinds import plan_vectors
+from .kinds import VectorPlan, plan_vectors
 from .plan import BLOCK_PX, BuildOptions, blocks
 from .shards import FileState, Recipe
 from .tables import TileTable
 from .vectors import fit_vectors, sample_vectors
 from .work import Work, work_of
 
+if TYPE_CHECKING:
+    import faiss
+
 Progress = Callable[[str, int, int], None]  # stage, done, total
 OnePath = str | os.PathLike[str]
 
+HASHED = 2  # files at a time
 _FEATURE_BLOCK = 256
 
 
@@ -102,9 +107,16 @@ def build_index(
         ):
             builder = _Builder(job, work, progress)
             give_back()  # what the trial of backends needed
-            rms = builder.write_features(folder / FEATURES)
+            rms, total = builder.write_features(folder / FEATURES)
             give_back()
-            tiles = builder.write_tiles(folder)
+            with ThreadPoolExecutor(1) as aside:
+                checked = aside.submit(_check_written, folder / FEATURES, total)
+                try:
+                    index, plan = builder.fit(folder / FEATURES)
+                finally:
+                    checked.result()  # which says best what is wrong with them
+            give_back()
+            tiles = builder.write_tiles(folder, index, plan)
             manifest = builder.manifest(folder, target, tiles, rms)
             recipe.check()  # after the files were hashed too
             (folder / MANIFEST).write_text(manifest.to_json())
@@ -160,8 +172,12 @@ class _Builder:
     def __init__(self, job: BuildJob, work: Work, progress: Progress) -> None:
         self._job, self._work, self._progress = job, work, progress
 
-    def write_features(self, file: Path) -> float:
-        """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell."""
+    def write_features(self, file: Path) -> tuple[float, int]:
+        """Encode the window block by block into a GeoTIFF.
+
+        Returns:
+            The root mean square of the features per cell, and the sum of all values in the file.
+        """
         cell = self._job.encoder.cell_px
         energy, known, total = 0.0, 0, 0
         todo = list(blocks(self._job.window))
@@ -175,25 +191,25 @@ class _Builder:
                 window = RasterWindow(block.col0 // cell, block.row0 // cell, width, height)
                 out.write(made.values, window=window)
                 self._progress("encoding", done + 1, len(todo))
-        _check_written(file, total)
-        return float(np.sqrt(energy / max(known, 1)))
+        return float(np.sqrt(energy / max(known, 1))), total
 
-    def write_tiles(self, folder: Path) -> TileRecord:
-        """Vectors and table of the tiles that have enough valid pixels, from the features on disk.
+    def fit(self, features_file: Path) -> tuple[faiss.Index, VectorPlan]:
+        """The empty index that suits the map's tiles, and what it is.
 
         Raises:
-            InputError: no tile has.
+            InputError: no tile has enough valid pixels.
         """
         job, options = self._job, self._job.options
-        with open_raster(folder / FEATURES) as features:
+        with open_raster(features_file) as features:
             sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
         wanted = options.vectors, options.components
         dimensions = sample.vectors.shape[1]
         plan = plan_vectors(sample.of_tiles, dimensions, job.encoder.channels, *wanted, kinds=options.kinds)
-        index = fit_vectors(plan, sample.vectors)
-        del sample
-        give_back()
-        kept = 0
+        return fit_vectors(plan, sample.vectors), plan
+
+    def write_tiles(self, folder: Path, index: faiss.Index, plan: VectorPlan) -> TileRecord:
+        """Vectors and table of the tiles that have enough valid pixels, from the features on disk."""
+        job, kept = self._job, 0
         with TileTable(folder / TILES, job.grid) as table:
             for rows in self._work.tiles(folder, index):
                 table.add(rows.table)
@@ -219,7 +235,7 @@ class _Builder:
             grid=job.grid,
             stretch=job.stretch,
             feature_rms=rms,
-            files={file.name: FileRecord(file.stat().st_size, sha256_of(file)) for file in sorted(folder.iterdir())},
+            files=_records(sorted(folder.iterdir())),
         )
         self._progress("hashing", len(files), len(files))
         return manifest
@@ -236,6 +252,13 @@ class _Builder:
             row0=window.row0,
             scale=self._job.scale,
         )
+
+
+def _records(files: Sequence[Path]) -> dict[str, FileRecord]:
+    """Of files by their names, some read at a time."""
+    with ThreadPoolExecutor(HASHED) as threads:
+        hashes = threads.map(sha256_of, files)
+        return {file.name: FileRecord(file.stat().st_size, sha256) for file, sha256 in zip(files, hashes, strict=True)}
 
 
 def _feature_file(file: Path, cells: Grid, channels: int, *, sparse: bool) -> rasterio.io.DatasetWriter:
