@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -39,15 +39,12 @@ from geomatch.tile_index import TileIndex
 
 from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
-from .kinds import VectorPlan, plan_vectors
+from .kinds import plan_vectors
 from .plan import BLOCK_PX, BuildOptions, blocks
 from .shards import FileState, Recipe
 from .tables import TileTable
 from .vectors import fit_vectors, sample_vectors
 from .work import Work, work_of
-
-if TYPE_CHECKING:
-    import faiss
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 OnePath = str | os.PathLike[str]
@@ -107,16 +104,9 @@ def build_index(
         ):
             builder = _Builder(job, work, progress)
             give_back()  # what the trial of backends needed
-            rms, total = builder.write_features(folder / FEATURES)
+            rms = builder.write_features(folder / FEATURES)
             give_back()
-            with ThreadPoolExecutor(1) as aside:
-                checked = aside.submit(_check_written, folder / FEATURES, total)
-                try:
-                    index, plan = builder.fit(folder / FEATURES)
-                finally:
-                    checked.result()  # which says best what is wrong with them
-            give_back()
-            tiles = builder.write_tiles(folder, index, plan)
+            tiles = builder.write_tiles(folder)
             manifest = builder.manifest(folder, target, tiles, rms)
             recipe.check()  # after the files were hashed too
             (folder / MANIFEST).write_text(manifest.to_json())
@@ -172,12 +162,8 @@ class _Builder:
     def __init__(self, job: BuildJob, work: Work, progress: Progress) -> None:
         self._job, self._work, self._progress = job, work, progress
 
-    def write_features(self, file: Path) -> tuple[float, int]:
-        """Encode the window block by block into a GeoTIFF.
-
-        Returns:
-            The root mean square of the features per cell, and the sum of all values in the file.
-        """
+    def write_features(self, file: Path) -> float:
+        """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell."""
         cell = self._job.encoder.cell_px
         energy, known, total = 0.0, 0, 0
         todo = list(blocks(self._job.window))
@@ -191,25 +177,25 @@ class _Builder:
                 window = RasterWindow(block.col0 // cell, block.row0 // cell, width, height)
                 out.write(made.values, window=window)
                 self._progress("encoding", done + 1, len(todo))
-        return float(np.sqrt(energy / max(known, 1))), total
+        _check_written(file, total)
+        return float(np.sqrt(energy / max(known, 1)))
 
-    def fit(self, features_file: Path) -> tuple[faiss.Index, VectorPlan]:
-        """The empty index that suits the map's tiles, and what it is.
+    def write_tiles(self, folder: Path) -> TileRecord:
+        """Vectors and table of the tiles that have enough valid pixels, from the features on disk.
 
         Raises:
-            InputError: no tile has enough valid pixels.
+            InputError: no tile has.
         """
         job, options = self._job, self._job.options
-        with open_raster(features_file) as features:
+        with open_raster(folder / FEATURES) as features:
             sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
         wanted = options.vectors, options.components
         dimensions = sample.vectors.shape[1]
         plan = plan_vectors(sample.of_tiles, dimensions, job.encoder.channels, *wanted, kinds=options.kinds)
-        return fit_vectors(plan, sample.vectors), plan
-
-    def write_tiles(self, folder: Path, index: faiss.Index, plan: VectorPlan) -> TileRecord:
-        """Vectors and table of the tiles that have enough valid pixels, from the features on disk."""
-        job, kept = self._job, 0
+        index = fit_vectors(plan, sample.vectors)
+        del sample
+        give_back()
+        kept = 0
         with TileTable(folder / TILES, job.grid) as table:
             for rows in self._work.tiles(folder, index):
                 table.add(rows.table)
