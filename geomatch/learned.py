@@ -126,7 +126,7 @@ class JoinedEncoder:
         """[B x H x W] -> [channels x ceil(H / 8) x ceil(W / 8)], or a part of it."""
         gradients = Gradients.of(grey(image), valid)
         shown, structural = planes(image, valid, modality, gradients), gradients.structure(CELL_PX)
-        del gradients  # of all pixels: the network needs the room
+        del image, gradients  # of all pixels: the network needs the room
         learned = self._learned.of_planes(shown, cells_known(valid, CELL_PX), modality, part)
         if part is not None:
             structural = structural.crop(*part)

@@ -32,7 +32,7 @@ MIN_VALID = 0.5  # share of a cell's gradients that must be known
 MEND_PX = 2  # holes are mended where at least half of the pixels this near are known
 
 _GRADIENT_REACH_PX = 5  # radius of the smoothing and Sobel kernels together
-_STRIP_ROWS = 32
+_STRIP_ROWS = 48
 _TINY = 1e-6  # keeps constant images at zero instead of dividing zero by zero
 
 
@@ -132,13 +132,15 @@ def _mended(image: NDArray[np.float32], valid: NDArray[np.bool_]) -> tuple[NDArr
 
 def _harmonics(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Gradient magnitude and its double-angle components: [3 x H x W]."""
-    smooth = _blur(image, SMOOTH_PX)
-    gx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
-    gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)
     out = np.empty((CHANNELS, *image.shape), np.float32)
     for top in range(0, len(image), _STRIP_ROWS):  # a few rows at a time, which stay in the cache
-        strip = slice(top, top + _STRIP_ROWS)
-        x, y, magnitude = gx[strip], gy[strip], out[0, strip]
+        strip, above = slice(top, top + _STRIP_ROWS), min(top, _GRADIENT_REACH_PX)
+        smooth = _blur(image[top - above : strip.stop + _GRADIENT_REACH_PX], SMOOTH_PX)
+        x, y = (
+            cv2.Sobel(smooth, cv2.CV_32F, *order, scale=1 / 8, borderType=cv2.BORDER_REFLECT_101)[above:][:_STRIP_ROWS]
+            for order in ((1, 0), (0, 1))
+        )
+        magnitude = out[0, strip]
         np.sqrt(x * x + y * y, out=magnitude)  # OpenCV's varies in the last bit with where arrays lie in memory
         per = 1 / np.maximum(magnitude, np.float32(1e-12))
         np.multiply(x * x - y * y, per, out=out[1, strip])

@@ -186,7 +186,9 @@ def reader_of(features: Raster) -> ReadCells:
 
     def read(col0: int, row0: int, width: int, height: int) -> Dense:
         patch = features.read(col0, row0, width, height)
-        values: NDArray[np.float32] = patch.data.astype(np.float32) * patch.valid * QUANTUM
+        values: NDArray[np.float32] = patch.data.astype(np.float32)
+        values *= patch.valid
+        values *= QUANTUM
         return Dense(values, patch.valid)
 
     return read

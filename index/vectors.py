@@ -19,6 +19,7 @@ from geomatch.tiles import TileGrid, TileVectors, tile_vectors, vector_size
 
 from .codes import layers
 from .kinds import PCA_DIMENSIONS, Kind, VectorPlan, fitting
+from .plan import BLOCK_PX
 
 if TYPE_CHECKING:
     import faiss
@@ -59,10 +60,14 @@ class TilePart:
 
 
 def tile_parts(tiles: TileGrid, channels: int) -> list[TilePart]:
-    """All tiles, as many at a time as CHUNK_VALUES allows, in squares, whose tiles share most of what they show."""
+    """All tiles, as many at a time as CHUNK_VALUES allows, in squares, whose tiles share most of what they show.
+
+    However far tiles lie apart, those of a part lie on no more of the map than is encoded at a time, or it is one tile.
+    """
     at_once = max(1, CHUNK_VALUES // vector_size(channels, tiles.size_px))
-    across = min(len(tiles.col_starts), max(math.isqrt(at_once), at_once // len(tiles.row_starts)))
-    down = at_once // across
+    most = 1 + max(0, BLOCK_PX - tiles.size_px) // tiles.stride_px
+    across = min(most, len(tiles.col_starts), max(math.isqrt(at_once), at_once // len(tiles.row_starts)))
+    down = min(most, at_once // across)
     made, done = [], 0
     for rows in _pieces(tiles.row_starts, down):
         for cols in _pieces(tiles.col_starts, across):

@@ -45,6 +45,10 @@ CONNECT_S = 10
 LOOK_S = 5  # between looks for whether a worker is left
 _TALKATIVE = ("distributed.client", "distributed.core")  # they log tracebacks of a scheduler that goes
 _BEFORE_A_WORKER = "distributed.nanny.pre-spawn-environ"  # Dask's key of what a process begins with
+_UNWATCHED = {  # where every core has a task, what looks at them a hundred times a second takes from them
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+}
 _AGAIN = "start one, then repeat the build: it goes on with the shards that are there"
 
 
@@ -221,7 +225,7 @@ def local_workers(count: int) -> Iterator[LocalCluster]:
     import dask
     from distributed import LocalCluster
 
-    told = {f"{_BEFORE_A_WORKER}.{name}": value for name, value in ENVIRONMENT.items()}
+    told = _UNWATCHED | {f"{_BEFORE_A_WORKER}.{name}": value for name, value in ENVIRONMENT.items()}
     one_each = {"threads_per_worker": 1, "dashboard_address": None}
     with dask.config.set(told), LocalCluster(n_workers=count, **one_each) as cluster:  # type: ignore[no-untyped-call]
         yield cluster

@@ -14,7 +14,8 @@ from geomatch.errors import InputError, UsageError
 from geomatch.index import vectors
 from geomatch.index.build import BuildOptions, build_index
 from geomatch.index.kinds import KINDS, Kind, VectorPlan, plan_vectors
-from geomatch.index.vectors import ReadCells, check_kind, fit_vectors, sample_vectors, tile_blocks
+from geomatch.index.plan import BLOCK_PX
+from geomatch.index.vectors import ReadCells, check_kind, fit_vectors, sample_vectors, tile_blocks, tile_parts
 from geomatch.structure import Dense
 from geomatch.tiles import MIN_TILE_VALID, TileGrid, tile_vectors, vector_size
 
@@ -108,6 +109,21 @@ def test_blocks_are_squares_as_large_as_their_vectors_allow(
     dense = Dense(np.ones((channels, rows, 33), np.float32), np.ones((rows, 33), bool))
     found = list(tile_blocks(reader(dense), tiles, (rows, 33), CELL_PX, channels))
     assert [(len(block.row_starts), len(block.col_starts)) for block in found] == shapes
+
+
+@pytest.mark.parametrize(("size", "stride"), [(200, 16), (200, 200), (200, 530), (64, 3000), (4000, 100)])
+def test_tiles_of_a_part_lie_on_no_more_than_a_block(size: int, stride: int) -> None:
+    """Or a part is one tile: what is read must not grow with the map, of which samples lie ever farther apart."""
+    tiles = TileGrid(30_000, 17_000, size, stride)
+    parts = tile_parts(tiles, 19)
+    for part in parts:
+        for starts in (part.col_starts, part.row_starts):
+            assert len(starts) == 1 or starts[-1] - starts[0] + size <= BLOCK_PX
+    assert sum(len(part.col_starts) * len(part.row_starts) for part in parts) == len(tiles)
+    done = [part.done for part in parts]
+    assert done == sorted(set(done))
+    many = parts[0]
+    assert (len(many.col_starts) > 1) == (size + stride <= BLOCK_PX)
 
 
 def test_flat_search_is_exact() -> None:
