@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from geomatch.structure import CHANNELS, Dense, reach_px, structure
+from geomatch import structure as module
+from geomatch.structure import CHANNELS, Dense, Gradients, reach_px, structure
 
 CELLS = [2, 8]
 
@@ -59,6 +60,18 @@ def test_block_with_its_margin_is_the_whole(cell_px: int, holes: bool) -> None:
             np.testing.assert_array_equal(inner.valid, expected.valid)
             # Only the last bit may differ: OpenCV adds up the end of a row in another way than its middle.
             np.testing.assert_allclose(inner.values, expected.values, rtol=0, atol=1.2e-7)
+
+
+@pytest.mark.parametrize("height", [1, 3, 47, 49, 130])
+@pytest.mark.parametrize("rows", [1, 7, 48])
+def test_strips_in_which_gradients_are_made_do_not_show(
+    height: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(0).random((height, 90), np.float32)
+    monkeypatch.setattr(module, "_STRIP_ROWS", 1_000)
+    whole = Gradients.of(image, everywhere(image)).harmonics
+    monkeypatch.setattr(module, "_STRIP_ROWS", rows)
+    np.testing.assert_array_equal(Gradients.of(image, everywhere(image)).harmonics, whole)
 
 
 def test_same_image_gives_the_same_bits_wherever_it_lies_in_memory() -> None:

@@ -206,13 +206,16 @@ def test_shards_of_many_files_are_the_parts_of_a_build_in_one_process(
         assert (made.energy, made.known) == (expected.energy, expected.known)
 
 
-def test_workers_begin_with_memory_that_they_keep() -> None:
+def test_workers_keep_their_memory_and_are_not_profiled() -> None:
+    import dask
     from distributed import Client
 
     with local_workers(2) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
         kept = client.run(lambda: {name: os.environ.get(name) for name in ENVIRONMENT})
+        profiled = client.run(lambda: dask.config.get("distributed.worker.profile.enabled"))
         threads = client.nthreads()
     assert list(kept.values()) == [ENVIRONMENT] * 2
+    assert list(profiled.values()) == [False] * 2
     assert list(threads.values()) == [1, 1]
 
 
