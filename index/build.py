@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -168,8 +169,11 @@ class _Builder:
         energy, known, total = 0.0, 0, 0
         todo = list(blocks(self._job.window))
         sparse = len(self._job.raster.paths) > 1  # what lies between rasters far apart takes no room
-        with _feature_file(file, self._job.grid.shrunk(cell), self._job.encoder.channels, sparse=sparse) as out:
-            for done, (block, made) in enumerate(zip(todo, self._work.features(), strict=True)):
+        with (
+            _feature_file(file, self._job.grid.shrunk(cell), self._job.encoder.channels, sparse=sparse) as out,
+            closing(self._work.features()) as encoded,
+        ):
+            for done, (block, made) in enumerate(zip(todo, encoded, strict=True)):
                 energy += made.energy
                 known += made.known
                 total += int(made.values.sum(dtype=np.int64))
@@ -196,8 +200,8 @@ class _Builder:
         del sample
         give_back()
         kept = 0
-        with TileTable(folder / TILES, job.grid) as table:
-            for rows in self._work.tiles(folder, index):
+        with TileTable(folder / TILES, job.grid) as table, closing(self._work.tiles(folder, index)) as shards:
+            for rows in shards:
                 table.add(rows.table)
                 kept += len(rows)
                 self._progress("vectors", rows.done, len(job.tiles))

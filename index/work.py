@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -53,13 +53,13 @@ _AGAIN = "start one, then repeat the build: it goes on with the shards that are 
 
 
 class Work(Protocol):
-    """Makes the parts of a build, in order."""
+    """Makes the parts of a build, in order; whoever stops before the last of them closes what gives them."""
 
-    def features(self) -> Iterator[Encoded]:
+    def features(self) -> Generator[Encoded, None, None]:
         """Of each block of the map."""
         ...
 
-    def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
+    def tiles(self, folder: Path, index: faiss.Index) -> Generator[TileRows, None, None]:
         """Write the vectors of all tiles that are kept, and give their rows; all is written when all were taken.
 
         Args:
@@ -75,20 +75,21 @@ class Here:
     def __init__(self, job: BuildJob) -> None:
         self._job = job
 
-    def features(self) -> Iterator[Encoded]:
+    def features(self) -> Generator[Encoded, None, None]:
         """As ``Work``."""
         return ahead(self._job.encode, ahead(self._job.read, blocks(self._job.window)))
 
-    def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
+    def tiles(self, folder: Path, index: faiss.Index) -> Generator[TileRows, None, None]:
         """As ``Work``."""
         job, pooler, coder, files = self._job, self._job.pooler(index), Coder(index), VectorFiles(folder, index)
         with open_raster(folder / FEATURES) as raster:
             read = reader_of(raster)
             shards = shards_of(tile_parts(job.tiles, job.encoder.channels))
             pooled = ahead(lambda parts: job.pool(read, parts, pooler), shards)
-            for shard in ahead(lambda tiles: job.shard(tiles, coder), pooled):
-                files.add(shard.codes)
-                yield shard.rows
+            with closing(ahead(lambda tiles: job.shard(tiles, coder), pooled)) as shards_made:
+                for shard in shards_made:
+                    files.add(shard.codes)
+                    yield shard.rows
         files.close()
 
 
@@ -104,13 +105,13 @@ class Shared:
     def __init__(self, job: BuildJob, recipe: Recipe, client: Client) -> None:
         self._job, self._recipe, self._client = job, recipe, client
 
-    def features(self) -> Iterator[Encoded]:
+    def features(self) -> Generator[Encoded, None, None]:
         """As ``Work``."""
         count = len(list(blocks(self._job.window)))
         for number in self._made(partial(make_features, self._recipe), count):
             yield read_features(self._recipe, number)
 
-    def tiles(self, folder: Path, index: faiss.Index) -> Iterator[TileRows]:
+    def tiles(self, folder: Path, index: faiss.Index) -> Generator[TileRows, None, None]:
         """As ``Work``."""
         recipe, fit = self._recipe, keep_fit(self._recipe, index)
         count = len(shards_of(tile_parts(self._job.tiles, self._job.encoder.channels)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -65,3 +66,46 @@ def test_one_who_leaves_early_leaves_no_thread() -> None:
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_closed_stages_have_no_thread_at_work() -> None:
+    """Nor do those before them: what they read may be closed next."""
+    at_work: set[int] = set()
+
+    def make(item: int) -> int:
+        at_work.add(threading.get_ident())
+        time.sleep(0.05)
+        at_work.discard(threading.get_ident())
+        return item
+
+    first = ahead(make, range(100))
+    results = ahead(make, first)
+    assert next(results) == 0
+    results.close()
+    assert not at_work
+    with pytest.raises(StopIteration):
+        next(first)
+
+
+def test_thread_that_its_pool_does_not_know_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C during the start of a thread comes out of ``submit``, and the pool forgets it."""
+    begun, at_work = threading.Event(), threading.Event()
+
+    def make(item: int) -> int:
+        at_work.set()
+        begun.set()
+        time.sleep(0.3)
+        at_work.clear()
+        return item
+
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        assert begun.wait(timeout=30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(ahead(make, range(3)))
+    assert not at_work.is_set()
