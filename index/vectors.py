@@ -38,13 +38,10 @@ class TileBlock:
     """Tiles at the crossings of some rows and columns of the grid.
 
     Attributes:
-        done, total: tiles of the blocks before, and of all.
         col_starts, row_starts: [K], [R] first pixel columns and rows.
         found: [R x K x D] their vectors.
     """
 
-    done: int
-    total: int
     col_starts: NDArray[np.int32]
     row_starts: NDArray[np.int32]
     found: TileVectors
@@ -52,7 +49,12 @@ class TileBlock:
 
 @dataclass(frozen=True)
 class TilePart:
-    """Rows and columns of tiles whose vectors are made at a time; attributes as those of ``TileBlock``."""
+    """Rows and columns of tiles whose vectors are made at a time.
+
+    Attributes:
+        done: tiles of the parts before.
+        col_starts, row_starts: [K], [R] first pixel columns and rows.
+    """
 
     done: int
     col_starts: NDArray[np.int32]
@@ -117,7 +119,7 @@ def tile_blocks(
     for part in tile_parts(tiles, channels):
         seen = part_features(read, part, tiles, cells, cell_px)
         found = tile_vectors(seen.dense, seen.col_starts, seen.row_starts, tiles.size_px, cell_px)
-        yield TileBlock(part.done, len(tiles), part.col_starts, part.row_starts, found)
+        yield TileBlock(part.col_starts, part.row_starts, found)
 
 
 def _pieces(values: NDArray[np.int32], length: int) -> Iterator[NDArray[np.int32]]:

@@ -78,7 +78,6 @@ def test_blocks_of_tiles_are_the_vectors_of_the_whole(
     whole = tile_vectors(dense, tiles.col_starts, tiles.row_starts, 200, CELL_PX)
     done = 0
     for block in tile_blocks(reader(dense), tiles, dense.valid.shape, CELL_PX, 3):
-        assert (block.done, block.total) == (done, whole.valid_fraction.size)
         done += block.found.valid_fraction.size
         at = np.ix_(
             np.searchsorted(tiles.row_starts, block.row_starts), np.searchsorted(tiles.col_starts, block.col_starts)
