@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from rasterio.windows import Window as RasterWindow
 
 from geomatch.errors import InputError, OutputError
 from geomatch.files import alone_at, published, sha256_of, writing
+from geomatch.gdal import gdal_session, open_dataset
 from geomatch.geo import Grid
 from geomatch.manifest import (
     FEATURES,
@@ -41,7 +42,7 @@ from geomatch.tile_index import TileIndex
 from .fastest import backend_of, settled
 from .job import NO_FEATURE, BuildJob, reader_of
 from .kinds import plan_vectors
-from .plan import BLOCK_PX, BuildOptions, blocks
+from .plan import BuildOptions, blocks
 from .shards import FileState, Recipe
 from .tables import TileTable
 from .vectors import fit_vectors, sample_vectors
@@ -101,14 +102,16 @@ def build_index(
             published(target, directory=True, overwrite=overwrite) as folder,
             writing(target),
             one_thread(),
-            work_of(job, recipe, scheduler) as work,
+            ThreadPoolExecutor(1) as aside,
         ):
-            builder = _Builder(job, work, progress)
-            give_back()  # what the trial of backends needed
-            rms = builder.write_features(folder / FEATURES)
-            give_back()
-            tiles = builder.write_tiles(folder)
-            manifest = builder.manifest(folder, target, tiles, rms)
+            with work_of(job, recipe, scheduler) as work:
+                builder = _Builder(job, work, aside, progress)
+                give_back()  # what the trial of backends needed
+                rms = builder.write_features(folder / FEATURES)
+                give_back()
+                tiles = builder.write_tiles(folder)
+                made = aside.submit(builder.manifest, folder, target, tiles, rms)  # while workers end
+            manifest = made.result()
             recipe.check()  # after the files were hashed too
             (folder / MANIFEST).write_text(manifest.to_json())
             _check_replaceable(target)  # something may have come meanwhile
@@ -157,14 +160,20 @@ class _Builder:
     Args:
         job: what is built.
         work: where its parts are made.
+        aside: runs what need not be waited for at once.
         progress: told the stages.
     """
 
-    def __init__(self, job: BuildJob, work: Work, progress: Progress) -> None:
-        self._job, self._work, self._progress = job, work, progress
+    _written: Future[None]  # whether all features are on disk
+
+    def __init__(self, job: BuildJob, work: Work, aside: Executor, progress: Progress) -> None:
+        self._job, self._work, self._aside, self._progress = job, work, aside, progress
 
     def write_features(self, file: Path) -> float:
-        """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell."""
+        """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell.
+
+        Whether the file holds all of them is looked for afterwards, and told by ``write_tiles``.
+        """
         cell = self._job.encoder.cell_px
         energy, known, total = 0.0, 0, 0
         todo = list(blocks(self._job.window))
@@ -181,7 +190,7 @@ class _Builder:
                 window = RasterWindow(block.col0 // cell, block.row0 // cell, width, height)
                 out.write(made.values, window=window)
                 self._progress("encoding", done + 1, len(todo))
-        _check_written(file, total)
+        self._written = self._aside.submit(_check_written, file, total)
         return float(np.sqrt(energy / max(known, 1)))
 
     def write_tiles(self, folder: Path) -> TileRecord:
@@ -189,10 +198,14 @@ class _Builder:
 
         Raises:
             InputError: no tile has.
+            OSError: the features are not on disk.
         """
         job, options = self._job, self._job.options
-        with open_raster(folder / FEATURES) as features:
-            sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
+        try:
+            with open_raster(folder / FEATURES) as features:
+                sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
+        finally:
+            self._written.result()  # the cause, where both fail
         wanted = options.vectors, options.components
         dimensions = sample.vectors.shape[1]
         plan = plan_vectors(sample.of_tiles, dimensions, job.encoder.channels, *wanted, kinds=options.kinds)
@@ -276,8 +289,9 @@ def _feature_file(file: Path, cells: Grid, channels: int, *, sparse: bool) -> ra
 def _check_written(file: Path, total: int) -> None:
     """Raise OSError unless the file reads back as it was written: GDAL closes a file on a full disk without a word."""
     try:
-        with open_raster(file) as raster:
-            found = sum(int(block.patch.data.sum(dtype=np.int64)) for block in raster.blocks(BLOCK_PX))
+        with gdal_session(file), open_dataset(file) as raster:
+            pieces = (raster.read(window=window) for _, window in raster.block_windows(1))  # a block holds all bands
+            found = sum(int(piece.sum(dtype=np.int64)) for piece in pieces)
     except InputError as error:
         raise OSError(errno.EIO, f"GDAL could not write the features: {error.what}", str(file)) from error
     if found != total:

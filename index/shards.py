@@ -32,6 +32,7 @@ from geomatch.threads import one_thread
 from .codes import Coder, VectorFile, write_faiss
 from .job import BuildJob, Encoded, TileRows, reader_of
 from .plan import BuildOptions, blocks
+from .pooler import Pooler
 from .vectors import TilePart, tile_parts
 
 if TYPE_CHECKING:
@@ -174,11 +175,10 @@ def make_vectors(recipe: Recipe, features: str, fit: str, number: int) -> int:
     """Make a shard of coded tiles from the features file, unless it is there; gives the number back."""
     codes, file = recipe.codes(fit, number), recipe.rows(fit, number)
     if not (codes.is_file() and file.is_file()):
-        job = _job(recipe)
-        index = _faiss(recipe.trained(fit))
+        job, (pooler, coder) = _job(recipe), _tools(recipe, fit)
         with one_thread(), open_raster(features) as raster:
             parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
-            made = job.shard(job.pool(reader_of(raster), parts, job.pooler(index)), Coder(index))
+            made = job.shard(job.pool(reader_of(raster), parts, pooler), coder)
         with published(codes) as part:
             write_faiss(made.codes, part)
         with published(file) as part, part.open("wb") as out:
@@ -243,6 +243,13 @@ def _job(recipe: Recipe) -> BuildJob:
         what = f"a worker has another encoder of the name {recipe.options.encoder!r}"
         raise UsageError(what, where="--scheduler", hint="give all machines the same weights and geomatch")
     return job
+
+
+@lru_cache(maxsize=1)
+def _tools(recipe: Recipe, fit: str) -> tuple[Pooler, Coder]:
+    """What makes vectors of tiles and codes them by a fitted index, read once in a process."""
+    index = _faiss(recipe.trained(fit))
+    return _job(recipe).pooler(index), Coder(index)
 
 
 def _load(file: Path) -> dict[str, NDArray[Any]]:

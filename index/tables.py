@@ -9,7 +9,6 @@ from types import TracebackType
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import NDArray
 
 from geomatch.geo import Grid
@@ -29,6 +28,11 @@ _SCHEMA = pa.schema(
         ("geometry", pa.binary()),
     ]
 )
+_SQUARE = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+_WKB = np.dtype(  # of a polygon of one ring, after OGC 06-103r4
+    [("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("ring", "<f8", _SQUARE.shape)]
+)
+_LITTLE_ENDIAN, _POLYGON = 1, 3
 
 
 def table_rows(grid: Grid, size_px: int, tiles: Tiles, sources: NDArray[np.int32]) -> pa.Table:
@@ -41,12 +45,7 @@ def table_rows(grid: Grid, size_px: int, tiles: Tiles, sources: NDArray[np.int32
         sources: [N] numbers of the rasters that hold their centres.
     """
     corners = np.stack([tiles.cols, tiles.rows], axis=1).astype(np.float64)
-    square = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * size_px
-    rings = grid.to_map(corners[:, None] + square)
     centers = grid.to_map(corners + size_px / 2)
-    count = len(corners)
-    ends = np.arange(0, 5 * count + 1, 5), np.arange(count + 1)
-    polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, rings.reshape(-1, 2), ends)
     columns = {
         "source": sources,
         "row": tiles.rows,
@@ -54,9 +53,18 @@ def table_rows(grid: Grid, size_px: int, tiles: Tiles, sources: NDArray[np.int32
         "x": centers[:, 0],
         "y": centers[:, 1],
         "valid_fraction": tiles.valid_fraction,
-        "geometry": shapely.to_wkb(polygons),
+        "geometry": _wkb(grid.to_map(corners[:, None] + _SQUARE * size_px)),
     }
     return pa.table(columns, schema=_SCHEMA.remove(0))
+
+
+def _wkb(rings: NDArray[np.float64]) -> pa.Array:
+    """Polygons of rings [N x 5 x 2], as shapely writes them, without an object of Python for each."""
+    made = np.zeros(len(rings), _WKB)
+    made["order"], made["type"], made["rings"], made["points"] = _LITTLE_ENDIAN, _POLYGON, 1, len(_SQUARE)
+    made["ring"] = rings
+    ends = np.arange(len(rings) + 1, dtype=np.int32) * _WKB.itemsize
+    return pa.Array.from_buffers(pa.binary(), len(rings), [None, pa.py_buffer(ends), pa.py_buffer(made)])
 
 
 class TileTable:
