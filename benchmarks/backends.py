@@ -124,7 +124,7 @@ class Contender:
         began = time.process_time()
         chosen = backends.multiplies_bfloat16() if short is None else short
         with patch.object(backends, "multiplies_bfloat16", lambda: chosen):
-            run = load_runner(weights.net(), backend)
+            run = load_runner(weights, backend)
         made = cls(learned.JoinedEncoder(learned.LearnedEncoder(weights, run)))
         image = (np.zeros((1, SIZE_PX, SIZE_PX), np.float32), np.ones((SIZE_PX, SIZE_PX), np.bool_))
         made.encoder.dense(*image, "sar")
@@ -261,14 +261,14 @@ def quantisations(
             (quantised, "examples", lambda: real),
         ],
     }
-    exact = learned.LearnedEncoder(weights, load_runner(weights.net(), "torch", exact=True))
+    exact = learned.LearnedEncoder(weights, load_runner(weights, "torch", exact=True))
     truth = {
         modality: [tile_vector(exact.dense(*image, modality)) for image in images[modality]] for modality in images
     }
     found: dict[str, dict[Modality, float]] = {}
     for way, changes in ways.items():
         with gallery.setting(*changes):
-            encoder = learned.LearnedEncoder(weights, load_runner(weights.net(), "onnxruntime-int8"))
+            encoder = learned.LearnedEncoder(weights, load_runner(weights, "onnxruntime-int8"))
             found[way] = {
                 modality: min(
                     cosine(tile_vector(encoder.dense(*image, modality)), vector)

@@ -10,11 +10,12 @@ they find.
 
 from __future__ import annotations
 
-import io
-import warnings
+import sys
 from collections.abc import Callable
+from ctypes import CDLL
 from functools import cache, partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,31 +27,33 @@ from geomatch.extras import needs_extra
 from geomatch.nets.shapes import Modality
 
 if TYPE_CHECKING:
-    from geomatch.nets.encoder import EncoderNet
-    from geomatch.nets.pixel_net import PixelNet
+    from geomatch.nets.shapes import EncoderShape, PixelShape
+    from geomatch.weights import Weights
 
-    Net = EncoderNet | PixelNet
+    NetWeights = Weights[EncoderShape] | Weights[PixelShape]
 
 Runner = Callable[[NDArray[np.float32], Modality], NDArray[np.float32]]  # [P x h x w] -> [C x h / 2 x w / 2]
 
 AUTO = defaults.BACKEND
-_OPSET = 17
+_CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_PROCESSOR = Path("/proc/cpuinfo")
 _MATRICES_OF_BFLOAT16 = "amx_bf16"  # products of vectors alone, as AVX-512 has them, are slower than float32
 
 
-def load_runner(net: Net, backend: str = AUTO, *, exact: bool = False) -> Runner:
+def load_runner(weights: NetWeights, backend: str = AUTO, *, exact: bool = False) -> Runner:
     """What runs a network.
 
     Args:
-        net: in evaluation mode.
+        weights: of the network.
         backend: a key of ``BACKENDS``, or "auto".
         exact: float32 even where fewer bits are faster.
 
     Raises:
         UsageError: an unknown backend, or one that is not installed.
+        InputError: the parameters do not fit the network, told at once by torch, by others as it is run.
     """
     check_backend(backend)
-    return BACKENDS[usual() if backend == AUTO else backend](net, exact)
+    return BACKENDS[usual() if backend == AUTO else backend](weights, exact)
 
 
 def check_backend(name: str) -> None:
@@ -71,7 +74,11 @@ def usual() -> str:
 
 
 def on_gpu() -> bool:
-    """Whether torch runs networks on a GPU."""
+    """Whether torch runs networks on a GPU; it is not imported, which takes long, where there is no driver for one."""
+    try:
+        CDLL(_CUDA_DRIVER)
+    except OSError:
+        return False
     import torch
 
     return torch.cuda.is_available()
@@ -82,9 +89,10 @@ def installed() -> list[str]:
     return [name for name in BACKENDS if all(find_spec(module) for module in _NEEDED.get(name, ()))]
 
 
-def _torch_runner(net: Net, exact: bool) -> Runner:
+def _torch_runner(weights: NetWeights, exact: bool) -> Runner:
     import torch
 
+    net = weights.net()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     short = not exact and (device.type == "cuda" or multiplies_bfloat16())
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's hints
@@ -100,14 +108,17 @@ def _torch_runner(net: Net, exact: bool) -> Runner:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the processor multiplies matrices of it, faster than of float32. False where torch is too old to tell."""
-    import torch
+    """Whether the processor multiplies matrices of it, faster than of float32, as far as the system tells."""
+    try:
+        return _MATRICES_OF_BFLOAT16 in _PROCESSOR.read_text().split()
+    except OSError:  # no Linux; False where torch is too old to tell
+        import torch
 
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get(_MATRICES_OF_BFLOAT16))
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get(_MATRICES_OF_BFLOAT16))
 
 
-def _onnx_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
+def _onnx_runner(weights: NetWeights, exact: bool, *, small: bool = False) -> Runner:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -115,7 +126,7 @@ def _onnx_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
 
     @cache
     def session(modality: Modality) -> Any:
-        model = _model(net, modality, small=small and not exact)
+        model = _model(weights, modality, small=small and not exact)
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
@@ -125,7 +136,7 @@ def _onnx_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
     return run
 
 
-def _openvino_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
+def _openvino_runner(weights: NetWeights, exact: bool, *, small: bool = False) -> Runner:
     short = not exact and multiplies_bfloat16()
     settings = {
         "INFERENCE_NUM_THREADS": 1,
@@ -136,7 +147,7 @@ def _openvino_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
 
     @cache
     def compiled(modality: Modality) -> Any:
-        core, model = _openvino_core(), _model(net, modality, small=small and not exact)
+        core, model = _openvino_core(), _model(weights, modality, small=small and not exact)
         return core.compile_model(core.read_model(model), "CPU", settings)
 
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
@@ -146,9 +157,9 @@ def _openvino_runner(net: Net, exact: bool, *, small: bool = False) -> Runner:
     return run
 
 
-def _model(net: Net, modality: Modality, *, small: bool) -> bytes:
+def _model(weights: NetWeights, modality: Modality, *, small: bool) -> bytes:
     """A branch as ONNX, its numbers ``small`` integers or floats."""
-    model = to_onnx(net, modality)
+    model = to_onnx(weights, modality)
     if not small:
         return model
     with needs_extra("fast", "a backend in 8 bits"):
@@ -168,32 +179,21 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
-def to_onnx(net: Net, modality: Modality) -> bytes:
-    """One branch of a network as ONNX: input "planes" [N x P x h x w] of any size, output "features"."""
-    import torch
+def to_onnx(weights: NetWeights, modality: Modality) -> bytes:
+    """One branch of a network as ONNX, see ``geomatch.nets.onnx_graph``.
 
-    from geomatch.nets.encoder import Branch
+    Raises:
+        InputError: the parameters do not fit the network.
+    """
+    from geomatch.nets.onnx_graph import onnx_of
 
-    branch = Branch(net, modality).eval()
-    planes = torch.zeros(1, net.shape.planes(modality), 32, 32)
-    axes = {name: {0: "n", 2: "h", 3: "w"} for name in ("planes", "features")}
-    out = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter tells of a successor that needs packages of its own
-        torch.onnx.export(
-            branch,
-            (planes,),
-            out,  # type: ignore[arg-type]  # this exporter takes a buffer
-            dynamo=False,
-            input_names=["planes"],
-            output_names=["features"],
-            dynamic_axes=axes,
-            opset_version=_OPSET,
-        )
-    return out.getvalue()
+    try:
+        return onnx_of(weights.shape, weights.parameters(), modality)
+    except ValueError as error:
+        raise weights.misfit(error) from error
 
 
-BACKENDS: dict[str, Callable[[Net, bool], Runner]] = {
+BACKENDS: dict[str, Callable[[NetWeights, bool], Runner]] = {
     "torch": _torch_runner,
     "onnxruntime": _onnx_runner,
     "openvino": _openvino_runner,

@@ -54,7 +54,7 @@ class LearnedEncoder:
 
         @cache
         def runner() -> Runner:
-            return load_runner(weights.net(), backend)
+            return load_runner(weights, backend)
 
         def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
             return runner()(planes, modality)

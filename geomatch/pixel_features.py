@@ -7,7 +7,7 @@ the imagery is like that of their training; both are looked at, as the coarse fe
 from __future__ import annotations
 
 from functools import cache
-from typing import Protocol, cast
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -77,10 +77,7 @@ class LearnedPixels:
 
         @cache
         def runner() -> Runner:
-            from geomatch.nets.pixel_net import PixelNet
-
-            net = cast(PixelNet, found.load_into(PixelNet(found.shape)))
-            return load_runner(net, backend, exact=backend.endswith(IN_8_BITS))
+            return load_runner(found, backend, exact=backend.endswith(IN_8_BITS))
 
         self._runner = runner
 

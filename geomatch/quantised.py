@@ -23,7 +23,7 @@ from geomatch.planes import planes
 
 CITY_PX = 512
 SEED = 0  # of the city
-PART = "/trunk."  # in the names of what is rounded
+PART = "trunk."  # in the names of what is rounded
 _OPERATION = "Conv"
 
 

@@ -13,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
+from numpy.typing import NDArray
+
 from geomatch.errors import InputError, UsageError
 from geomatch.files import sha256_of
 from geomatch.nets.shapes import (
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from geomatch.nets.encoder import EncoderNet
+    from geomatch.nets.pixel_net import PixelNet
 
 S = TypeVar("S", bound=Shape)
 
@@ -199,11 +202,24 @@ class Weights(Generic[S]):
             raise InputError("is not the file that was shipped", where=path, hint="install geomatch again")
         return found
 
-    def net(self: Weights[EncoderShape]) -> EncoderNet:
-        """The encoder's network with these weights, in evaluation mode; raises as ``load_into``."""
-        from geomatch.nets.encoder import EncoderNet
+    @overload
+    def net(self: Weights[EncoderShape]) -> EncoderNet: ...
 
-        return cast(EncoderNet, self.load_into(EncoderNet(self.shape)))
+    @overload
+    def net(self: Weights[PixelShape]) -> PixelNet: ...
+
+    def net(self: Weights[Any]) -> nn.Module:
+        """The network with these weights that features come from, in evaluation mode; raises as ``load_into``."""
+        from geomatch.nets.encoder import EncoderNet
+        from geomatch.nets.pixel_net import PixelNet
+
+        return self.load_into((PixelNet if isinstance(self.shape, PixelShape) else EncoderNet)(self.shape))
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """By their names, whatever the network; read without torch."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.path)
 
     def about(self) -> dict[str, Any]:
         """What else the file says of its network: as ``save_weights`` was told, beside architecture and shape."""
@@ -220,9 +236,13 @@ class Weights(Generic[S]):
         try:
             net.load_state_dict(load_file(self.path))
         except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise InputError(f"weights of another network ({reason})", where=self.path) from error
+            raise self.misfit(error) from error
         return net.eval()
+
+    def misfit(self, error: Exception) -> InputError:
+        """What is told where the parameters do not fit the network."""
+        reason = str(error).splitlines()[-1].strip()
+        return InputError(f"weights of another network ({reason})", where=self.path)
 
 
 def save_weights(net: nn.Module, path: Path, about: Mapping[str, object], *, half: bool = False) -> None:

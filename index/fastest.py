@@ -126,7 +126,7 @@ def _tried(job: BuildJob, pieces: Sequence[Patch]) -> dict[str, Trial]:
     weights = Weights.find(job.options.encoder.removesuffix(ALONE))
 
     def encoder(backend: str, *, exact: bool = False) -> LearnedEncoder:
-        return LearnedEncoder(weights, backends.load_runner(weights.net(), backend, exact=exact))
+        return LearnedEncoder(weights, backends.load_runner(weights, backend, exact=exact))
 
     truth, contenders = encoder("torch", exact=True), {name: encoder(name) for name in backends.installed()}
     images = [(job.stretch.bands_of(piece), piece.valid) for piece in pieces]

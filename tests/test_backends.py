@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from ctypes import CDLL
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from geomatch import backends, defaults
-from geomatch.backends import AUTO, BACKENDS, installed, load_runner, usual
+from geomatch.backends import AUTO, BACKENDS, installed, load_runner, multiplies_bfloat16, on_gpu, usual
 from geomatch.errors import UsageError
 from geomatch.nets.shapes import MODALITIES, Modality
 from geomatch.planes import CELL_PX, planes
@@ -26,7 +28,7 @@ from geomatch.weights import Weights
 @pytest.mark.parametrize("exact", [False, True])
 def test_backends_agree(backend: str, modality: Modality, exact: bool, weights_file: Path) -> None:
     weights = Weights.find(str(weights_file))
-    run, truth = load_runner(weights.net(), backend, exact=exact), weights.net()
+    run, truth = load_runner(weights, backend, exact=exact), weights.net()
     for size in ((50, 50), (26, 40)):
         planes = np.random.default_rng(0).normal(size=(weights.shape.planes(modality), *size)).astype(np.float32)
         found = run(planes, modality)
@@ -50,9 +52,9 @@ def test_vectors_of_a_gpu_are_those_of_the_processor(modality: Modality) -> None
     with torch.inference_mode():
         expected = truth(torch.from_numpy(seen)[None], modality)[0].numpy()
     for backend in ("torch", AUTO):  # which takes a GPU where there is one, and there mixed precision
-        run = load_runner(weights.net(), backend)
+        run = load_runner(weights, backend)
         assert least_cosine(vectors_of(run(seen, modality)), vectors_of(expected)) >= 0.999
-    exact = load_runner(weights.net(), "torch", exact=True)
+    exact = load_runner(weights, "torch", exact=True)
     assert least_cosine(vectors_of(exact(seen, modality)), vectors_of(expected)) >= 0.99999  # convolutions in TF32
 
 
@@ -70,30 +72,69 @@ def least_cosine(found: NDArray[np.float32], expected: NDArray[np.float32]) -> f
 @pytest.mark.parametrize("backend", ["torch", "openvino"])
 @pytest.mark.parametrize("vectors_alone", [False, True])
 def test_floats_stay_whole_where_short_ones_are_slow(
-    weights_file: Path, monkeypatch: pytest.MonkeyPatch, backend: str, vectors_alone: bool
+    weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, vectors_alone: bool
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    has = {"avx512_bf16": vectors_alone, "amx_bf16": False}
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
-    net = Weights.find(str(weights_file)).net()
+    processor = tmp_path / "cpuinfo"
+    processor.write_text(f"flags : avx512f {'avx512_bf16 ' * vectors_alone}avx512bw\n")
+    monkeypatch.setattr(backends, "_PROCESSOR", processor)
+    weights = Weights.find(str(weights_file))
     planes = np.random.default_rng(0).normal(size=(4, 20, 20)).astype(np.float32)
-    run, exact = load_runner(net, backend), load_runner(net, backend, exact=True)
+    run, exact = load_runner(weights, backend), load_runner(weights, backend, exact=True)
     np.testing.assert_array_equal(run(planes, "sar"), exact(planes, "sar"))
+
+
+def test_system_tells_what_the_processor_multiplies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "cpuinfo"
+    monkeypatch.setattr(backends, "_PROCESSOR", told)
+    for has in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_bf16": has}, raising=False)
+        assert multiplies_bfloat16() == has  # torch does, where the system does not
+    told.write_text("flags : avx512f avx512_bf16 amx_bf16 amx_tile\n")
+    assert multiplies_bfloat16()
+    told.write_text("flags : avx512f avx512_bf16 amx_tile\n")
+    assert not multiplies_bfloat16()
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backends, "CDLL", lambda name: name)
+    assert on_gpu()
+    monkeypatch.setattr(backends, "CDLL", lambda name: CDLL(f"no such {name}"))
+    assert not on_gpu()
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_others_do_without_torch(backend: str) -> None:
+    """Importing it takes longer than they take for a strip."""
+    script = f"""
+import sys
+import numpy as np
+from geomatch import backends
+from geomatch.learned import LearnedEncoder
+backends._CUDA_DRIVER = "no such library"
+assert backends.usual() == "openvino"
+encoder = LearnedEncoder.of({defaults.ENCODER!r}, {backend!r})
+assert encoder.dense(np.ones((1, 64, 64), np.float32), np.ones((64, 64), bool), "sar").valid.any()
+assert encoder.pixels[1](np.ones((64, 64), np.float32), np.ones((64, 64), bool), "sar").valid.any()
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 0
 
 
 def test_unknown_backends_are_refused(weights_file: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown backend 'abacus'.*openvino"):
-        load_runner(Weights.find(str(weights_file)).net(), "abacus")
+        load_runner(Weights.find(str(weights_file)), "abacus")
 
 
 def test_missing_backends_say_what_to_install(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    net = Weights.find(str(weights_file)).net()
+    weights = Weights.find(str(weights_file))
     with pytest.raises(UsageError, match=r"pip install 'geomatch\[fast\]'"):
-        load_runner(net, "openvino")
+        load_runner(weights, "openvino")
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
-    planes = np.zeros((net.shape.planes("sar"), 16, 16), np.float32)
-    assert load_runner(net, AUTO)(planes, "sar").shape == (net.shape.channels, 8, 8)
+    planes = np.zeros((weights.shape.planes("sar"), 16, 16), np.float32)
+    assert load_runner(weights, AUTO)(planes, "sar").shape == (weights.shape.channels, 8, 8)
 
 
 def test_usual_backend_is_one_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,15 +37,15 @@ def vectors_of(features: NDArray[np.float32]) -> NDArray[np.float32]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_vectors_lie_near_those_in_float32(backend: str, modality: Modality) -> None:
-    net, seen = Weights.find(defaults.ENCODER).net(), of_another_city(modality)
-    found, exact = (load_runner(net, backend, exact=exact)(seen, modality) for exact in (False, True))
+    weights, seen = Weights.find(defaults.ENCODER), of_another_city(modality)
+    found, exact = (load_runner(weights, backend, exact=exact)(seen, modality) for exact in (False, True))
     cosines = (vectors_of(found) * vectors_of(exact)).sum(axis=1)
     assert 0.999 <= cosines.min() < 0.9999999  # rounded, but not much
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_trunk_alone_is_rounded(modality: Modality) -> None:
-    net = Weights.find(defaults.ENCODER).net()
+    net = Weights.find(defaults.ENCODER)
     graph = onnx.load_from_string(quantised.quantised(to_onnx(net, modality), modality)).graph
     weights = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
@@ -56,7 +56,7 @@ def test_trunk_alone_is_rounded(modality: Modality) -> None:
 
 
 def test_same_network_is_rounded_alike_everywhere() -> None:
-    model = to_onnx(Weights.find(defaults.ENCODER).net(), "sar")
+    model = to_onnx(Weights.find(defaults.ENCODER), "sar")
     first = quantised.quantised(model, "sar")
     quantised.examples.cache_clear()  # as in another process
     assert quantised.quantised(model, "sar") == first
@@ -64,6 +64,6 @@ def test_same_network_is_rounded_alike_everywhere() -> None:
 
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
-    run = load_runner(Weights.find(defaults.ENCODER).net(), "openvino-int8")
+    run = load_runner(Weights.find(defaults.ENCODER), "openvino-int8")
     with pytest.raises(UsageError, match=r"pip install 'geomatch\[fast\]'"):
         run(of_another_city("sar"), "sar")

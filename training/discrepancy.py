@@ -16,14 +16,13 @@ import ot
 import torch
 from numpy.typing import NDArray
 
-from geomatch.backends import load_runner
 from geomatch.console import Step
 from geomatch.errors import UsageError
 from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
 from geomatch.learned import LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
-from geomatch.nets.shapes import EncoderShape
+from geomatch.nets.shapes import EncoderShape, Modality
 from geomatch.outputs import output_file
 from geomatch.pairs import Pair, ScenePairs
 from geomatch.planes import CELL_PX
@@ -254,7 +253,13 @@ def _encoder(config: EncoderConfig, name: str, seed: int) -> LearnedEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = EncoderNet(shape).eval()
-    return LearnedEncoder(Weights(UNTRAINED, Path(), "", shape), load_runner(net))
+
+    @torch.inference_mode()
+    def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = net(torch.from_numpy(planes)[None], modality)[0].numpy()
+        return features
+
+    return LearnedEncoder(Weights(UNTRAINED, Path(), "", shape), run)
 
 
 def _vector(dense: Dense) -> Vectors:

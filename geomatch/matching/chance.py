@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from geomatch.matching.matches import Matches
 from geomatch.matching.transforms import MINIMAL, Matrix, Model, Points, apply
@@ -48,7 +48,7 @@ def false_alarms(matches: Matches, matrix: Matrix, model: Model, radius_px: floa
     # Of true matches the diagonal agrees anyway; what chance gives stands beside it.
     single = float(max(paired.sum() - paired.diagonal().sum(), 1) / max(count * (count - 1), 1))
     by_chance = 1 - (1 - single) ** (count / every)
-    tail = float(binom.sf(agreeing - needed - 1, every - needed, by_chance))
+    tail = float(bdtrc(agreeing - needed - 1, every - needed, by_chance))
     return kinds * math.comb(count, needed) * tail
 
 

@@ -83,17 +83,3 @@ class EncoderNet(nn.Module):
         x = self.head(x).float()
         out: Tensor = x * torch.rsqrt(1 + x.square().sum(dim=1, keepdim=True))
         return out
-
-
-class Branch(nn.Module):
-    """What one modality goes through, as a module of its own, for export."""
-
-    def __init__(self, net: nn.Module, modality: Modality) -> None:
-        super().__init__()
-        self.net = net
-        self._modality = modality
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the network's own."""
-        out: Tensor = self.net(x, self._modality)
-        return out
