@@ -1,6 +1,6 @@
 """How long do importing geomatch, printing its help and a first answer take?
 
-    python benchmarks/startup.py [--windows 20] [-o FILE]
+    python benchmarks/startup.py [--windows 20] [--into docs/scale.md] [-o FILE]
 
 Each is a process of its own, --windows of them by turns, after one of each that does not count; wall and CPU seconds of
 the whole process, and beside them an interpreter that does nothing. The answer is to a strip of a drawn city, by an
@@ -45,7 +45,9 @@ def spent(command: tuple[str, ...]) -> tuple[float, float]:
 
 
 def main() -> None:
-    given = common.parser(__doc__, windows=20).parse_args()
+    arguments = common.parser(__doc__, windows=20)
+    arguments.add_argument("--into", type=Path, help="document that gets the table")
+    given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as name:
         timed = commands(Path(name) / "demo")
         for command in timed.values():
@@ -53,7 +55,10 @@ def main() -> None:
         rounds = [{name: spent(command) for name, command in timed.items()} for _ in range(given.windows)]
     told = {name: np.median([one[name] for one in rounds], axis=0).tolist() for name in timed}
     rows = [(name, f"{wall:.3f}", f"{cpu:.3f}") for name, (wall, cpu) in told.items()]
-    show(f"Medians of {given.windows} processes", ("what", "wall s", "CPU s"), rows)
+    columns = ("what", "wall s", "CPU s")
+    show(f"Medians of {given.windows} processes", columns, rows)
+    if given.into is not None:
+        common.into(given.into, "startup", columns, rows)
     limits = {"import geomatch": 0.3, "geomatch --help": 0.5}
     bars = [Bar(f"{name}, wall seconds", told[name][0], limit, at_least=False) for name, limit in limits.items()]
     finish(given.output, told, bars)
