@@ -24,10 +24,12 @@ from numpy.typing import NDArray
 from geomatch import defaults
 from geomatch.errors import UsageError
 from geomatch.extras import needs_extra
-from geomatch.nets.shapes import Modality
+from geomatch.nets.shapes import EncoderShape, Modality, PixelShape
+from geomatch.threads import one_thread
 
 if TYPE_CHECKING:
-    from geomatch.nets.shapes import EncoderShape, PixelShape
+    from torch import nn
+
     from geomatch.weights import Weights
 
     NetWeights = Weights[EncoderShape] | Weights[PixelShape]
@@ -36,6 +38,7 @@ Runner = Callable[[NDArray[np.float32], Modality], NDArray[np.float32]]  # [P x 
 
 AUTO = defaults.BACKEND
 _CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_AMD_DRIVER = Path("/dev/kfd")
 _PROCESSOR = Path("/proc/cpuinfo")
 _MATRICES_OF_BFLOAT16 = "amx_bf16"  # products of vectors alone, as AVX-512 has them, are slower than float32
 
@@ -50,7 +53,7 @@ def load_runner(weights: NetWeights, backend: str = AUTO, *, exact: bool = False
 
     Raises:
         UsageError: an unknown backend, or one that is not installed.
-        InputError: the parameters do not fit the network, told at once by torch, by others as it is run.
+        InputError: the file cannot be read any more, or its parameters do not fit the network.
     """
     check_backend(backend)
     return BACKENDS[usual() if backend == AUTO else backend](weights, exact)
@@ -74,14 +77,22 @@ def usual() -> str:
 
 
 def on_gpu() -> bool:
-    """Whether torch runs networks on a GPU; it is not imported, which takes long, where there is no driver for one."""
-    try:
-        CDLL(_CUDA_DRIVER)
-    except OSError:
+    """Whether torch runs networks on a GPU; it is not imported, which takes long, where there is no driver of one."""
+    if "torch" not in sys.modules and not _has_driver():
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def _has_driver() -> bool:
+    if _AMD_DRIVER.exists():
+        return True
+    try:
+        CDLL(_CUDA_DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 def installed() -> list[str]:
@@ -92,14 +103,14 @@ def installed() -> list[str]:
 def _torch_runner(weights: NetWeights, exact: bool) -> Runner:
     import torch
 
-    net = weights.net()
+    net = _net(weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     short = not exact and (device.type == "cuda" or multiplies_bfloat16())
     net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's hints
 
     @torch.inference_mode()
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=short):
+        with one_thread(), torch.autocast(device.type, torch.bfloat16, enabled=short):
             batch = torch.from_numpy(planes)[None].to(device, memory_format=torch.channels_last)
             features: NDArray[np.float32] = net(batch, modality)[0].float().cpu().numpy()
         return features
@@ -107,12 +118,22 @@ def _torch_runner(weights: NetWeights, exact: bool) -> Runner:
     return run
 
 
+def _net(weights: NetWeights) -> nn.Module:
+    from geomatch.nets.encoder import EncoderNet
+    from geomatch.nets.pixel_net import PixelNet
+
+    shape = weights.shape
+    return weights.load_into(EncoderNet(shape) if isinstance(shape, EncoderShape) else PixelNet(shape))
+
+
 def multiplies_bfloat16() -> bool:
     """Whether the processor multiplies matrices of it, faster than of float32, as far as the system tells."""
     try:
         return _MATRICES_OF_BFLOAT16 in _PROCESSOR.read_text().split()
-    except OSError:  # no Linux; False where torch is too old to tell
-        import torch
+    except OSError:  # no Linux
+        if sys.platform == "darwin":  # whose processors have none
+            return False
+        import torch  # which may be too old to tell
 
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         return bool(capabilities.get(_MATRICES_OF_BFLOAT16))
@@ -123,11 +144,11 @@ def _onnx_runner(weights: NetWeights, exact: bool, *, small: bool = False) -> Ru
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    model_of = _models(weights, small=small and not exact)
 
     @cache
     def session(modality: Modality) -> Any:
-        model = _model(weights, modality, small=small and not exact)
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model_of(modality), options, providers=["CPUExecutionProvider"])
 
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
         features: NDArray[np.float32] = session(modality).run(None, {"planes": planes[None]})[0][0]
@@ -145,10 +166,12 @@ def _openvino_runner(weights: NetWeights, exact: bool, *, small: bool = False) -
         "INFERENCE_PRECISION_HINT": "bf16" if short else "f32",
     }
 
+    model_of = _models(weights, small=small and not exact)
+
     @cache
     def compiled(modality: Modality) -> Any:
-        core, model = _openvino_core(), _model(weights, modality, small=small and not exact)
-        return core.compile_model(core.read_model(model), "CPU", settings)
+        core = _openvino_core()
+        return core.compile_model(core.read_model(model_of(modality)), "CPU", settings)
 
     def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
         features: NDArray[np.float32] = compiled(modality)(planes[None])[0][0]
@@ -157,15 +180,19 @@ def _openvino_runner(weights: NetWeights, exact: bool, *, small: bool = False) -
     return run
 
 
-def _model(weights: NetWeights, modality: Modality, *, small: bool) -> bytes:
-    """A branch as ONNX, its numbers ``small`` integers or floats."""
-    model = to_onnx(weights, modality)
+def _models(weights: NetWeights, *, small: bool) -> Callable[[Modality], bytes]:
+    """Gives the branches as ONNX, their numbers ``small`` integers or floats."""
+    models = to_onnx(weights)
     if not small:
-        return model
-    with needs_extra("fast", "a backend in 8 bits"):
-        from geomatch.quantised import quantised
+        return models.__getitem__
 
-        return quantised(model, modality)
+    def rounded(modality: Modality) -> bytes:
+        with needs_extra("fast", "a backend in 8 bits"):
+            from geomatch.quantised import quantised
+
+            return quantised(models[modality], modality)
+
+    return rounded
 
 
 @cache
@@ -179,17 +206,13 @@ def _openvino_core() -> Any:
     return openvino.Core()
 
 
-def to_onnx(weights: NetWeights, modality: Modality) -> bytes:
-    """One branch of a network as ONNX, see ``geomatch.nets.onnx_graph``.
-
-    Raises:
-        InputError: the parameters do not fit the network.
-    """
-    from geomatch.nets.onnx_graph import onnx_of
+def to_onnx(weights: NetWeights) -> dict[Modality, bytes]:
+    """The branches of a network as ONNX, see ``geomatch.nets.onnx_graph``; raises as ``load_runner``."""
+    from geomatch.nets.onnx_graph import MisfitError, onnx_of
 
     try:
-        return onnx_of(weights.shape, weights.parameters(), modality)
-    except ValueError as error:
+        return onnx_of(weights.shape, weights.parameters())
+    except MisfitError as error:
         raise weights.misfit(error) from error
 
 

@@ -7,7 +7,8 @@ sha256 of the whole file is what an index remembers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from geomatch.nets.encoder import EncoderNet
-    from geomatch.nets.pixel_net import PixelNet
 
 S = TypeVar("S", bound=Shape)
 
@@ -202,24 +202,22 @@ class Weights(Generic[S]):
             raise InputError("is not the file that was shipped", where=path, hint="install geomatch again")
         return found
 
-    @overload
-    def net(self: Weights[EncoderShape]) -> EncoderNet: ...
-
-    @overload
-    def net(self: Weights[PixelShape]) -> PixelNet: ...
-
-    def net(self: Weights[Any]) -> nn.Module:
-        """The network with these weights that features come from, in evaluation mode; raises as ``load_into``."""
+    def net(self: Weights[EncoderShape]) -> EncoderNet:
+        """The encoder's network with these weights, in evaluation mode; raises as ``load_into``."""
         from geomatch.nets.encoder import EncoderNet
-        from geomatch.nets.pixel_net import PixelNet
 
-        return self.load_into((PixelNet if isinstance(self.shape, PixelShape) else EncoderNet)(self.shape))
+        return cast(EncoderNet, self.load_into(EncoderNet(self.shape)))
 
     def parameters(self) -> dict[str, NDArray[Any]]:
-        """By their names, whatever the network; read without torch."""
+        """By their names, whatever the network; read without torch.
+
+        Raises:
+            InputError: the file cannot be read any more.
+        """
         from safetensors.numpy import load_file
 
-        return load_file(self.path)
+        with _reading(self.path):
+            return load_file(self.path)
 
     def about(self) -> dict[str, Any]:
         """What else the file says of its network: as ``save_weights`` was told, beside architecture and shape."""
@@ -229,12 +227,14 @@ class Weights(Generic[S]):
         """A network of this shape with these weights, in evaluation mode.
 
         Raises:
-            InputError: the parameters do not fit the network.
+            InputError: the file cannot be read any more, or the parameters do not fit the network.
         """
         from safetensors.torch import load_file
 
+        with _reading(self.path):
+            state = load_file(self.path)
         try:
-            net.load_state_dict(load_file(self.path))
+            net.load_state_dict(state)
         except RuntimeError as error:
             raise self.misfit(error) from error
         return net.eval()
@@ -275,11 +275,18 @@ def _shape_of(path: Path, kind: type[S]) -> S:
 
 
 def _metadata_of(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
+
+    with _reading(path), safe_open(path, "np") as file:
+        known: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+    return known
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "np") as file:
-            known: dict[str, Any] = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+        yield
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"cannot be read as weights ({error})", where=path, hint=HINT) from error
-    return known

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -102,16 +102,14 @@ def build_index(
             published(target, directory=True, overwrite=overwrite) as folder,
             writing(target),
             one_thread(),
-            ThreadPoolExecutor(1) as aside,
+            work_of(job, recipe, scheduler) as work,
         ):
-            with work_of(job, recipe, scheduler) as work:
-                builder = _Builder(job, work, aside, progress)
-                give_back()  # what the trial of backends needed
-                rms = builder.write_features(folder / FEATURES)
-                give_back()
-                tiles = builder.write_tiles(folder)
-                made = aside.submit(builder.manifest, folder, target, tiles, rms)  # while workers end
-            manifest = made.result()
+            builder = _Builder(job, work, progress)
+            give_back()  # what the trial of backends needed
+            rms = builder.write_features(folder / FEATURES)
+            give_back()
+            tiles = builder.write_tiles(folder)
+            manifest = builder.manifest(folder, target, tiles, rms)
             recipe.check()  # after the files were hashed too
             (folder / MANIFEST).write_text(manifest.to_json())
             _check_replaceable(target)  # something may have come meanwhile
@@ -160,20 +158,14 @@ class _Builder:
     Args:
         job: what is built.
         work: where its parts are made.
-        aside: runs what need not be waited for at once.
         progress: told the stages.
     """
 
-    _written: Future[None]  # whether all features are on disk
-
-    def __init__(self, job: BuildJob, work: Work, aside: Executor, progress: Progress) -> None:
-        self._job, self._work, self._aside, self._progress = job, work, aside, progress
+    def __init__(self, job: BuildJob, work: Work, progress: Progress) -> None:
+        self._job, self._work, self._progress = job, work, progress
 
     def write_features(self, file: Path) -> float:
-        """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell.
-
-        Whether the file holds all of them is looked for afterwards, and told by ``write_tiles``.
-        """
+        """Encode the window block by block into a GeoTIFF; returns the root mean square of the features per cell."""
         cell = self._job.encoder.cell_px
         energy, known, total = 0.0, 0, 0
         todo = list(blocks(self._job.window))
@@ -190,7 +182,7 @@ class _Builder:
                 window = RasterWindow(block.col0 // cell, block.row0 // cell, width, height)
                 out.write(made.values, window=window)
                 self._progress("encoding", done + 1, len(todo))
-        self._written = self._aside.submit(_check_written, file, total)
+        _check_written(file, total)
         return float(np.sqrt(energy / max(known, 1)))
 
     def write_tiles(self, folder: Path) -> TileRecord:
@@ -198,14 +190,10 @@ class _Builder:
 
         Raises:
             InputError: no tile has.
-            OSError: the features are not on disk.
         """
         job, options = self._job, self._job.options
-        try:
-            with open_raster(folder / FEATURES) as features:
-                sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
-        finally:
-            self._written.result()  # the cause, where both fail
+        with open_raster(folder / FEATURES) as features:
+            sample = sample_vectors(reader_of(features), job.tiles, job.cells, job.encoder, options.min_valid)
         wanted = options.vectors, options.components
         dimensions = sample.vectors.shape[1]
         plan = plan_vectors(sample.of_tiles, dimensions, job.encoder.channels, *wanted, kinds=options.kinds)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from geomatch import backends, defaults
 from geomatch.backends import AUTO, BACKENDS, installed, load_runner, multiplies_bfloat16, on_gpu, usual
 from geomatch.errors import UsageError
+from geomatch.nets.encoder import EncoderNet
 from geomatch.nets.shapes import MODALITIES, Modality
 from geomatch.planes import CELL_PX, planes
 from geomatch.simulation.pairs import SimulatedPairs
@@ -96,12 +97,37 @@ def test_system_tells_what_the_processor_multiplies(tmp_path: Path, monkeypatch:
     assert not multiplies_bfloat16()
 
 
-def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(backends, "CDLL", lambda name: name)
-    assert on_gpu()
+    assert on_gpu()  # torch says so, which is there
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(backends, "_AMD_DRIVER", tmp_path / "none")
     monkeypatch.setattr(backends, "CDLL", lambda name: CDLL(f"no such {name}"))
     assert not on_gpu()
+    assert "torch" not in sys.modules
+    for driver, found in (("CDLL", str), ("_AMD_DRIVER", tmp_path)):
+        with monkeypatch.context() as there:
+            there.setattr(backends, driver, found)
+            assert backends._has_driver()
+
+
+def test_torch_takes_one_thread(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, taken = Weights.find(str(weights_file)), []
+    forward = EncoderNet.forward
+
+    def seen(net: EncoderNet, planes: torch.Tensor, modality: Modality) -> torch.Tensor:
+        taken.append(torch.get_num_threads())
+        return forward(net, planes, modality)
+
+    monkeypatch.setattr(EncoderNet, "forward", seen)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        load_runner(weights, "torch")(np.zeros((weights.shape.planes("sar"), 16, 16), np.float32), "sar")
+    finally:
+        torch.set_num_threads(before)
+    assert taken == [1]
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

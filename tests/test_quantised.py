@@ -46,7 +46,7 @@ def test_vectors_lie_near_those_in_float32(backend: str, modality: Modality) -> 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_trunk_alone_is_rounded(modality: Modality) -> None:
     net = Weights.find(defaults.ENCODER)
-    graph = onnx.load_from_string(quantised.quantised(to_onnx(net, modality), modality)).graph
+    graph = onnx.load_from_string(quantised.quantised(to_onnx(net)[modality], modality)).graph
     weights = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     rounded = [node.name for node in convolutions if node.input[1] in weights]
@@ -56,7 +56,7 @@ def test_trunk_alone_is_rounded(modality: Modality) -> None:
 
 
 def test_same_network_is_rounded_alike_everywhere() -> None:
-    model = to_onnx(Weights.find(defaults.ENCODER), "sar")
+    model = to_onnx(Weights.find(defaults.ENCODER))["sar"]
     first = quantised.quantised(model, "sar")
     quantised.examples.cache_clear()  # as in another process
     assert quantised.quantised(model, "sar") == first

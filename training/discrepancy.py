@@ -8,28 +8,30 @@ of different places: what the former has more is the gap between the modalities.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import ot
 import torch
 from numpy.typing import NDArray
 
+from geomatch.backends import load_runner
 from geomatch.console import Step
 from geomatch.errors import UsageError
 from geomatch.extras import needs_extra
 from geomatch.files import check_target, writing
 from geomatch.learned import LearnedEncoder
 from geomatch.nets.encoder import EncoderNet
-from geomatch.nets.shapes import EncoderShape, Modality
+from geomatch.nets.shapes import EncoderShape
 from geomatch.outputs import output_file
 from geomatch.pairs import Pair, ScenePairs
 from geomatch.planes import CELL_PX
 from geomatch.plots import DPI, SIZE_INCHES, STYLES
 from geomatch.structure import Dense
 from geomatch.tiles import TILE_PX, tile_vectors
-from geomatch.weights import Weights
+from geomatch.weights import SUFFIX, Weights, save_weights
 
 from .config import EncoderConfig
 from .data import scene_boxes, scene_named
@@ -253,13 +255,11 @@ def _encoder(config: EncoderConfig, name: str, seed: int) -> LearnedEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = EncoderNet(shape).eval()
-
-    @torch.inference_mode()
-    def run(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = net(torch.from_numpy(planes)[None], modality)[0].numpy()
-        return features
-
-    return LearnedEncoder(Weights(UNTRAINED, Path(), "", shape), run)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / f"{UNTRAINED}{SUFFIX}"
+        save_weights(net, file, {})
+        found = Weights.find(str(file))
+        return LearnedEncoder(replace(found, name=UNTRAINED), load_runner(found))
 
 
 def _vector(dense: Dense) -> Vectors:

@@ -24,25 +24,35 @@ Parameters = Mapping[str, NDArray[Any]]
 OPSET = 17
 IR_VERSION = 8  # of that opset; runtimes refuse files of a later one than they know
 PLANES, FEATURES = "planes", "features"
-_NORM_EPSILON, _COUNTER = 1e-5, "num_batches_tracked"  # torch's
+_NORM_EPSILON, _COUNTER = 1e-5, ".num_batches_tracked"  # torch's
 
 
-def onnx_of(shape: EncoderShape | PixelShape, parameters: Parameters, modality: Modality) -> bytes:
-    """One branch of a network as ONNX: input "planes" [N x P x h x w] of any size, output "features".
+class MisfitError(ValueError):
+    """Parameters are not those of a network."""
+
+
+def onnx_of(shape: EncoderShape | PixelShape, parameters: Parameters) -> dict[Modality, bytes]:
+    """The branches of a network as ONNX: input "planes" [N x P x h x w] of any size, output "features".
 
     Args:
         shape: of the network.
         parameters: as its module names them.
-        modality: of the branch.
 
     Raises:
-        ValueError: the parameters do not fit the network.
+        MisfitError: they are not those of such a network.
     """
-    graph = _Graph(parameters)
-    result = _encoder(graph, shape, modality) if isinstance(shape, EncoderShape) else _pixel_net(graph, shape, modality)
-    if left := [name for name in graph.left() if not set(name.split(".")) & {*MODALITIES, _COUNTER} - {modality}]:
-        raise ValueError(f"no layer for {left[0]}")
-    return graph.model(result, shape.planes(modality), shape.channels)
+    models: dict[Modality, bytes] = {}
+    left = set(parameters)
+    for modality in MODALITIES:
+        graph = _Graph(parameters)
+        made = (
+            _encoder(graph, shape, modality) if isinstance(shape, EncoderShape) else _pixel_net(graph, shape, modality)
+        )
+        models[modality] = graph.model(made, shape.planes(modality), shape.channels)
+        left -= graph.taken
+    if unknown := sorted(name for name in left if not name.endswith(_COUNTER)):
+        raise MisfitError(f"no layer for {unknown[0]}")
+    return models
 
 
 def _encoder(graph: _Graph, shape: EncoderShape, modality: Modality) -> str:
@@ -59,7 +69,7 @@ def _encoder(graph: _Graph, shape: EncoderShape, modality: Modality) -> str:
     x = residual(x, f"{stem}.down", shape.stem, "both", stride=2)
     for block in range(shape.blocks):
         x = residual(x, f"trunk.{block}", shape.width, norm)
-    return graph.shortened(graph.conv(x, "head", (shape.channels, shape.width, 1)))
+    return graph.shortened(graph.conv(x, "head", (shape.channels, shape.width, 1), bias=True))
 
 
 def _pixel_net(graph: _Graph, shape: PixelShape, modality: Modality) -> str:
@@ -71,7 +81,7 @@ def _pixel_net(graph: _Graph, shape: PixelShape, modality: Modality) -> str:
         y = graph.conv(x, f"{at}.conv1", (width, width, 3), f"{at}.norm1.norms.{modality}", dilation=dilation)
         y = graph.conv(graph.relu(y), f"{at}.conv2", (width, width, 3), f"{at}.norm2.norms.{modality}")
         x = graph.relu(graph.add("Add", x, y))
-    return graph.shortened(graph.conv(x, "head", (shape.channels, width, 1)))
+    return graph.shortened(graph.conv(x, "head", (shape.channels, width, 1), bias=True))
 
 
 class _Graph:
@@ -79,13 +89,16 @@ class _Graph:
 
     Args:
         parameters: of the network.
+
+    Attributes:
+        taken: names of those that operations have.
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
-        self._taken: set[str] = set()
+        self.taken: set[str] = set()
 
     def add(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:
         """An operation of ONNX."""
@@ -104,6 +117,7 @@ class _Graph:
         *,
         stride: int = 1,
         dilation: int = 1,
+        bias: bool = False,
     ) -> str:
         """A convolution with the batch norm after it.
 
@@ -113,19 +127,20 @@ class _Graph:
             size: outputs, inputs and side of the kernel; padded so that an odd one keeps the size of the image.
             norm: name of the batch norm's module.
             stride, dilation: as torch's.
+            bias: whether it has one, without a batch norm.
         """
         outputs, inputs, side = size
         weight = self._of(f"{at}.weight", (outputs, inputs, side, side))
-        bias = self._of(f"{at}.bias", (outputs,)) if norm is None and f"{at}.bias" in self._parameters else None
+        added = self._of(f"{at}.bias", (outputs,)) if bias else None
         if norm is not None:
             scale, shift, mean, variance = (
                 self._of(f"{norm}.{name}", (outputs,)) for name in ("weight", "bias", "running_mean", "running_var")
             )
             scale = scale / np.sqrt(variance + _NORM_EPSILON)
-            weight, bias = weight * scale[:, None, None, None], shift - mean * scale
+            weight, added = weight * scale[:, None, None, None], shift - mean * scale
         names = [self._constant(f"{at}.weight", weight)]
-        if bias is not None:
-            names.append(self._constant(f"{at}.bias", bias))
+        if added is not None:
+            names.append(self._constant(f"{at}.bias", added))
         pad = dilation * ((side - 1) // 2)
         how = {"kernel_shape": [side] * 2, "strides": [stride] * 2, "dilations": [dilation] * 2, "pads": [pad] * 4}
         return self.add("Conv", x, *names, name=at, **how)
@@ -154,17 +169,13 @@ class _Graph:
         model: bytes = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION).SerializeToString()
         return model
 
-    def left(self) -> list[str]:
-        """Names of the parameters that no operation has."""
-        return sorted(self._parameters.keys() - self._taken)
-
     def _of(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """A parameter."""
         found = self._parameters.get(name)
         if found is None or found.shape != shape:
             what = "no" if found is None else f"{' x '.join(map(str, found.shape))} instead of"
-            raise ValueError(f"{what} {name} of {' x '.join(map(str, shape))}")
-        self._taken.add(name)
+            raise MisfitError(f"{what} {name} of {' x '.join(map(str, shape))}")
+        self.taken.add(name)
         return found.astype(np.float64)
 
     def _constant(self, name: str, values: NDArray[np.float64]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from shapely.geometry import Polygon
 
@@ -47,6 +48,17 @@ def test_geopandas_reads_the_right_squares(name: str, tmp_path: Path) -> None:
         expected = Polygon([(a * x + b * y + c, d * x + e * y + f) for x, y in square])
         assert tile.geometry.equals_exact(expected, 1e-6) or tile.geometry.symmetric_difference(expected).area < 1e-3
         assert (tile.x, tile.y) == pytest.approx((expected.centroid.x, expected.centroid.y), abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 1_000])
+def test_polygons_are_those_that_shapely_writes(count: int) -> None:
+    rng = np.random.default_rng(count)
+    cols, rows = rng.integers(0, 50_000, (2, count)).tolist()
+    grid = Grid(as_crs("EPSG:32633"), TRANSFORMS["rotated"], 60_000, 60_000)
+    made = table_rows(grid, 200, tiles(cols, rows, [1.0] * count), np.zeros(count, np.int32))
+    corners = np.stack([cols, rows], axis=1).astype(float).reshape(-1, 1, 2)
+    rings = grid.to_map(corners + np.array([[0, 0], [200, 0], [200, 200], [0, 200], [0, 0]]))
+    assert made["geometry"].to_pylist() == shapely.to_wkb(shapely.polygons(rings)).tolist()
 
 
 def test_degrees_stay_longitude_first(tmp_path: Path) -> None:

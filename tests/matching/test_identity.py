@@ -147,3 +147,9 @@ def test_line_of_something_else_is_made_again(line: str, tmp_path: Path) -> None
         out.write(f"{line}\n")
     get, calls = rows(file)
     assert (get("x", 8), get("y", 9), calls) == (Row(1), Row(9), [9])
+
+
+@pytest.mark.parametrize("module", ["geomatch.pixel_features", "geomatch.learned"])
+def test_code_of_networks_counts(module: str) -> None:
+    nets = ("encoder", "pixel_net", "onnx_graph")
+    assert {f"geomatch.nets.{name}" for name in nets} <= identity._closure({module})

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from geomatch.backends import to_onnx
+from geomatch.backends import load_runner, to_onnx
 from geomatch.errors import InputError
 from geomatch.nets.encoder import EncoderNet
-from geomatch.nets.onnx_graph import onnx_of
+from geomatch.nets.onnx_graph import MisfitError, onnx_of
 from geomatch.nets.pixel_net import PixelNet
 from geomatch.nets.shapes import MODALITIES, EncoderShape, Modality, PixelShape
 from geomatch.weights import Weights, save_weights
@@ -49,7 +49,7 @@ def parameters(net: nn.Module) -> dict[str, NDArray[np.generic]]:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_features_are_those_of_torch(name: str, modality: Modality) -> None:
     net = drawn(name)
-    model = onnx_of(net.shape, parameters(net), modality)
+    model = onnx_of(net.shape, parameters(net))[modality]
     onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     for count, height, width in ((1, 40, 26), (3, 18, 32)):
@@ -65,9 +65,10 @@ def test_weights_in_half_precision_are_written_as_single(tmp_path: Path) -> None
     net = drawn("encoder")
     save_weights(net, tmp_path / "half.safetensors", {}, half=True)
     weights = Weights.find(str(tmp_path / "half.safetensors"))
-    model = to_onnx(weights, "sar")
-    assert {kept.data_type for kept in onnx.load_from_string(model).graph.initializer} == {onnx.TensorProto.FLOAT}
-    assert model == onnx_of(weights.shape, parameters(weights.net()), "sar")
+    models = to_onnx(weights)
+    for model in models.values():
+        assert {kept.data_type for kept in onnx.load_from_string(model).graph.initializer} == {onnx.TensorProto.FLOAT}
+    assert models == onnx_of(weights.shape, parameters(weights.net()))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,8 @@ def test_weights_in_half_precision_are_written_as_single(tmp_path: Path) -> None
         ({"head.weight": None}, "no head.weight of 8 x 10 x 1 x 1"),
         ({"trunk.1.norm2.norms.sar.running_var": None}, "no trunk.1.norm2.norms.sar.running_var of 10"),
         ({"head.weight": (8, 10, 3, 3)}, "8 x 10 x 3 x 3 instead of head.weight of 8 x 10 x 1 x 1"),
+        ({"head.bias": None}, "no head.bias of 8"),
+        ({"stems.optical.down.shortcut.bias": (10,)}, "no layer for stems.optical.down.shortcut.bias"),
         ({"trunk.2.conv1.weight": (10, 10, 3, 3)}, "no layer for trunk.2.conv1.weight"),
     ],
 )
@@ -87,13 +90,18 @@ def test_parameters_of_another_network_are_refused(change: dict[str, tuple[int, 
             del given[name]
         else:
             given[name] = np.zeros(size, np.float32)
-    with pytest.raises(ValueError, match=f"^{told}$"):
-        onnx_of(net.shape, given, "sar")
+    with pytest.raises(MisfitError, match=f"^{told}$"):
+        onnx_of(net.shape, given)
 
 
-def test_file_of_another_network_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_file_of_another_network_is_named(backend: str, tmp_path: Path) -> None:
     deep, file = drawn("encoder"), tmp_path / "deep.safetensors"
     deep.shape = EncoderShape(8, 6, 10, 1)  # not what its parameters are of
     save_weights(deep, file, {})
-    with pytest.raises(InputError, match=r"deep\.safetensors: weights of another network \(no layer for trunk\.1"):
-        to_onnx(Weights.find(str(file)), "optical")
+    weights = Weights.find(str(file))
+    with pytest.raises(InputError, match=r"deep\.safetensors: weights of another network \(.*trunk\.1"):
+        load_runner(weights, backend)
+    file.unlink()
+    with pytest.raises(InputError, match=r"deep\.safetensors: cannot be read as weights"):
+        load_runner(weights, backend)
