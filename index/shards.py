@@ -38,7 +38,7 @@ from .vectors import TilePart, tile_parts
 if TYPE_CHECKING:
     import faiss
 
-PARTS = 16  # of ``tile_parts`` that a shard of tiles holds
+TILES = 9_600  # about, of the parts that a shard holds; more do not fit into a processor's cache, and take longer
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,8 @@ def make_vector_file(recipe: Recipe, fit: str, first: int, beyond: int, number: 
 
 def shards_of(parts: Sequence[TilePart]) -> list[Sequence[TilePart]]:
     """The parts that each shard holds."""
-    return [parts[first : first + PARTS] for first in range(0, len(parts), PARTS)]
+    at_once = max(1, round(TILES / len(parts[0])))
+    return [parts[first : first + at_once] for first in range(0, len(parts), at_once)]
 
 
 def _to_bytes(rows: pa.Table) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,16 +47,23 @@ def table_rows(grid: Grid, size_px: int, tiles: Tiles, sources: NDArray[np.int32
     """
     corners = np.stack([tiles.cols, tiles.rows], axis=1).astype(np.float64)
     centers = grid.to_map(corners + size_px / 2)
-    columns = {
+    columns: dict[str, NDArray[Any]] = {
         "source": sources,
         "row": tiles.rows,
         "col": tiles.cols,
         "x": centers[:, 0],
         "y": centers[:, 1],
         "valid_fraction": tiles.valid_fraction,
-        "geometry": _wkb(grid.to_map(corners[:, None] + _SQUARE * size_px)),
     }
-    return pa.table(columns, schema=_SCHEMA.remove(0))
+    arrays = [_column(values, _SCHEMA.field(name).type) for name, values in columns.items()]
+    polygons = _wkb(grid.to_map(corners[:, None] + _SQUARE * size_px))
+    return pa.Table.from_arrays([*arrays, polygons], schema=_SCHEMA.remove(0))
+
+
+def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """As pyarrow makes it of numpy, but that it imports pandas first, where that is installed."""
+    plain = np.ascontiguousarray(values, kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(plain), [None, pa.py_buffer(plain)])
 
 
 def _wkb(rings: NDArray[np.float64]) -> pa.Array:
@@ -96,7 +104,7 @@ class TileTable:
 
     def add(self, rows: pa.Table) -> None:
         """Append tiles as ``table_rows`` gives them, and number them."""
-        numbers = pa.array(np.arange(self._count, self._count + len(rows)))
+        numbers = _column(np.arange(self._count, self._count + len(rows)), pa.int64())
         numbered = rows.add_column(0, _SCHEMA.field(0), numbers)
         # A cast to the same types would load all of pyarrow.compute, which takes longer than to write a small table.
         self._writer.write_table(numbered.replace_schema_metadata(self._writer.schema.metadata))

@@ -60,6 +60,10 @@ class TilePart:
     col_starts: NDArray[np.int32]
     row_starts: NDArray[np.int32]
 
+    def __len__(self) -> int:
+        """Number of tiles."""
+        return len(self.row_starts) * len(self.col_starts)
+
 
 def tile_parts(tiles: TileGrid, channels: int) -> list[TilePart]:
     """All tiles, as many at a time as CHUNK_VALUES allows, in squares, whose tiles share most of what they show.
@@ -74,7 +78,7 @@ def tile_parts(tiles: TileGrid, channels: int) -> list[TilePart]:
     for rows in _pieces(tiles.row_starts, down):
         for cols in _pieces(tiles.col_starts, across):
             made.append(TilePart(done, cols, rows))
-            done += len(rows) * len(cols)
+            done += len(made[-1])
     return made
 
 

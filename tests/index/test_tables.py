@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import geopandas
@@ -76,3 +78,21 @@ def test_no_tile_is_a_table_of_none(tmp_path: Path) -> None:
     with TileTable(tmp_path / "t.parquet", grid) as table:
         table.add(table_rows(grid, 200, tiles([], [], []), np.empty(0, np.int32)))
     assert len(geopandas.read_parquet(tmp_path / "t.parquet")) == 0
+
+
+def test_pandas_is_not_loaded_for_it(tmp_path: Path) -> None:
+    """It takes longer to import than a small table to write."""
+    script = f"""
+import sys
+import numpy as np
+from affine import Affine
+from pathlib import Path
+from geomatch.geo import Grid, as_crs
+from geomatch.index.pooler import Tiles
+from geomatch.index.tables import TileTable, table_rows
+grid, at = Grid(as_crs("EPSG:32633"), Affine(1, 0, 0, 0, -1, 0), 900, 700), np.arange(3, dtype=np.int32)
+with TileTable(Path({str(tmp_path)!r}) / "t.parquet", grid) as table:
+    table.add(table_rows(grid, 200, Tiles(0, np.empty((3, 0), np.float32), at, at, np.ones(3, np.float32)), at))
+sys.exit("pandas" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=120, check=False).returncode == 0
