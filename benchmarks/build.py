@@ -2,10 +2,10 @@
 
 Each build runs in a process of its own that keeps its memory as that of ``geomatch index build`` does, on one thread,
 at strides of 25 and 200 px: on the validation block of Los Angeles, and on a large map made of mirrored copies of it,
-written as a tiled JPEG GeoTIFF; 13 copies across and 10 down make 40,000 x 40,000 px. The strides take turns in --rounds
-rounds, of which the least CPU seconds count, for what others on the machine do shows in them, and the most memory. CPU
-seconds are given with and without the start of the interpreter and the imports. The plain loop embeds TILES tiles that have been cut to PNG
-beforehand; what all tiles would take follows from their number.
+written as a tiled JPEG GeoTIFF; 13 copies across and 10 down make 40,000 x 40,000 px. The strides take turns in
+--rounds rounds, of which the least CPU seconds count, for what others on the machine do shows in them, and the most
+memory. CPU seconds are given with and without the start of the interpreter and the imports. The plain loop embeds TILES
+tiles that have been cut to PNG beforehand; what all tiles would take follows from their number.
 
     python benchmarks/build.py [--encoder structural] [--copies 4 4] [--rounds 3] [-o FILE]
 """
