@@ -500,7 +500,7 @@ def test_parts_of_the_vectors_answer_as_one(small: Town, tmp_path: Path, monkeyp
     whole = build_index(small.path, tmp_path / "whole.gmi", options)
     monkeypatch.setattr("geomatch.index.codes.PART_TILES", len(whole) // 3 + 1)
     monkeypatch.setattr("geomatch.index.vectors.CHUNK_VALUES", 20_000)
-    monkeypatch.setattr("geomatch.index.shards.TILES", 84)
+    monkeypatch.setattr("geomatch.index.shards.TILES", 8)
     parts = build_index(small.path, tmp_path / "parts.gmi", options)
     names = parts.manifest.vector_parts
     assert len(names) >= 3
@@ -519,7 +519,7 @@ def test_parts_of_the_vectors_answer_as_one(small: Town, tmp_path: Path, monkeyp
 def test_harmed_part_is_named(small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geomatch.index.codes.PART_TILES", 20)
     monkeypatch.setattr("geomatch.index.vectors.CHUNK_VALUES", 20_000)
-    monkeypatch.setattr("geomatch.index.shards.TILES", 84)
+    monkeypatch.setattr("geomatch.index.shards.TILES", 8)
     index = build_index(small.path, tmp_path / "a.gmi", BuildOptions(stride_px=24, vectors="Flat"))
     last = index.path / index.manifest.vector_parts[-1]
     assert last.name != VECTORS

@@ -64,7 +64,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and shards small enough for the town to have several."""
     monkeypatch.setattr(plan, "BLOCK_PX", 256)
     monkeypatch.setattr(vectors, "CHUNK_VALUES", 40_000)
-    monkeypatch.setattr(shards, "TILES", 270)
+    monkeypatch.setattr(shards, "TILES", 27)
 
 
 def content(index: Path) -> dict[str, str]:
