@@ -38,7 +38,7 @@ from .vectors import TilePart, tile_parts
 if TYPE_CHECKING:
     import faiss
 
-TILES = 9_600  # about, of the parts that a shard holds; more do not fit into a processor's cache, and take longer
+TILES = 9_600  # about, of the parts that a shard holds; more take more memory, and longer for it
 
 
 @dataclass(frozen=True)
