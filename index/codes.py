@@ -32,7 +32,7 @@ class Coder:
         self._empty = faiss.clone_index(empty) if _merges(empty) else faiss.IndexFlatIP(empty.d)
         for layer in layers(self._empty):
             if isinstance(layer, faiss.IndexPQFastScan):
-                cast(Any, layer).pq.sync_transposed_centroids()  # which takes a quarter off coding
+                cast(Any, layer).pq.sync_transposed_centroids()  # the codes are the same, and sooner made
 
     def code(self, searched: NDArray[np.float32]) -> faiss.Index:
         """Vectors [N x D] after the index's transforms, as ``geomatch.gallery.searched`` gives them."""

@@ -33,6 +33,7 @@ from geomatch.manifest import FEATURES, MANIFEST, VECTORS
 from geomatch.memory import ENVIRONMENT
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
+from geomatch.tiles import TileGrid
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -468,3 +469,14 @@ def test_tiles_coded_by_another_fit_are_not_taken_up(town: Town, tmp_path: Path)
     assert fits[0] == fits[1] != fits[2]
     assert recipe.rows(fits[0], 0) != recipe.rows(fits[2], 0)
     assert faiss.read_index(str(recipe.trained(fits[2]))).is_trained
+
+
+@pytest.mark.parametrize("channels", [3, 24])
+@pytest.mark.parametrize("side", [500, 12_000])
+def test_shards_hold_as_many_tiles_whatever_the_features(channels: int, side: int) -> None:
+    parts = vectors.tile_parts(TileGrid(side, side), channels)
+    made = shards.shards_of(parts)
+    assert [part for shard in made for part in shard] == parts
+    sizes = [sum(map(len, shard)) for shard in made]
+    assert max(sizes) <= 1.5 * shards.TILES
+    assert len(sizes) == 1 or np.median(sizes) >= 0.5 * shards.TILES
