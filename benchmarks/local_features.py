@@ -2,8 +2,8 @@
 
 Every row of a table is a configuration of configs/ with the overrides that stand below, trained, and measured on random
 pairs of the Los Angeles validation block, warped as `geomatch evaluate matching` warps them. A run that is complete in
-bench/local/ is not repeated; one that was killed goes on. Prints the tables and writes them into the document between
-its markers; rows that are not asked for stay.
+bench/local/ is not repeated as long as the code that trains and measures is the same; one that was killed goes on.
+Prints the tables and writes them into the document between its markers; rows that are not asked for stay.
 
     python benchmarks/local_features.py [--tables losses ...] [--rows lt ...] [--pairs 100] [--into docs/matching.md]
 """
@@ -22,6 +22,7 @@ import numpy as np
 from common import BENCH, ROOT, Bar, finish, show
 
 from geomatch.matching.descriptors import Descriptor, DetectThenDescribe
+from geomatch.matching.identity import identity_of
 from geomatch.matching.keypoints import DETECTORS, Detector, Keypoints
 from geomatch.matching.learned import DetectDescribe, KeypointDetector, PatchDescriptor
 from geomatch.matching.matches import Keypointed, Matcher, Rule, neighbours
@@ -266,13 +267,19 @@ TABLES = {
 }
 
 
+# What the measure of a table is made of, beside the names in it.
+MEASURES = (described, matched, DetectThenDescribe, PatchDescriptor, KeypointDetector, DetectDescribe, Keypointed)
+MEASURES += (Rule, neighbours, samples, validation_source, correct, coverage, repeatability, apply)
+
+
 def measured(name: str, row: str, pairs: Pairs, count: int) -> Measured:
     """A row, trained where it has to be."""
     table = TABLES[name]
     if table.load is None or table.train is None:
         return table.measure(row, pairs)
     config = table.load(ROOT / "configs" / table.config, [*table.shared, *table.rows[row]])
-    folder = FOLDER / hashlib.sha256(repr(config).encode()).hexdigest()[:10]
+    code = identity_of((table.train, table.measure, *MEASURES))
+    folder = FOLDER / hashlib.sha256(f"{config} {code}".encode()).hexdigest()[:10]
     done = folder / f"measured-{count}.json"
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)

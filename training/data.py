@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,58 +13,19 @@ from torch import Tensor
 
 from geomatch.errors import UsageError
 from geomatch.images import OpticalStretch, SarRadiometry
-from geomatch.pairs import FolderPairs, PairSource, PlacePairs, ScenePairs
+from geomatch.pairs import PairSource, PlacePairs, ScenePairs
 from geomatch.planes import CELL_PX, planes
 from geomatch.raster import open_raster
 from geomatch.simulation.pairs import SimulatedPairs
-from geomatch.splits import Box, boxes_of, locations_of
 
 from .augment import AugmentOptions, Example, make_example
-from .config import DataConfig, FolderConfig, SceneConfig, ValidationConfig
+from .config import DataConfig, SceneConfig, ValidationConfig
 from .mining import MinedFile, mined_pairs
+from .scenes import open_folder, open_scene, scene_boxes
 from .streams import Batch, Stream
 
 NAMES = tuple(field.name for field in fields(Example))
-BUFFER_PX = 400  # between training and holdout
 MAX_BLOCK_PX = 4096  # side of the part that a run is validated on
-
-
-def scene_boxes(root: Path, scene: SceneConfig, split: Literal["train", "val"]) -> list[Box]:
-    """The boxes of a scene that belong to a split: by its CSV, or by its holdout, or all of it for training."""
-    if scene.split:
-        return boxes_of(root / scene.split, scene.scene, split)
-    with open_raster(root / scene.optical) as raster:
-        width, height = raster.width, raster.height
-    kept = round(width * (1 - scene.holdout))
-    if split == "val":
-        if not scene.holdout:
-            what = f"scene {scene.scene!r} is to validate a run, and has neither a split nor a holdout"
-            raise UsageError(what, hint="set its split or its holdout, or leave validation.scene empty")
-        return [Box(kept, 0, width - kept, height)]
-    return [Box(0, 0, kept - (BUFFER_PX if scene.holdout else 0), height)]
-
-
-def scene_named(scenes: Sequence[SceneConfig], name: str) -> SceneConfig:
-    """The scene of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    for scene in scenes:
-        if scene.scene == name:
-            return scene
-    raise UsageError(f"no scene {name!r} to validate on", where="validation.scene", hint="name one of data.scenes")
-
-
-def open_scene(root: Path, config: SceneConfig) -> ScenePairs:
-    """A scene's pairs that are for training."""
-    return ScenePairs(root / config.optical, root / config.sar, scene_boxes(root, config, "train"))
-
-
-def open_folder(root: Path, config: FolderConfig) -> FolderPairs:
-    """A folder's pairs that are for training."""
-    names = locations_of(root / config.pairs, config.validation_share)[0] if config.pairs else None
-    return FolderPairs.of(root / config.optical, root / config.sar, names)
 
 
 class Batches(Stream):

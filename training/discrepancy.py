@@ -34,7 +34,7 @@ from geomatch.tiles import TILE_PX, tile_vectors
 from geomatch.weights import SUFFIX, Weights, save_weights
 
 from .config import EncoderConfig
-from .data import scene_boxes, scene_named
+from .scenes import scene_boxes, scene_named
 
 UNTRAINED = "untrained"
 PICTURE = "embeddings.png"

@@ -25,9 +25,9 @@ from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import check_target, published, writing
 
 from .config import TrainerConfig, save_config
-from .mining import MINED
 
 CONFIG, LAST, SCORE = "config.yaml", "last.ckpt", "val_score"
+MINED = "confusable.json"  # in the folder of a run that mines
 _ADVICE = (  # beginnings of warnings of lightning's, and about it, that a run cannot avoid
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "Experiment logs directory .* exists",

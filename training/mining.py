@@ -28,7 +28,6 @@ from .config import DataConfig
 from .network import Net, evaluated
 from .pooled import cut_planes, pooled
 
-MINED = "confusable.json"  # in the folder of a run
 MARGIN_PX = 96  # around tiles of a network that sees no more than those; leaves room for crops
 _IMAGES = 8  # at a time
 _STREAM = 0x6D696E65  # apart from the streams of the batches

@@ -15,9 +15,9 @@ from geomatch.weights import SUFFIX, save_weights
 from .augment import LARGE_PX, SMALL_PX, AugmentOptions
 from .checks import check_objective
 from .config import DataConfig, EncoderConfig, load_config
-from .data import Batches, scene_boxes, scene_named
-from .jobs import Job, load_checkpoint, run_job
-from .mining import MINED
+from .data import Batches
+from .jobs import MINED, Job, load_checkpoint, run_job
+from .scenes import scene_boxes, scene_named
 from .streams import StreamData
 from .task import EncoderTask
 

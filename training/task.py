@@ -21,11 +21,12 @@ from geomatch.tiles import STRIDE_PX, vector_size
 from . import alignment, pooled
 from .augment import LARGE_PX, AugmentOptions, widest_px
 from .config import EncoderConfig
-from .data import ValidationBlock, open_scene, scene_named
-from .jobs import SCORE
+from .data import ValidationBlock
+from .jobs import MINED, SCORE
 from .losses import Windows, offset_loss
-from .mining import MINED, mine_scene, mining_rng, write_mined
+from .mining import mine_scene, mining_rng, write_mined
 from .network import Net, make_graph_loss, make_net
+from .scenes import open_scene, scene_named
 from .streams import Batch
 from .validation import dense_recall, found_share, global_recall, map_features
 

@@ -11,8 +11,9 @@ import hashlib
 import types
 from collections.abc import Iterator
 from functools import cache, partial
+from importlib.machinery import ModuleSpec
 from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,19 @@ def _ours(name: str) -> bool:
 @cache
 def _tree(name: str) -> ast.Module:
     """A module's code without docstrings."""
-    spec = find_spec(name)
-    assert spec is not None and spec.origin is not None, name
-    tree = ast.parse(Path(spec.origin).read_text())
+    origin = _spec(name).origin
+    assert origin is not None, name
+    tree = ast.parse(Path(origin).read_text())
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             node.body = [part for part in node.body if not _is_text(part)]
     return tree
+
+
+def _spec(name: str) -> ModuleSpec:
+    spec = find_spec(name)
+    assert spec is not None, name
+    return spec
 
 
 def _is_text(part: ast.stmt) -> bool:
@@ -135,8 +142,9 @@ def _imports(name: str) -> tuple[str, ...]:
     for node in ast.walk(_tree(name)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), _spec(name).parent)
+            found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return tuple(one for one in found if _ours(one) and _is_module(one))
 
 

@@ -98,6 +98,12 @@ def test_code_counts_and_words_do_not(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen("words", 6) != first
 
 
+def test_modules_that_are_imported_from_beside_count() -> None:
+    """As training imports its own: with dots."""
+    closure = identity._closure({"geomatch.training.local.detector"})
+    assert {"geomatch.training.local.sources", "geomatch.training.small", "geomatch.training.jobs"} <= closure
+
+
 @dataclass(frozen=True)
 class Row:
     value: int

@@ -9,19 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawing import NORTH_UP, UTM11, ramp, write_tiff
+from drawing import NORTH_UP, UTM11, write_tiff
 from small_runs import config_of
 from torch.utils.data import DataLoader
 
-from geomatch.errors import GeomatchError, InputError, UsageError
+from geomatch.errors import GeomatchError, InputError
 from geomatch.splits import Box, boxes_of, locations_of
 from geomatch.training.config import SceneConfig, ValidationConfig
-from geomatch.training.data import (
-    BUFFER_PX,
-    Batches,
-    ValidationBlock,
-    scene_boxes,
-)
+from geomatch.training.data import Batches, ValidationBlock
 from geomatch.training.streams import Batch, StreamData
 
 TOWN = SceneConfig("optical.tif", "sar.tif", "split.csv", "town")
@@ -85,27 +80,6 @@ def test_scene_that_the_split_does_not_know_is_an_input_error(tmp_path: Path) ->
         boxes_of(tmp_path / "split.csv", "b", "train")
     with pytest.raises(InputError, match=r"split\.csv: .*'a'.*val"):
         boxes_of(tmp_path / "split.csv", "a", "val")
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wide")
-    write_tiff(folder / "optical.tif", ramp(70, 2000))
-    return folder
-
-
-def test_holdout_is_at_the_right_behind_a_buffer(wide: Path) -> None:
-    scene = SceneConfig("optical.tif", "sar.tif", holdout=0.25)
-    (train,), (val,) = scene_boxes(wide, scene, "train"), scene_boxes(wide, scene, "val")
-    assert train == Box(0, 0, 1500 - BUFFER_PX, 70)
-    assert val == Box(1500, 0, 500, 70)
-
-
-def test_without_a_holdout_all_is_for_training(wide: Path) -> None:
-    scene = SceneConfig("optical.tif", "sar.tif", scene="own")
-    assert scene_boxes(wide, scene, "train") == [Box(0, 0, 2000, 70)]
-    with pytest.raises(UsageError, match=r"own.*neither.*split.*holdout"):
-        scene_boxes(wide, scene, "val")
 
 
 def test_same_seeds_give_the_same_batches(scenes: Path) -> None:

@@ -32,9 +32,9 @@ from geomatch.tiles import tile_vectors
 from geomatch.training.augment import AugmentOptions, Example, make_example, widest_px
 from geomatch.training.checks import check_objective
 from geomatch.training.config import DataConfig, MiningConfig
-from geomatch.training.data import NAMES, Batches, open_scene
+from geomatch.training.data import NAMES, Batches
+from geomatch.training.jobs import MINED
 from geomatch.training.mining import (
-    MINED,
     Confusion,
     MinedFile,
     confusions,
@@ -45,6 +45,7 @@ from geomatch.training.mining import (
     write_mined,
 )
 from geomatch.training.run import train_encoder
+from geomatch.training.scenes import open_scene
 from geomatch.training.streams import Batch
 from geomatch.training.task import EncoderTask
 from geomatch.weights import Weights

@@ -24,8 +24,7 @@ from geomatch.nets.shapes import EncoderShape
 from geomatch.training import data as training_data
 from geomatch.training import jobs
 from geomatch.training.config import EncoderConfig, TrainerConfig, load_config
-from geomatch.training.jobs import LAST, WholeCheckpoints
-from geomatch.training.mining import MINED
+from geomatch.training.jobs import LAST, MINED, WholeCheckpoints
 from geomatch.training.run import export_weights, train_encoder
 from geomatch.training.task import EncoderTask
 from geomatch.weights import Weights

@@ -31,8 +31,8 @@ from geomatch.nets.shapes import HardNetShape, LTFormerShape, VggShape
 from geomatch.weights import Weights
 
 from ..config import TrainerConfig, one_of
-from ..data import scene_named
 from ..optimizers import SmallOptimizerConfig
+from ..scenes import scene_named
 from ..small import SmallJob, SmallTask
 from ..streams import Batch
 from .positives import PositiveConfig, drawn_moves

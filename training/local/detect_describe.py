@@ -29,8 +29,8 @@ from geomatch.nets.r2d2 import R2D2
 from geomatch.nets.shapes import D2Shape, R2D2Shape
 
 from ..config import TrainerConfig, one_of
-from ..data import scene_named
 from ..optimizers import SmallOptimizerConfig
+from ..scenes import scene_named
 from ..small import SmallJob, SmallTask, at_rest
 from ..streams import Batch
 from .dense import LOSSES, Views
@@ -138,6 +138,7 @@ class DetectDescribeTask(SmallTask[DetectDescribeConfig]):
     def __init__(self, config: DetectDescribeConfig, total_steps: int) -> None:
         super().__init__(config, total_steps)
         self.net: nn.Module = config.net.make()
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own hints
         self._loss = LOSSES[config.net.form]
         self._held_out: list[Sample] | None = None
 

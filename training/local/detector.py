@@ -29,8 +29,8 @@ from geomatch.nets.keypoint_detector import KeypointNet, standard
 from geomatch.nets.shapes import KeypointShape
 
 from ..config import TrainerConfig, one_of
-from ..data import scene_named
 from ..optimizers import SmallOptimizerConfig
+from ..scenes import scene_named
 from ..small import SmallJob, SmallTask, at_rest
 from ..streams import Batch
 from .sources import CropConfig, held_out
@@ -186,6 +186,7 @@ class DetectorTask(SmallTask[DetectorConfig]):
         near, middle, deep = config.net.weights
         n = config.net
         self.net = KeypointNet(KeypointShape(n.width, (near, middle, deep), n.deformable, n.own_stems, n.region_px))
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own hints
         self._held_out: list[Sample] | None = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:

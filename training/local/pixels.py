@@ -27,9 +27,9 @@ from geomatch.pixel_features import CELL_PX, standardised
 from geomatch.weights import Weights
 
 from ..config import TrainerConfig
-from ..data import scene_named
 from ..losses import Windows, offset_loss
 from ..optimizers import SmallOptimizerConfig
+from ..scenes import scene_named
 from ..small import SmallJob, SmallTask
 from ..streams import Batch
 from .sources import CropConfig, held_out

@@ -16,7 +16,7 @@ from geomatch.pairs import Pair, PairSource, ScenePairs
 from geomatch.simulation.pairs import SimulatedPairs
 
 from ..config import FolderConfig, SceneConfig, SimulatedConfig
-from ..data import open_folder, open_scene, scene_boxes
+from ..scenes import open_folder, open_scene, scene_boxes
 
 
 @dataclass
