@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from plain import Loop
 
 from geomatch.memory import ENVIRONMENT
-from geomatch.tiles import TILE_PX, TileGrid
+from geomatch.tiles import TILE_PX
 
 STRIDES_PX = (25, 200)
 TILES = 128
@@ -154,25 +154,25 @@ def main() -> None:
     columns = ["map", "stride", "tiles", "vectors", "bytes/px", "CPU s", "Mpx/CPU s", "with imports", "Mpx/CPU s",
                "wall s", "peak MB"]  # fmt: skip
     common.show(f"Building an index, {given.encoder}, one thread", columns, [row_of(build) for build in builds])
-    height, width = pixels.shape[1:]
-    loops = {stride: per_tile * len(TileGrid(width, height, TILE_PX, stride)) for stride in STRIDES_PX}
-    rows = [[f"{stride} px", f"{cpu:.0f}", f"{cpu / build.cpu_s:.1f}"]
-            for (stride, cpu), build in zip(loops.items(), builds, strict=False)]  # fmt: skip
-    common.show("A ResNet-50 over tile files", ("stride", "CPU s for the block", "times the build"), rows)
+    times = [per_tile * build.tiles / build.cpu_s for build in builds]
+    rows = [
+        [f"{build.megapixels:.1f} Mpx", f"{build.stride_px} px", f"{per_tile * build.tiles:.0f}", f"{ratio:.1f}"]
+        for build, ratio in zip(builds, times, strict=True)
+    ]
+    common.show("A ResNet-50 over tile files", ("map", "stride", "CPU s", "times the build"), rows)
     told = {"builds": [asdict(build) for build in builds], "loop_s_per_tile": per_tile}
-    common.finish(given.output, told, _bars(builds, loops, given.encoder))
+    common.finish(given.output, told, _bars(builds, times, given.encoder))
 
 
-def _bars(builds: list[Build], loops: dict[int, float], encoder: str) -> list[Bar]:
-    dense, sparse, large, large_sparse = builds
+def _bars(builds: list[Build], times_the_loop: list[float], encoder: str) -> list[Bar]:
+    """Of the large map."""
+    large, sparse = builds[-2:]
     least = LEAST_MPX_PER_CPU_S.get(encoder, LEAST_MPX_PER_CPU_S[""])
     return [
         Bar("large map: Mpx per CPU second", large.speed, least),
-        Bar("the loop's CPU seconds over the build's, stride 25", loops[25] / dense.cpu_s, LEAST_TIMES_THE_LOOP),
-        Bar("the same, stride 200", loops[200] / sparse.cpu_s, LEAST_TIMES_THE_LOOP),
-        Bar(
-            "large map: stride 25 over stride 200", large.cpu_s / large_sparse.cpu_s, MOST_TIMES_SPARSE, at_least=False
-        ),
+        Bar("the loop's CPU seconds over the build's, stride 25", times_the_loop[-2], LEAST_TIMES_THE_LOOP),
+        Bar("the same, stride 200", times_the_loop[-1], LEAST_TIMES_THE_LOOP),
+        Bar("large map: stride 25 over stride 200", large.cpu_s / sparse.cpu_s, MOST_TIMES_SPARSE, at_least=False),
         Bar("large map: peak MB", large.peak_rss_mb, MOST_RSS_MB, at_least=False),
     ]
 

@@ -4,9 +4,9 @@
 
 A map of --size px made by repeating the validation block of Los Angeles is indexed by one worker, by two, and by two of
 which one is killed when a quarter of the features are there; each time the files are compared with those of a build in
-one process. Wall seconds, with the start of the workers, and CPU seconds of all processes; run it on a machine that
-does nothing else. What such a machine gives a second process at all is measured beside it: two that encode blocks
-without a scheduler, against one.
+one process, whose backend they take. Wall seconds, with the start of the workers, and CPU seconds of all processes; run
+it on a machine that does nothing else. What such a machine gives a second process at all is measured beside it: two
+that encode blocks without a scheduler, against one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import common
@@ -25,7 +25,6 @@ import numpy as np
 from common import BENCH, LA_VAL, Bar, Worker, finish, read_area, show, write_map
 from distributed import Client
 
-from geomatch import backends
 from geomatch.files import sha256_of
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
@@ -39,7 +38,6 @@ from geomatch.threads import one_thread
 FOLDER = BENCH / "cluster"
 GAINS = ("what", "times faster")
 BLOCKS, ROUNDS = 8, 3  # encoded by a process at a time, and how often
-OPTIONS = BuildOptions(backend=backends.usual())  # by itself a build in one process may find a faster one
 
 
 def content(index: Path) -> dict[str, str]:
@@ -55,35 +53,39 @@ class Built:
         wall_s, cpu_s: with the start of the workers.
         files: sha256 of each.
         worker_mb: largest resident memory of a worker that lived to the end.
+        killed: whether a worker is not there any more.
     """
 
     wall_s: float
     cpu_s: float
     files: dict[str, str]
     worker_mb: float
+    killed: bool = False
 
 
-def by_workers(optical: Path, workers: int, *, kill_after: int | None = None) -> Built:
+def by_workers(optical: Path, options: BuildOptions, workers: int, *, kill_after: int | None = None) -> Built:
     """A build by so many workers; one is killed after so many shards of features."""
     target = FOLDER / f"by{workers}.gmi"
     for folder in (target, target.with_name(f"{target.name}.shards")):
         shutil.rmtree(folder, ignore_errors=True)
     start, cpu = time.perf_counter(), cpu_s()
     with local_workers(workers) as cluster, Client(cluster) as client:
+        first = set(client.run(os.getpid).values())
         if kill_after is not None:
-            victim = next(iter(client.run(os.getpid).values()))
+            victim = min(first)
             blow = (victim, target.with_name(f"{target.name}.shards"), kill_after)
             threading.Thread(target=_kill_later, args=blow, daemon=True).start()
-        build_index(optical, target, OPTIONS, scheduler=cluster.scheduler_address)
+        build_index(optical, target, options, scheduler=cluster.scheduler_address)
         largest = max(client.run(common.peak_rss_mb).values())
-    return Built(time.perf_counter() - start, cpu_s() - cpu, content(target), largest)
+        killed = not first <= set(client.run(os.getpid).values())
+    return Built(time.perf_counter() - start, cpu_s() - cpu, content(target), largest, killed)
 
 
 class Encoding:
     """Encodes blocks of a map; made in a process of its own."""
 
-    def __init__(self, optical: Path) -> None:
-        self._job = BuildJob.plan(open_orthomosaic([optical]), OPTIONS)
+    def __init__(self, optical: Path, options: BuildOptions) -> None:
+        self._job = BuildJob.plan(open_orthomosaic([optical]), options)
         self(range(1))  # what takes time once does not count
 
     def __call__(self, numbers: range) -> None:
@@ -93,9 +95,9 @@ class Encoding:
                 self._job.encode(self._job.read(todo[number % len(todo)]))
 
 
-def plain_gain(optical: Path) -> float:
+def plain_gain(optical: Path, options: BuildOptions) -> float:
     """How many blocks two processes encode in the time that one takes for one; no scheduler, nothing shared."""
-    workers = [Worker(Encoding, optical, environment=ENVIRONMENT) for _ in range(2)]
+    workers = [Worker(Encoding, optical, options, environment=ENVIRONMENT) for _ in range(2)]
     gains = []
     with ThreadPoolExecutor(len(workers)) as threads:
         for number in range(ROUNDS):
@@ -133,15 +135,15 @@ def main() -> None:
     write_map(optical, pixels, repeat, place)
     alone = FOLDER / "alone.gmi"
     start, cpu = time.perf_counter(), cpu_s()
-    build_index(optical, alone, OPTIONS, overwrite=True)
+    backend = build_index(optical, alone, overwrite=True).manifest.encoder.backend
     here, here_cpu = time.perf_counter() - start, cpu_s() - cpu
-    expected = content(alone)
-    before = plain_gain(optical)
+    expected, options = content(alone), BuildOptions(backend=str(backend))
+    before = plain_gain(optical, options)
     shards = -(-LA_VAL.width * repeat[0] // BLOCK_PX) * -(-LA_VAL.height * repeat[1] // BLOCK_PX)
     runs = {
-        "one worker": by_workers(optical, 1),
-        "two workers": by_workers(optical, 2),
-        "two, one killed": by_workers(optical, 2, kill_after=max(1, shards // 4)),
+        "one worker": by_workers(optical, options, 1),
+        "two workers": by_workers(optical, options, 2),
+        "two, one killed": by_workers(optical, options, 2, kill_after=max(1, shards // 4)),
     }
     rows = [("this process", f"{here:.1f}", f"{here_cpu:.1f}", f"{common.peak_rss_mb():.0f}", "–")]
     rows += [
@@ -149,9 +151,9 @@ def main() -> None:
         for name, one in runs.items()
     ]
     columns = ("build by", "wall s", "CPU s", "MB, of the largest worker", "the same files")
-    show(f"{LA_VAL.width} × {LA_VAL.height} px, {repeat[0]} × {repeat[1]} times", columns, rows)
+    show(f"{LA_VAL.width} × {LA_VAL.height} px, {repeat[0]} × {repeat[1]} times, {backend}", columns, rows)
     gain = runs["one worker"].wall_s / runs["two workers"].wall_s
-    after = plain_gain(optical)
+    after = plain_gain(optical, options)
     gains = [
         ("a build by workers", f"{gain:.2f}"),
         ("encoding without a scheduler, before the builds", f"{before:.2f}"),
@@ -162,10 +164,14 @@ def main() -> None:
         common.into(given.into, "cluster", columns, rows)
         common.into(given.into, "gains", GAINS, gains)
     same = float(all(one.files == expected for one in runs.values()))
-    bars = [Bar("two workers against one", gain, 1.7), Bar("the same files", same, 1.0)]
-    walls = {"here": here} | {name: one.wall_s for name, one in runs.items()}
-    peaks = {"here": common.peak_rss_mb()} | {name: one.worker_mb for name, one in runs.items()}
-    finish(given.output, {"wall_s": walls, "peak_mb": peaks, "gains": dict(gains)}, bars)
+    bars = [
+        Bar("two workers against one", gain, 1.7),
+        Bar("the same files", same, 1.0),
+        Bar("a worker was killed", float(runs["two, one killed"].killed), 1.0),
+    ]
+    told = {name: asdict(one) | {"same_files": one.files == expected} for name, one in runs.items()}
+    told["here"] = {"wall_s": here, "cpu_s": here_cpu, "peak_mb": common.peak_rss_mb()}
+    finish(given.output, {"backend": backend, "builds": told, "gains": dict(gains)}, bars)
 
 
 if __name__ == "__main__":

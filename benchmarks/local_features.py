@@ -21,6 +21,7 @@ import common
 import numpy as np
 from common import BENCH, ROOT, Bar, finish, show
 
+from geomatch.files import published
 from geomatch.matching.descriptors import Descriptor, DetectThenDescribe
 from geomatch.matching.identity import identity_of
 from geomatch.matching.keypoints import DETECTORS, Detector, Keypoints
@@ -272,7 +273,7 @@ MEASURES = (described, matched, DetectThenDescribe, PatchDescriptor, KeypointDet
 MEASURES += (Rule, neighbours, samples, validation_source, correct, coverage, repeatability, apply)
 
 
-def measured(name: str, row: str, pairs: Pairs, count: int) -> Measured:
+def measured(name: str, row: str, pairs: Pairs) -> Measured:
     """A row, trained where it has to be."""
     table = TABLES[name]
     if table.load is None or table.train is None:
@@ -280,11 +281,13 @@ def measured(name: str, row: str, pairs: Pairs, count: int) -> Measured:
     config = table.load(ROOT / "configs" / table.config, [*table.shared, *table.rows[row]])
     code = identity_of((table.train, table.measure, *MEASURES))
     folder = FOLDER / hashlib.sha256(f"{config} {code}".encode()).hexdigest()[:10]
-    done = folder / f"measured-{count}.json"
+    of = hashlib.sha256(" ".join(pair.digest for pair in pairs).encode()).hexdigest()[:10]
+    done = folder / f"measured-{of}.json"
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         trained = next(folder.glob(f"*{SUFFIX}"), None) or table.train(config, folder)
-        done.write_text(json.dumps(table.measure(trained, pairs)))
+        with published(done) as part:
+            part.write_text(json.dumps(table.measure(trained, pairs)))
     found: Measured = json.loads(done.read_text())
     print(f"{name}, {row}: {found}", flush=True)
     return found
@@ -304,7 +307,7 @@ def main() -> None:
         size = TABLES[name].size_px
         pairs = list(samples(validation_source(data), given.pairs, WARPED, size_px=size, seed=given.seed))
         rows = [row for row in TABLES[name].rows if given.rows is None or row in given.rows]
-        results[name] = {row: measured(name, row, pairs, given.pairs) for row in rows}
+        results[name] = {row: measured(name, row, pairs) for row in rows}
         if not rows:
             continue
         columns = next(iter(results[name].values()))

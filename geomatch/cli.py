@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 from dataclasses import asdict
-from enum import StrEnum
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,20 +16,24 @@ from geomatch.console import (
     INTERRUPTED,
     PLAIN_HELP,
     BackendOption,
+    Bands,
     ExhaustiveFlag,
+    Gsd,
     GsdTolerance,
     HeadingTolerance,
     IndexOption,
     JsonFlag,
+    Kind,
+    KindOption,
     MapOption,
     Quiet,
     Seed,
     Verbose,
     complain,
     friendly,
-    log,
     open_locator,
     progress,
+    say_how_read,
     set_verbosity,
 )
 from geomatch.errors import GeomatchError, InputError, OutputError, UsageError
@@ -52,16 +54,6 @@ app = typer.Typer(
     rich_markup_mode=PLAIN_HELP,
     epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad index, 5 cannot write, 130 interrupted.",
 )
-
-
-class Kind(StrEnum):
-    """What the numbers of a SAR file are, see ``SarRadiometry.detect``."""
-
-    AUTO = "auto"
-    POWER = "power"
-    AMPLITUDE = "amplitude"
-    DB = "db"
-    COMPLEX = "complex"
 
 
 def main() -> None:
@@ -101,9 +93,7 @@ def _root(
 def locate(
     strips: Annotated[list[Path], typer.Argument(help="SAR images (GeoTIFF).", show_default=False)],
     index: Annotated[str, IndexOption],
-    gsd: Annotated[
-        float | None, typer.Option(help="Metres per pixel of the strips; default their georeferencing, or the map's.")
-    ] = None,
+    gsd: Gsd = None,
     heading: Annotated[
         str | None,
         typer.Option(
@@ -120,8 +110,8 @@ def locate(
             show_default="no; unknown without georeferencing and heading",
         ),
     ] = None,
-    kind: Annotated[Kind, typer.Option(help="What the numbers are.")] = Kind.AUTO,
-    band: Annotated[list[int] | None, typer.Option(help="Band to use, from 1; may be repeated. Default all.")] = None,
+    kind: KindOption = Kind.AUTO,
+    band: Bands = None,
     map_path: MapOption = None,
     as_json: JsonFlag = False,
     output: Annotated[
@@ -227,10 +217,7 @@ def _locate_one(
 def _describe(strip: Path, location: Location, options: StripOptions, *, quiet: bool) -> None:
     """One line on stdout for people, the notes on stderr with -v; what was assumed, without being told, always."""
     notes = location.evidence.notes
-    told = options.gsd_m is not None and options.heading_deg is not None
-    for note in notes:
-        assumed = "no georeferencing" in note and not told
-        log.log(logging.WARNING if assumed else logging.INFO, "%s", note)
+    say_how_read(notes, told=options.gsd_m is not None and options.heading_deg is not None)
     if quiet:
         return
     if location.status == "unusable":

@@ -7,8 +7,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec
 
@@ -37,6 +38,24 @@ GsdTolerance = Annotated[
     float | None,
     typer.Option(metavar="PCT", help="How far the pixel size told may be off, either way: it is found then."),
 ]
+
+
+class Kind(StrEnum):
+    """What the numbers of a SAR file are, see ``SarRadiometry.detect``."""
+
+    AUTO = "auto"
+    POWER = "power"
+    AMPLITUDE = "amplitude"
+    DB = "db"
+    COMPLEX = "complex"
+
+
+KindOption = Annotated[Kind, typer.Option("--kind", help="What the numbers are.")]
+Gsd = Annotated[
+    float | None,
+    typer.Option(help="Metres per pixel of the SAR image; default its georeferencing, or the map's."),
+]
+Bands = Annotated[list[int] | None, typer.Option("--band", help="Band to use, from 1; may be repeated. Default all.")]
 IndexOption = typer.Option(
     "--index",
     metavar="DIR|milvus://...",
@@ -95,6 +114,13 @@ def _drop_stdout() -> None:
 def complain(error: GeomatchError) -> None:
     """One line on stderr."""
     typer.echo(f"geomatch: {error}", err=True)
+
+
+def say_how_read(notes: Iterable[str], *, told: bool) -> None:
+    """How a SAR file was understood, with -v; what was assumed of its scale or heading, without being told, always."""
+    for note in notes:
+        assumed = "no georeferencing" in note and not told
+        log.log(logging.WARNING if assumed else logging.INFO, "%s", note)
 
 
 def set_verbosity(verbose: int, quiet: bool) -> None:

@@ -105,6 +105,9 @@ def load_encoder(name: str, backend: str = defaults.BACKEND) -> Encoder:
         UsageError: there are no such weights, or no such backend.
         InputError: the file of the weights cannot be used.
     """
+    from geomatch.backends import check_backend
+
+    check_backend(backend)
     if name == StructuralEncoder.name:
         return StructuralEncoder()
     from geomatch.learned import JoinedEncoder, LearnedEncoder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from geomatch.errors import OutputError
 from geomatch.manifest import MANIFEST, VECTORS
 
-STALE_S = 86_400  # since anything unfinished was written to: whoever did is no more
+STALE_S = 86_400  # since anything unfinished was written to: whoever did, elsewhere, is no more
 _REPLACED = "replaced"  # what stepped aside, beside the new
 
 
@@ -79,7 +80,9 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
         raise OutputError("the folder to write to does not exist", where=target.parent, hint="create it first")
     _check_no_index(target.parent, target)
     with writing(target):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        temporary = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.{host_mark()}-{os.getpid()}-", suffix=".tmp", dir=target.parent)
+        )
     try:
         content = temporary / target.name
         with writing(target):
@@ -96,8 +99,8 @@ def published(target: Path, *, directory: bool = False, overwrite: bool = True) 
 def alone_at(target: Path) -> Iterator[None]:
     """Hold a place for one process while it makes what will appear there; a process that dies gives it up.
 
-    What one that was killed left unfinished there (``published``), a day ago or more, is removed; where it was killed
-    while the new was to take the place of the old, the old comes back.
+    What one that was killed left unfinished there (``published``) is removed, if it ran on another machine a day later;
+    where it was killed while the new was to take the place of the old, the old comes back.
 
     The lock is an empty file beside it, ``.NAME.lock``, which the system holds (``flock``), on network file systems for
     all machines as far as these do; Windows, which has no such lock, holds nothing.
@@ -132,14 +135,36 @@ def alone_at(target: Path) -> Iterator[None]:
 
 def _clear(target: Path) -> None:
     """Remove what ``published`` of a process that is no more would have given that name, as far as that is possible."""
-    ours = re.compile(rf"\.{re.escape(target.name)}\.[^.]+\.tmp")
+    ours = re.compile(rf"\.{re.escape(target.name)}\.(?:(\w+)-(\d+)-)?[^.]+\.tmp")
     with suppress(OSError):
-        for left in [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]:
-            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) < STALE_S:
+        for left, made_by in [(path, ours.fullmatch(path.name)) for path in target.parent.iterdir()]:
+            if made_by is None or not (has_ended(*made_by.groups()) or _is_stale(left)):
                 continue
             if not os.path.lexists(target) and (left / _REPLACED).exists():
                 (left / _REPLACED).rename(target)
             shutil.rmtree(left, ignore_errors=True)
+
+
+def host_mark() -> str:
+    """Tells this machine from others, in a few letters."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def has_ended(host: str | None, process: str | None) -> bool:
+    """Whether a process ran on this machine and does not any more."""
+    if process is None or host != host_mark():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_stale(folder: Path) -> bool:
+    return time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*"))) >= STALE_S
 
 
 def _is_at(descriptor: int, file: Path) -> bool:

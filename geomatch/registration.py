@@ -219,10 +219,12 @@ class PairRegistration(Registration):
     Attributes:
         sides: SAR and optical image as they were matched.
         pixels: of the optical file.
+        notes: how the SAR file was read.
     """
 
     sides: tuple[Side, Side]
     pixels: MapPixels
+    notes: tuple[str, ...]
 
 
 @contextmanager
@@ -260,7 +262,7 @@ def register_pair(
             found = matcher(*sides)
             made = fit(found, sides[0].size_px, models)
         pixels = MapPixels(raster, (0, 0), stretch)
-        yield PairRegistration(found, made, grid, strip.file_size, strip.from_file, sides, pixels)
+        yield PairRegistration(found, made, grid, strip.file_size, strip.from_file, sides, pixels, raw.notes)
 
 
 def _check_size(raster: Raster) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 
 from geomatch.errors import GeomatchError, UsageError
 from geomatch.extras import needs_extra
-from geomatch.files import check_target, sha256_of
+from geomatch.files import check_target, has_ended, host_mark, sha256_of
 from geomatch.manifest import MANIFEST, Manifest
 
 SCHEME = "milvus://"
@@ -32,6 +32,7 @@ BYTES = 4 << 20  # of vectors at a time, well below what a message may hold
 _FORM = "write milvus://HOST:PORT/COLLECTION, or milvus://FOLDER/NAME.db/COLLECTION for a file of Milvus Lite"
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
 _COLLECTION = re.compile(r"[A-Za-z_]\w{0,200}", re.ASCII)
+_UNFINISHED = "__unfinished"
 _PORT = 19530
 _TALKATIVE = ("pymilvus", "pymilvus.milvus_client", "pymilvus.bulk_writer", "milvus_lite")  # they log tracebacks
 
@@ -91,8 +92,8 @@ class Address:
 
     @property
     def unfinished(self) -> str:
-        """Name of the collection while it is filled."""
-        return f"{self.collection}__unfinished"
+        """Name of the collection while this process fills it; others that publish there fill their own."""
+        return f"{self.collection}{_UNFINISHED}_{host_mark()}_{os.getpid()}"
 
     @property
     def replaced(self) -> str:
@@ -220,6 +221,17 @@ class Store:
             what = f"what the collection says about itself cannot be read ({error})"
             hint = "publish the index again with geomatch index publish --overwrite"
             raise self._refusal(what, where=self.address, hint=hint) from error
+
+    def unfinished(self) -> dict[str, bool]:
+        """Names of collections that are filled for the address, and whether who did has ended, as far as that is known.
+
+        It is of processes of this machine.
+        """
+        ours = re.compile(rf"{re.escape(self.address.collection)}{_UNFINISHED}(?:_(\w+)_(\d+))?")
+        with self.asking():
+            names = self.client.list_collections(timeout=ANSWER_S)
+        met = {name: ours.fullmatch(name) for name in names}
+        return {name: has_ended(*one.groups()) for name, one in met.items() if one is not None}
 
     def drop(self, name: str) -> None:
         """Remove a collection that may be there; raises ``refusal`` where it is none of geomatch's."""

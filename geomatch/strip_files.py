@@ -156,7 +156,7 @@ def _check_scale(
         raise InputError(
             f"its pixels are {scale:.3g} times those of the map ({map_gsd:.3g} m)",
             where=raster.path,
-            hint="give the true --gsd, or index the map at about its pixel size with --working-gsd",
+            hint="give the true --gsd, or a map of about its pixel size (an index has that of its --working-gsd)",
         )
     shown = np.linalg.norm(linear, axis=0) * [raster.width, raster.height]
     if shown.min() < MIN_STRIP_PX:
@@ -164,7 +164,7 @@ def _check_scale(
             f"{raster.width} × {raster.height} px are {shown[0]:.0f} × {shown[1]:.0f} of the map's, of {map_gsd:.3g} m,"
             " and show no structure to match there",
             where=raster.path,
-            hint="give a larger strip, or index the map at a smaller pixel with --working-gsd",
+            hint="give a larger strip, or a map of smaller pixels (an index has those of its --working-gsd)",
         )
     if abs(scale - 1) > RESAMPLED_FROM:
         notes.append(

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomatch import defaults
+from geomatch.backends import check_backend
 from geomatch.correlate import Field
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import GeomatchError, IndexFormatError, InputError
@@ -74,7 +75,7 @@ class TileIndex:
         Raises:
             IndexFormatError: missing, no index, of another format version, incomplete, or made by an encoder that is
                 not here; or a collection that is missing, incomplete, of another index, or not to be reached.
-            UsageError: the address is malformed, or its client is not installed.
+            UsageError: the address is malformed, its client is not installed, or there is no such backend.
         """
         if is_address(path):
             from geomatch.milvus import Published
@@ -225,6 +226,7 @@ def _is_source(source: SourceRecord, file: Path, *, trust_time: bool) -> bool:
 
 def _encoder_of(manifest: Manifest, folder: Path, backend: str) -> Encoder:
     """The encoder that made an index, and no other."""
+    check_backend(backend)  # which is no fault of the index
     name = manifest.encoder.name
     try:
         encoder = load_encoder(name, backend)

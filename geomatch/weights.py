@@ -195,6 +195,8 @@ class Weights(Generic[S]):
         elif name.endswith(SUFFIX):
             path = Path(name)
         else:
+            if Path(name).is_file():
+                raise UsageError(f"is no {SUFFIX} file", where=name, hint="give one, as geomatch train writes them")
             raise UsageError(f"unknown weights {name!r}", hint="geomatch weights names those that there are")
         shape = _shape_of(path, kind)
         found: Weights[Any] = Weights(name if name in NAMED else str(path.resolve()), path, sha256_of(path), shape)

@@ -46,7 +46,7 @@ from .plan import BuildOptions, blocks
 from .shards import FileState, Recipe
 from .tables import TileTable
 from .vectors import fit_vectors, sample_vectors
-from .work import Work, work_of
+from .work import Work, is_here, work_of
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 OnePath = str | os.PathLike[str]
@@ -96,7 +96,8 @@ def build_index(
     with open_orthomosaic(files, limits) as raster, alone_at(target):
         _check_outside(target, raster.paths)
         began = tuple(map(FileState.of, raster.paths))
-        job = settled(BuildJob.plan(raster, options), alone=scheduler is None)
+        planned = BuildJob.plan(raster, options)
+        job = settled(planned, here=is_here(scheduler), has_begun=lambda job: Recipe.of(job, target, began).has_begun())
         recipe = Recipe.of(job, target, began)
         with (
             published(target, directory=True, overwrite=overwrite) as folder,

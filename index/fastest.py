@@ -1,15 +1,15 @@
 """Which backend encodes this very map fastest: a short trial on pieces of it, before a build that is long.
 
-Only a build of one process tries. Workers of a scheduler may run on other machines than the one that plans, and a build
-that goes on must find what it began with, so there ``auto`` is what ``geomatch.backends.usual`` says. Either way the
-name is settled before anything is made, and goes to the workers with the options, so that all of them use the same.
+Only a build on this machine tries. Workers of a scheduler may run on other machines than the one that plans, so there
+``auto`` is what ``geomatch.backends.usual`` says. Either way the name is settled before anything is made, and goes to
+the workers with the options, so that all of them use the same; a build that goes on takes the one that it began with.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -55,17 +55,22 @@ class Trial:
         return f"{self.mpx_per_cpu_s:.1f}" if self.cosine >= LEAST_COSINE else f"inexact at cosine {self.cosine:.4f}"
 
 
-def settled(job: BuildJob, *, alone: bool) -> BuildJob:
+def settled(job: BuildJob, *, here: bool, has_begun: Callable[[BuildJob], bool] = lambda job: False) -> BuildJob:
     """The same build with the backend that ``auto`` comes to; says which one that is.
 
     Args:
         job: the build.
-        alone: it is made in this process, where a trial tells something.
+        here: it is made on this machine, where a trial tells something.
+        has_begun: whether parts of a build with its backend are there, with which it goes on.
     """
     if job.options.backend != backends.AUTO or backend_of(job) is None:
         return job
     usual, megapixels = backends.usual(), job.window.width * job.window.height / 1e6
-    if reason := _not_tried(megapixels, alone):
+    for name in (usual, *backends.installed()):
+        if has_begun(replace(job, options=replace(job.options, backend=name))):
+            log.debug("backend %s: the build goes on with it", name)
+            return _with(job, name)
+    if reason := _not_tried(megapixels, here):
         log.debug("backend %s: not tried against others, %s", usual, reason)
         return _with(job, usual)
     pieces = _pieces(job)
@@ -84,9 +89,9 @@ def backend_of(job: BuildJob) -> str | None:
     return None if job.options.encoder == StructuralEncoder.name else job.options.backend
 
 
-def _not_tried(megapixels: float, alone: bool) -> str:
+def _not_tried(megapixels: float, here: bool) -> str:
     """Why there is no trial, if there is none."""
-    if not alone:
+    if not here:
         return "for a scheduler's workers may run elsewhere"
     if backends.on_gpu():
         return "for there is a GPU"

@@ -42,14 +42,15 @@ def publish_index(
     """
     address = Address.parse(to)
     opened = TileIndex.open(index)
+    size = _components(opened)  # before a store is made: the vectors may be damaged
     kind = index_type or ("FLAT" if address.is_file else "AUTOINDEX")
     store = Store(address, OutputError, make=True)
     try:
         _restore(store)
         _check_free(store, overwrite=overwrite)
         with _unfinished(store) as name:
-            _create(store, name, opened, kind)
-            _fill(store, name, opened, progress)
+            _create(store, name, opened, kind, size)
+            _fill(store, name, opened, size, progress)
             _check_complete(store, name, len(opened))
             _check_free(store, overwrite=overwrite)  # someone else may have been faster
             _replace(store, name)
@@ -90,9 +91,11 @@ def _check_free(store: Store, *, overwrite: bool) -> None:
 
 @contextmanager
 def _unfinished(store: Store) -> Iterator[str]:
-    """The name of a collection that is to be filled; whatever goes wrong, it is dropped. What a killed one left too."""
+    """The name of a collection that is to be filled; whatever goes wrong, it is dropped. What killed ones left too."""
     name = store.address.unfinished
-    store.drop(name)
+    for left, of_nobody in store.unfinished().items():
+        if of_nobody or left == name:
+            store.drop(left)
     try:
         yield name
     except BaseException:
@@ -106,9 +109,9 @@ def _components(index: TileIndex) -> int:
     return int(index.vectors.stored(np.zeros(1, np.int64)).shape[1])
 
 
-def _fill(store: Store, name: str, index: TileIndex, progress: Progress) -> None:
-    """Copy all tiles to the collection, BYTES of vectors at a time."""
-    at_once = max(1, BYTES // (4 * _components(index)))
+def _fill(store: Store, name: str, index: TileIndex, size: int, progress: Progress) -> None:
+    """Copy all tiles' vectors, of so many components, to the collection, BYTES of them at a time."""
+    at_once = max(1, BYTES // (4 * size))
     for first in range(0, len(index), at_once):
         progress("publishing", first, len(index))
         tiles = np.arange(first, min(first + at_once, len(index)))
@@ -124,11 +127,11 @@ def _fill(store: Store, name: str, index: TileIndex, progress: Progress) -> None
     progress("publishing", len(index), len(index))
 
 
-def _create(store: Store, name: str, index: TileIndex, kind: IndexType) -> None:
-    """An empty collection for an index's vectors, compared by their inner product."""
+def _create(store: Store, name: str, index: TileIndex, kind: IndexType, size: int) -> None:
+    """An empty collection for an index's vectors of so many components, compared by their inner product."""
     from pymilvus import DataType
 
-    size, card = _components(index), Card.of(index.path, index.manifest)
+    card = Card.of(index.path, index.manifest)
     with store.asking():
         schema = store.client.create_schema(auto_id=False)
         schema.add_field(TILE, DataType.INT64, is_primary=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geomatch.errors import InputError, OutputError, UsageError
-from geomatch.files import published
+from geomatch.files import published, writing
 from geomatch.memory import keep_freed
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
@@ -115,11 +115,26 @@ class Recipe:
         for file in self.orthomosaic:
             file.check()
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """A folder for the shards, which stays while there are some; raises OutputError where none can be made."""
+        folder = Path(self.folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
+                folder.parent.rmdir()
+
+    def has_begun(self) -> bool:
+        """Whether there are shards."""
+        return Path(self.folder).is_dir()
+
     def remove(self) -> None:
-        """Remove the shards, and the folder of all builds' where nothing is left in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):
-            Path(self.folder).parent.rmdir()
+        """Remove the shards, and those that builds with other options or of another state of the map left."""
+        shutil.rmtree(Path(self.folder).parent, ignore_errors=True)
 
     def features(self, number: int) -> Path:
         """Where the features of a block are."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
 
 from geomatch.errors import GeomatchError, OutputError, UsageError
 from geomatch.extras import needs_extra
-from geomatch.files import writing
 from geomatch.manifest import FEATURES, part_names
 from geomatch.memory import ENVIRONMENT
 from geomatch.raster import open_raster
@@ -38,12 +38,15 @@ if TYPE_CHECKING:
     import faiss
     from distributed import Client, Future, LocalCluster
 
+Answer = int | GeomatchError  # of a task: the number of what it made, or why it could not
+
 LOCAL = "local:"
 RETRIES = 2  # of a shard whose task fails; a worker that dies does not count as one
 AHEAD = 64  # shards asked for and not yet taken in
 CONNECT_S = 10
 LOOK_S = 5  # between looks for whether a worker is left
 _TALKATIVE = ("distributed.client", "distributed.core")  # they log tracebacks of a scheduler that goes
+_STARTING = ("distributed.nanny",)  # and this one those of processes that cannot be started
 _BEFORE_A_WORKER = "distributed.nanny.pre-spawn-environ"  # Dask's key of what a process begins with
 _UNWATCHED = {  # where every core has a task, what looks at them a hundred times a second takes from them
     "distributed.worker.profile.enabled": False,
@@ -115,7 +118,7 @@ class Shared:
         """As ``Work``."""
         recipe, fit = self._recipe, keep_fit(self._recipe, index)
         count = len(shards_of(tile_parts(self._job.tiles, self._job.encoder.channels)))
-        files: list[Future[int]] = []
+        files: list[Future[Answer]] = []
         first = held = 0
 
         def close(beyond: int) -> None:
@@ -137,7 +140,7 @@ class Shared:
 
     def _made(self, task: Callable[[int], int], count: int) -> Iterator[int]:
         """Numbers of shards, in order, each once it is there."""
-        waiting: list[Future[int]] = []
+        waiting: list[Future[Answer]] = []
         with self._told():
             for number in range(count):
                 waiting.append(self._asked(task, number))
@@ -146,8 +149,11 @@ class Shared:
             while waiting:
                 yield self._result(waiting.pop(0))
 
-    def _asked(self, task: Callable[[int], int], number: int, *, priority: int = 0) -> Future[int]:
-        return self._client.submit(task, number, pure=False, retries=RETRIES, priority=priority)
+    def _asked(self, task: Callable[[int], int], number: int, *, priority: int = 0) -> Future[Answer]:
+        from dask.utils import funcname
+
+        key = f"{funcname(task)}-{uuid4()}"  # by which Dask's own pages tell what is made
+        return self._client.submit(_answered, task, number, key=key, retries=RETRIES, priority=priority)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -165,15 +171,18 @@ class Shared:
                 raise
             raise UsageError("the scheduler has gone", where="--scheduler", hint=_AGAIN) from error
 
-    def _result(self, shard: Future[int]) -> int:
-        """Of a shard, unless there is nobody who could make it."""
+    def _result(self, shard: Future[Answer]) -> int:
+        """Of a shard, unless it cannot be made or there is nobody who could make it."""
         while True:
             try:
-                return int(shard.result(timeout=LOOK_S))
+                answer = shard.result(timeout=LOOK_S)
             except TimeoutError:
-                if shard.status in {"finished", "error"}:  # meanwhile
-                    return int(shard.result(timeout=LOOK_S))
-                self.wait()
+                if shard.status not in {"finished", "error"}:
+                    self.wait()
+                continue
+            if isinstance(answer, GeomatchError):
+                raise answer
+            return answer
 
     def wait(self) -> None:
         """Until there is a worker: one that died may be started again."""
@@ -181,6 +190,14 @@ class Shared:
             self._client.wait_for_workers(1, timeout=CONNECT_S)
         except TimeoutError:
             raise _no_workers() from None
+
+
+def _answered(task: Callable[[int], int], number: int) -> Answer:
+    """What a task gives, or why it cannot: raised in a worker, Dask would print its traceback and try again."""
+    try:
+        return task(number)
+    except GeomatchError as error:
+        return error
 
 
 @contextmanager
@@ -202,22 +219,26 @@ def work_of(job: BuildJob, recipe: Recipe, scheduler: str | None) -> Iterator[Wo
     with needs_extra("cluster", "building by a scheduler"):
         from distributed import Client
     workers = _workers(scheduler)
-    folder = Path(recipe.folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    if workers is not None:
-        with _quiet(), local_workers(workers) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-            yield Shared(job, recipe, client)
-        return
-    try:
-        client = Client(scheduler, timeout=CONNECT_S)  # type: ignore[no-untyped-call]
-    except (OSError, TimeoutError, ValueError) as error:
-        what = f"no Dask scheduler answers at {scheduler!r}"
-        raise UsageError(what, where="--scheduler", hint=f"{_AGAIN}; or say local:N") from error
-    with _quiet(), client:
+    with _quiet(_TALKATIVE), ExitStack() as started:
+        try:
+            with _quiet(_STARTING):
+                at = scheduler if workers is None else started.enter_context(local_workers(workers))
+                client = started.enter_context(Client(at, timeout=CONNECT_S))  # type: ignore[no-untyped-call]
+        except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+            raise _not_started(scheduler, workers, error) from error
         shared = Shared(job, recipe, client)
         shared.wait()
-        yield shared
+        with recipe.kept():
+            yield shared
+
+
+def _not_started(scheduler: str, workers: int | None, error: Exception) -> UsageError:
+    if workers is None:
+        what, hint = f"no Dask scheduler answers at {scheduler!r}", f"{_AGAIN}; or say local:N"
+    else:
+        what = f"{workers} processes cannot be started ({' '.join(str(error).split())})"
+        hint = "take fewer, or look at what ulimit -a allows"
+    return UsageError(what, where="--scheduler", hint=hint)
 
 
 @contextmanager
@@ -233,9 +254,9 @@ def local_workers(count: int) -> Iterator[LocalCluster]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Dask keeps the tracebacks of what is told anyway to itself."""
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+def _quiet(names: Sequence[str]) -> Iterator[None]:
+    """Parts of Dask keep the tracebacks of what is told anyway to themselves."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
@@ -252,6 +273,11 @@ def _no_workers() -> UsageError:
     return UsageError("the scheduler has no workers", where="--scheduler", hint=hint)
 
 
+def is_here(scheduler: str | None) -> bool:
+    """Whether a build by it is made on this machine: in this process or by others of it."""
+    return scheduler is None or scheduler.startswith(LOCAL)
+
+
 def _workers(scheduler: str) -> int | None:
     """N of "local:N"; None of anything else."""
     if not scheduler.startswith(LOCAL):
@@ -264,4 +290,4 @@ def _workers(scheduler: str) -> int | None:
     return int(text)
 
 
-__all__: Sequence[str] = ["Here", "Shared", "Work", "local_workers", "work_of"]
+__all__: Sequence[str] = ["Here", "Shared", "Work", "is_here", "local_workers", "work_of"]

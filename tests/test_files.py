@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -275,12 +276,19 @@ with alone_at(Path({str(target)!r})), published(Path({str(target)!r}), directory
         other.mkdir()
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
     (left,) = (path for path in tmp_path.iterdir() if path not in others and path.name != ".city.gmi.lock")
+    here, process, rest = left.name.removeprefix(".city.gmi.").split("-")
+    elsewhere = tmp_path / f".city.gmi.{here[::-1]}x-{process}-{rest}"  # of another machine
+    alive = tmp_path / f".city.gmi.{here}-{os.getpid()}-{rest}"
+    for other in (elsewhere, alive):
+        shutil.copytree(left, other)
     with alone_at(target):
-        assert left.is_dir()  # it may be of somebody who needs no lock
-    for path in (*left.rglob("*"), left):
+        assert not left.exists()
+        assert elsewhere.is_dir()
+        assert alive.is_dir()
+    for path in (*elsewhere.rglob("*"), elsewhere):
         os.utime(path, (1e9, 1e9))
     with alone_at(target):
-        assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / ".city.gmi.lock"])
+        assert sorted(tmp_path.iterdir()) == sorted([*others, alive, tmp_path / ".city.gmi.lock"])
 
 
 def test_what_stepped_aside_comes_back_where_nothing_took_its_place(tmp_path: Path) -> None:

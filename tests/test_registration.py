@@ -272,6 +272,7 @@ def test_homography_is_kept_whole(files: tuple[Path, Path], tmp_path: Path, monk
     done = geomatch("register", sar, files[1], "-o", tmp_path / "out", "--homography", "--json")
     told = json.loads(done.stdout)
     assert told["model"] == "homography"
+    assert not told["error_ellipse"]["calibrated"]  # whose model no figure is of
     expected = np.array(MAP).reshape(3, 3) @ PROJECTIVE
     np.testing.assert_allclose(told["homography"], expected, rtol=1e-6, atol=1e-5)
     corners = np.array([(0.0, 0.0), (256, 0), (256, 256), (0, 256)])
@@ -285,6 +286,36 @@ def test_homography_is_kept_whole(files: tuple[Path, Path], tmp_path: Path, monk
     assert count == 1 + len(SQUARES)
     for square in projected(np.array(SQUARES, float)):
         assert np.linalg.norm(found - square, axis=1).min() < 0.5
+
+
+def test_file_without_georeferencing_is_told_of_and_read_as_told(
+    files: tuple[Path, Path], sample: Sample, tmp_path: Path
+) -> None:
+    amplitude = np.where(sample.sar.valid, np.exp(sample.sar.image), 0).astype(np.float32)
+    decibel = np.where(sample.sar.valid, 20 * np.log10(np.maximum(amplitude, 1e-3)), -999).astype(np.float32)
+    plain = write_tiff(tmp_path / "plain.tif", amplitude, crs=None, transform=None, nodata=0)
+    assumed = geomatch("register", plain, files[1], "--json")
+    assert "plain.tif: no georeferencing, taken as 10 m per pixel, heading 0°" in assumed.stderr
+    assert any("no georeferencing" in note for note in json.loads(assumed.stdout)["notes"])
+    # The same picture at half the size, its top to the west, decibels in the second of two bands.
+    small = np.rot90(cv2.resize(decibel, (128, 128), interpolation=cv2.INTER_AREA)).copy()
+    turned = write_tiff(tmp_path / "t.tif", np.stack([np.ones_like(small), small]), crs=None, transform=None)
+    options = ("--gsd", "20", "--heading", "90", "--kind", "db", "--band", "2")
+    told = geomatch("register", turned, files[1], *options, "--json")
+    assert told.stderr == ""
+    found = json.loads(told.stdout)
+    assert found["registered"]
+    corners = apply_affine(Affine(*found["transform"]), [(0.0, 128.0), (0, 0), (128, 0), (128, 128)])
+    first = json.loads(assumed.stdout)
+    whole = apply_affine(Affine(*first["transform"]), [(0.0, 0.0), (256, 0), (256, 256), (0, 256)])
+    assert np.linalg.norm(corners - whole, axis=1).max() < 60
+
+
+def test_scale_that_does_not_fit_asks_for_nothing_that_is_not_there(files: tuple[Path, Path]) -> None:
+    done = geomatch("register", *files, "--gsd", "500")
+    assert done.exit_code == 3
+    assert "times those of the map" in done.stderr
+    assert "Give the true --gsd" in done.stderr
 
 
 def test_nothing_of_an_earlier_run_stays(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -309,7 +340,8 @@ def test_nothing_of_an_earlier_run_stays(files: tuple[Path, Path], tmp_path: Pat
         (("gone.tif", "optical.tif"), 3, "gone.tif"),
         (("sar.tif", "fake.tif"), 3, "fake.tif"),
         (("sar.tif", "plain.tif"), 3, "plain.tif"),
-        (("sar.tif", "optical.tif", "--method", "loftr=fake.tif"), 3, "cannot be read as weights"),
+        (("sar.tif", "optical.tif", "--method", "loftr=fake.tif"), 3, "cannot be read as weights (no pickle"),
+        (("sar.tif", "optical.tif", "--method", "hardnet=fake.tif"), 2, "fake.tif: is no .safetensors file"),
     ],
 )
 def test_what_cannot_be_is_one_line(

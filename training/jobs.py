@@ -25,6 +25,7 @@ from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import check_target, published, writing
 
 from .config import TrainerConfig, save_config
+from .limits import LEAST, check_numbers
 
 CONFIG, LAST, SCORE = "config.yaml", "last.ckpt", "val_score"
 MINED = "confusable.json"  # in the folder of a run that mines
@@ -106,10 +107,11 @@ def run_job(job: Job[C], output: Path, progress: Step = lambda stage, done, tota
         The checkpoint of the epoch that did best on validation, or of the last one where there is none.
 
     Raises:
-        UsageError: ``output`` holds a run of another configuration.
+        UsageError: ``output`` holds a run of another configuration, or this one's numbers cannot be.
         InputError: the data or a checkpoint cannot be used.
         OutputError: the folder cannot be written.
     """
+    check_numbers(job.config, LEAST)
     check_target(output, directory=True)
     with writing(output):
         output.mkdir(exist_ok=True)

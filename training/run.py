@@ -65,17 +65,15 @@ def _check(config: EncoderConfig) -> None:
     if not (config.data.scenes or config.data.folders or config.data.simulated.weight):
         hint = "set data.scenes, data.folders or data.simulated.weight"
         raise UsageError("neither scenes nor folders of pairs are named", hint=hint)
-    options, v = AugmentOptions(**config.data.augment), config.validation
+    options = AugmentOptions(**config.data.augment)
     needed = LARGE_PX if options.large else SMALL_PX
     if not needed <= options.sar_px <= options.optical_px:
         what = f"windows of {needed} px cannot be cut from a SAR image of {options.sar_px} px"
         what += f" in an optical crop of {options.optical_px} px"
         raise UsageError(what, where="data.augment", hint="set a larger sar_px, and optical_px above it")
-    if min(config.trainer.max_epochs, config.data.steps_per_epoch, config.data.batch, v.every_epochs) < 1:
-        raise UsageError("no epochs, steps or pairs", hint="set them to 1 or more")
     check_objective(config)
-    if v.scene:
-        scene = scene_named(config.data.scenes, v.scene)
+    if config.validation.scene:
+        scene = scene_named(config.data.scenes, config.validation.scene)
         scene_boxes(Path(config.data.root), scene, "val")
 
 

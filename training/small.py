@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from torch import nn
 
 from geomatch.console import Step
+from geomatch.errors import UsageError
 from geomatch.files import published
 from geomatch.weights import SUFFIX, save_weights
 
@@ -122,6 +123,7 @@ class SmallJob(Generic[C]):
 
         Raises:
             UsageError, InputError, OutputError: as ``run_job``.
+            UsageError: it came to weights that are no numbers.
         """
         total = config.data.steps_per_epoch * config.trainer.max_epochs
         job = Job(
@@ -135,6 +137,9 @@ class SmallJob(Generic[C]):
         chosen = run_job(job, output, progress)
         task = self.task(config, 1)
         task.load_state_dict(load_checkpoint(chosen)["state_dict"])
+        if not all(bool(values.isfinite().all()) for values in task.net.state_dict().values()):
+            hint = "lower optimizer.lr, or set optimizer.clip, and train into another folder"
+            raise UsageError("its weights have become infinite or no numbers", where=output, hint=hint)
         file = output / f"{self.file}{SUFFIX}"
         with published(file) as part:
             save_weights(

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from geomatch.console import Quiet, Verbose, friendly, log, progress, set_verbosity
+from geomatch.console import (
+    Bands,
+    Gsd,
+    Kind,
+    KindOption,
+    Quiet,
+    Verbose,
+    friendly,
+    log,
+    progress,
+    say_how_read,
+    set_verbosity,
+)
 
 
 @friendly
@@ -26,6 +38,13 @@ def register(
     method: Annotated[
         str, typer.Option(help="Method of matching; NAME=FILE with weights of your own, NAME@K for K keypoints.")
     ] = "area",
+    gsd: Gsd = None,
+    heading: Annotated[
+        float | None,
+        typer.Option(help="Where the SAR image's up points, degrees clockwise from north; default its own, or 0."),
+    ] = None,
+    kind: KindOption = Kind.AUTO,
+    band: Bands = None,
     homography: Annotated[
         bool, typer.Option("--homography", help="The SAR image is no orthophoto: consider a homography too.")
     ] = False,
@@ -35,14 +54,19 @@ def register(
 ) -> None:
     """Fix a SAR image on an optical one of the same place.
 
-    Scale and heading come from the SAR image's georeferencing and may be 20 % and 12° off; its position is not used.
+    Scale and heading come from the SAR image's georeferencing and may be 20 % and 12° off; its position is not used. A
+    file without georeferencing is taken as north up at the map's resolution unless --gsd and --heading say otherwise.
     """
     from geomatch.matching.fit import ORTHO
     from geomatch.matching.products import register_files
     from geomatch.matching.transforms import MODELS
+    from geomatch.strip_files import StripOptions
 
     set_verbosity(verbose, quiet)
-    told = register_files(sar, optical, method, output, MODELS if homography else ORTHO)
+    options = StripOptions(gsd, heading, kind.value, tuple(band) if band else None)
+    models = MODELS if homography else ORTHO
+    told = register_files(sar, optical, method, output, models=models, options=options)
+    say_how_read(told["notes"], told=gsd is not None and heading is not None)
     if as_json:
         typer.echo(json.dumps(told, indent=1, allow_nan=False))
     elif not quiet:

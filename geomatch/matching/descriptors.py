@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.matching.keypoints import Detector, Keypoints, has_room
+from geomatch.matching.keypoints import BORDER_PX, Detector, Keypoints, has_room
 from geomatch.matching.side import Side
 
 Metric = Literal["euclidean", "hamming"]
@@ -119,7 +119,7 @@ class DetectThenDescribe:
 DESCRIPTORS: dict[str, Descriptor] = {
     "sift": OpenCvDescriptor(cv2.SIFT.create),
     "rootsift": OpenCvDescriptor(cv2.SIFT.create, root=True),
-    "orb": OpenCvDescriptor(cv2.ORB.create, "hamming"),
+    "orb": OpenCvDescriptor(lambda: cv2.ORB.create(edgeThreshold=BORDER_PX), "hamming"),
     "brisk": OpenCvDescriptor(cv2.BRISK.create, "hamming"),
 }
 WHOLE: dict[str, Extractor] = {

@@ -44,7 +44,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
-        reason = "no pickle of tensors alone" if isinstance(error, UnpicklingError) else _first_line(error)
+        plain = isinstance(error, (UnpicklingError, KeyError))  # of what the first bytes of other files say
+        reason = "no pickle of tensors alone" if plain else _first_line(error)
         hint = "give a state dict that torch.save or safetensors wrote"
         raise InputError(f"cannot be read as weights ({reason})", where=path, hint=hint) from error
     for key in ("state_dict", "model"):

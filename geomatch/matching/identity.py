@@ -23,8 +23,8 @@ from torch import nn
 
 LIBRARIES = ("numpy", "opencv-python-headless", "torch", "faiss-cpu")
 PACKAGE = "geomatch"
-# What they say decides nothing; of weights the values count, not which others have a name.
-ASIDE = frozenset({"geomatch.console", "geomatch.errors", "geomatch.weights"})
+# What they say, or how they write, decides nothing; of weights the values count, not which others have a name.
+ASIDE = frozenset({"geomatch.console", "geomatch.errors", "geomatch.files", "geomatch.weights"})
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Path)
 
 

@@ -80,6 +80,11 @@ class Keypoints:
         )
         return cls(xy, size, np.where(angle < 0, 0.0, angle), score, np.array([one.octave for one in order], np.int32))
 
+    def distinct(self) -> Keypoints:
+        """The first of those that have one place and size, and differ in orientation alone."""
+        _, first = np.unique(np.column_stack([self.xy_px, self.size_px]), axis=0, return_index=True)
+        return self[np.sort(first)]
+
     def opencv(self) -> list[cv2.KeyPoint]:
         """As OpenCV takes them; each remembers its number as its class, since descriptors may leave some out."""
         columns = zip(self.xy_px - 0.5, self.size_px, self.angle_deg, self.score, self.octave, strict=True)
@@ -140,10 +145,12 @@ class OpenCvDetector:
 
     Args:
         make: its factory.
+        oriented: whether a place of several orientations is as many keypoints, for a descriptor that turns with them.
+            For others, and for whoever counts places, these are copies.
     """
 
-    def __init__(self, make: Callable[[], cv2.Feature2D]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[], cv2.Feature2D], *, oriented: bool = False) -> None:
+        self._make, self._oriented = make, oriented
 
     def __call__(self, side: Side, most: int, apart_px: float = 0.0) -> Keypoints:
         """The strongest."""
@@ -151,11 +158,17 @@ class OpenCvDetector:
             return Keypoints.none()
         found = Keypoints.from_opencv(self._make().detect(side.bytes, None))
         found = found[found.inside(side)]
+        found = found if self._oriented else found.distinct()
         return found[thinned(found.xy_px, found.score, apart_px)][:most]
 
 
+def _sift() -> cv2.Feature2D:
+    return cv2.SIFT.create(nfeatures=0, contrastThreshold=0.005, edgeThreshold=20)
+
+
+ORIENTED_SIFT = OpenCvDetector(_sift, oriented=True)
 DETECTORS: dict[str, Detector] = {
-    "sift": OpenCvDetector(lambda: cv2.SIFT.create(nfeatures=0, contrastThreshold=0.005, edgeThreshold=20)),
+    "sift": OpenCvDetector(_sift),
     "orb": OpenCvDetector(lambda: cv2.ORB.create(nfeatures=20000, fastThreshold=2, edgeThreshold=BORDER_PX)),
     "akaze": OpenCvDetector(lambda: cv2.AKAZE.create(threshold=1e-5)),
     "kaze": OpenCvDetector(lambda: cv2.KAZE.create(threshold=1e-5)),

@@ -13,7 +13,7 @@ from geomatch.matching.area import AreaMatcher
 from geomatch.matching.descriptors import DESCRIPTORS, WHOLE, DetectThenDescribe, Extractor
 from geomatch.matching.foreign import LightGlueMatcher, LoftrMatcher, vgg16
 from geomatch.matching.gloh import GlohDescriptor
-from geomatch.matching.keypoints import DETECTORS, Detector
+from geomatch.matching.keypoints import DETECTORS, ORIENTED_SIFT, Detector
 from geomatch.matching.learned import DetectDescribe, KeypointDetector, NoiseDetector, PatchDescriptor
 from geomatch.matching.matches import LEAST_KEYPOINTS, Keypointed, Matcher, Rule
 from geomatch.matching.pso_sift import PsoSift
@@ -29,8 +29,8 @@ D2_SEES_PX, R2D2_SEES_PX = 100.0, 51.0  # side of what a feature of theirs depen
 PUBLISHED = Rule(distance=0.5, mutual=False)  # Zhang et al. 2023
 
 
-def _described(detector: str, descriptor: str, rule: Rule = RATIO) -> Callable[[], Matcher]:
-    return lambda: Keypointed(DetectThenDescribe(DETECTORS[detector], DESCRIPTORS[descriptor]), rule)
+def _described(detector: Detector, descriptor: str, rule: Rule = RATIO) -> Callable[[], Matcher]:
+    return lambda: Keypointed(DetectThenDescribe(detector, DESCRIPTORS[descriptor]), rule)
 
 
 def _whole(name: str) -> Callable[[], Matcher]:
@@ -66,16 +66,16 @@ TRAINED: dict[str, tuple[str, Callable[[str], Matcher]]] = {
 }
 
 METHODS: dict[str, Callable[[], Matcher]] = {
-    "sift": _described("sift", "sift"),
-    "sift-mutual": _described("sift", "sift", MUTUAL),
-    "sift-at-akaze": _described("akaze", "sift", MUTUAL),
-    "rootsift": _described("sift", "rootsift"),
-    "rootsift-mutual": _described("sift", "rootsift", MUTUAL),
-    "orb": _described("orb", "orb"),
-    "brisk": _described("brisk", "brisk"),
+    "sift": _described(ORIENTED_SIFT, "sift"),
+    "sift-mutual": _described(ORIENTED_SIFT, "sift", MUTUAL),
+    "sift-at-akaze": _described(DETECTORS["akaze"], "sift", MUTUAL),
+    "rootsift": _described(ORIENTED_SIFT, "rootsift"),
+    "rootsift-mutual": _described(ORIENTED_SIFT, "rootsift", MUTUAL),
+    "orb": _described(DETECTORS["orb"], "orb"),
+    "brisk": _described(DETECTORS["brisk"], "brisk"),
     "akaze": _whole("akaze"),
     "kaze": _whole("kaze"),
-    "fsc-sift": lambda: PsoSift(DETECTORS["sift"], DESCRIPTORS["sift"], joint=False),
+    "fsc-sift": lambda: PsoSift(ORIENTED_SIFT, DESCRIPTORS["sift"], joint=False),
     "pso-sift": lambda: PsoSift(DETECTORS["sift"], GlohDescriptor()),
     **{name: partial(make, shipped) for name, (shipped, make) in TRAINED.items()},
     "area": AreaMatcher,

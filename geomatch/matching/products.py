@@ -20,6 +20,7 @@ from geomatch.matching.transforms import Model
 from geomatch.outputs import output_file
 from geomatch.overlay import Canvas, checkerboard, warp_strip, write_png
 from geomatch.registration import Measured, PairRegistration, register_pair
+from geomatch.strip_files import StripOptions
 
 CONTROL, REGISTERED = "control", "registered.tif"
 MATCHES, BOARD, TIES, FIGURES = "matches.png", "checkerboard.png", "ties.csv", "registration.json"
@@ -27,7 +28,13 @@ PRODUCTS = (FIGURES, *(f"{CONTROL}{suffix}" for suffix in WRITERS), REGISTERED, 
 
 
 def register_files(
-    sar: Path, optical: Path, name: str, output: Path | None, models: Sequence[Model] = ORTHO
+    sar: Path,
+    optical: Path,
+    name: str,
+    output: Path | None,
+    *,
+    models: Sequence[Model] = ORTHO,
+    options: StripOptions | None = None,
 ) -> dict[str, Any]:
     """Register two files and write what came of it.
 
@@ -37,9 +44,10 @@ def register_files(
         output: folder to write into, or None for none. What an earlier run left there goes, whatever came of this
             one; without a fit the figures and the matches alone are written.
         models: kinds of transform that are considered, as of ``fit``.
+        options: how to read the SAR file.
 
     Returns:
-        ``Registration.properties`` and the names of the files and of the method.
+        ``Registration.properties``, the names of the files and of the method, and notes on how the SAR file was read.
 
     Raises:
         UsageError, InputError: as ``method``.
@@ -51,10 +59,11 @@ def register_files(
     if output is not None:
         check_target(output, directory=True)
         _check_apart(output, sar, optical)
-    with register_pair(sar, optical, matcher, models=models) as registration:
+    with register_pair(sar, optical, matcher, options, models) as registration:
         told = {"sar": str(sar), "optical": str(optical), "method": name, **registration.properties()}
-        if told["registered"]:
-            told["error_ellipse"]["calibrated"] = name in CALIBRATED
+        told["notes"] = list(registration.notes)
+        if told["registered"]:  # ellipses of homographies were not looked at
+            told["error_ellipse"]["calibrated"] = name in CALIBRATED and told["model"] in ORTHO
         if output is not None:
             with writing(output):
                 output.mkdir(exist_ok=True)

@@ -56,7 +56,7 @@ def job_of(town: Town, encoder: str, **options: object) -> BuildJob:
 
 @pytest.mark.usefixtures("large")
 def test_every_installed_backend_is_tried(town: Town, weights_file: Path, heard: pytest.LogCaptureFixture) -> None:
-    job = settled(job_of(town, str(weights_file)), alone=True)
+    job = settled(job_of(town, str(weights_file)), here=True)
     assert job.options.backend in backends.BACKENDS
     assert job.encoder.name == str(weights_file)
     (line,) = heard.messages
@@ -71,21 +71,21 @@ def test_what_was_chosen_is_not_tried(
     backend: str, town: Town, weights_file: Path, heard: pytest.LogCaptureFixture
 ) -> None:
     job = job_of(town, str(weights_file), backend=backend)
-    assert settled(job, alone=True) is job
+    assert settled(job, here=True) is job
     assert heard.messages == []
 
 
 @pytest.mark.usefixtures("large", "untried")
 def test_structural_features_need_no_backend(town: Town, heard: pytest.LogCaptureFixture) -> None:
     job = job_of(town, "structural")
-    assert settled(job, alone=True) is job
+    assert settled(job, here=True) is job
     assert fastest.backend_of(job) is None
     assert heard.messages == []
 
 
 @pytest.mark.usefixtures("untried")
 def test_small_map_takes_the_usual_one(town: Town, weights_file: Path, heard: pytest.LogCaptureFixture) -> None:
-    job = settled(job_of(town, str(weights_file)), alone=True)
+    job = settled(job_of(town, str(weights_file)), here=True)
     assert job.options.backend == backends.usual()
     assert heard.messages == [f"backend {backends.usual()}: not tried against others, for 1 Mpx are fewer than 64"]
 
@@ -93,7 +93,7 @@ def test_small_map_takes_the_usual_one(town: Town, weights_file: Path, heard: py
 @pytest.mark.usefixtures("large", "untried")
 def test_gpu_is_not_tried(town: Town, weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "on_gpu", lambda: True)
-    assert settled(job_of(town, str(weights_file)), alone=True).options.backend == "torch"
+    assert settled(job_of(town, str(weights_file)), here=True).options.backend == "torch"
 
 
 @pytest.mark.usefixtures("large", "untried")
@@ -104,11 +104,39 @@ def test_workers_are_told_what_to_use(
     recipes = []
     for usual in ("openvino", "openvino", "torch"):
         monkeypatch.setattr(backends, "usual", lambda usual=usual: usual)
-        recipes.append(Recipe.of(settled(job, alone=False), tmp_path / "town.gmi"))
+        recipes.append(Recipe.of(settled(job, here=False), tmp_path / "town.gmi"))
     first, again, other = recipes
     assert (first.options.backend, other.options.backend) == ("openvino", "torch")
     assert first == again  # a build that is repeated finds its shards
     assert other.folder != first.folder  # and none by another backend
+
+
+@pytest.mark.usefixtures("large", "untried")
+def test_build_goes_on_with_the_backend_that_it_began_with(
+    town: Town, weights_file: Path, tmp_path: Path, heard: pytest.LogCaptureFixture
+) -> None:
+    job = job_of(town, str(weights_file))
+    begun = Recipe.of(replace(job, options=replace(job.options, backend="torch")), tmp_path / "town.gmi")
+    Path(begun.folder).mkdir(parents=True)
+    again = settled(job, here=True, has_begun=lambda job: Recipe.of(job, tmp_path / "town.gmi").has_begun())
+    assert again.options.backend == "torch"
+    assert heard.messages == ["backend torch: the build goes on with it"]
+
+
+def test_workers_on_this_machine_take_what_does_best_on_it(
+    town: Town, weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def trial(job: BuildJob, pieces: object) -> dict[str, Trial]:
+        tried.append(job)
+        return {"torch": Trial(9.0, 1.0), "openvino": Trial(1.0, 1.0)}
+
+    monkeypatch.setattr(fastest, "LEAST_MPX", 0)
+    monkeypatch.setattr(fastest, "_tried", trial)
+    options = BuildOptions(encoder=str(weights_file), stride_px=64)
+    assert build_index(town.path, tmp_path / "a.gmi", options, scheduler="local:1").manifest.encoder.backend == "torch"
+    assert len(tried) == 1
 
 
 def test_workers_make_the_index_of_one_process(town: Town, weights_file: Path, tmp_path: Path) -> None:

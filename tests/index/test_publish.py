@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,10 +18,10 @@ import pytest
 from programs import complaint, geomatch
 
 from geomatch.errors import IndexFormatError, OutputError
-from geomatch.files import sha256_of
+from geomatch.files import host_mark, sha256_of
 from geomatch.index import publish
 from geomatch.index.publish import publish_index
-from geomatch.manifest import MANIFEST
+from geomatch.manifest import MANIFEST, VECTORS
 from geomatch.stores import COL, ROW, TILE, VECTOR, Address, Store
 from geomatch.tile_index import TileIndex
 
@@ -147,10 +148,35 @@ def test_what_a_killed_one_left_is_not_searched_and_does_not_hinder(town_index: 
         os.kill(killed.pid, signal.SIGKILL)
     with pytest.raises(IndexFormatError, match=r"was not published to its end\. Repeat geomatch index publish"):
         TileIndex.open(address)
+    store = Store(Address.parse(address), IndexFormatError)
+    ((left, ended),) = store.unfinished().items()
+    assert ended
     with pytest.raises(IndexFormatError, match=r"holds \d+ of 1369 tiles"):
-        TileIndex.open(f"{address}__unfinished")
+        TileIndex.open(f"{address.removesuffix('town')}{left}")
     publish_index(town_index, address)
     assert len(TileIndex.open(address).vectors) == 1369
+    assert store.client.list_collections() == ["town"]
+
+
+def test_who_publishes_to_the_same_place_is_left_alone(empty: Store, town_index: Path) -> None:
+    """What others fill, here or on another machine, is theirs; the one who ends first has the name."""
+    others = [
+        f"town__unfinished_{host_mark()}_{os.getppid()}",
+        f"town__unfinished_{host_mark()[::-1]}x_1",
+        "downtown__unfinished_0_0",
+    ]
+    for name in others:
+        empty.client.create_collection(name, dimension=4)
+    publish_index(town_index, str(empty.address))
+    assert sorted(empty.client.list_collections()) == sorted([*others, "town"])
+
+
+def test_damaged_vectors_make_no_store(town_index: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(town_index, tmp_path / "town.gmi")
+    (damaged / VECTORS).write_bytes(bytes((damaged / VECTORS).stat().st_size))
+    with pytest.raises(IndexFormatError, match="cannot be read"):
+        publish_index(damaged, f"milvus://{tmp_path / 'm.db'}/town")
+    assert not (tmp_path / "m.db").exists()
 
 
 def test_milvus_that_goes_away_is_told(town_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

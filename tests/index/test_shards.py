@@ -47,17 +47,17 @@ class OneByOne:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def submit(self, task: object, number: int, **_: object) -> OneByOne.Later:
-        return OneByOne.Later(self, task, number)
+    def submit(self, answered: object, task: object, number: int, **_: object) -> OneByOne.Later:
+        return OneByOne.Later(self, answered, task, number)
 
     class Later:
-        def __init__(self, client: OneByOne, task: object, number: int) -> None:
-            self._client, self._task, self._number = client, task, number
+        def __init__(self, client: OneByOne, answered: object, task: object, number: int) -> None:
+            self._client, self._answered, self._task, self._number = client, answered, task, number
 
         def result(self, timeout: float) -> int:
             assert timeout > 0
             self._client.asked.append(self._number)
-            return self._task(self._number)  # type: ignore[operator, no-any-return]
+            return self._answered(self._task, self._number)  # type: ignore[operator, no-any-return]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from places import SIZE, flat, pair, similarity
 from geomatch.matching.descriptors import DESCRIPTORS, Described
 from geomatch.matching.fit import Fit, NoFit, fit
 from geomatch.matching.gloh import GlohDescriptor, redefined_gradient
-from geomatch.matching.keypoints import BORDER_PX, DETECTORS, Keypoints
+from geomatch.matching.keypoints import BORDER_PX, DETECTORS, ORIENTED_SIFT, Keypoints
 from geomatch.matching.matches import Matches, Rule, neighbours, of_the_edge
 from geomatch.matching.methods import METHODS, method
 from geomatch.matching.patches import patches, standardised
@@ -85,6 +85,25 @@ def test_detector_gives_the_strongest_and_none_at_edges_or_nodata(name: str) -> 
     assert found.xy_px.min() > BORDER_PX
     assert found.xy_px[:, 0].max() < 200 - BORDER_PX + 1
     assert found.xy_px[:, 1].max() < SIZE - BORDER_PX
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_no_place_is_found_twice(name: str) -> None:
+    """SIFT finds one for each orientation of a place; where none turns with it, or places count, these are copies."""
+    sar, _ = pair(np.eye(3))
+    found = DETECTORS[name](sar, 300)
+    assert len(np.unique(np.column_stack([found.xy_px, found.size_px]), axis=0)) == len(found)
+    copies = ORIENTED_SIFT(sar, 300)
+    assert len(np.unique(copies.xy_px, axis=0)) < len(copies) == 300
+    assert len(np.unique(np.column_stack([copies.xy_px, copies.angle_deg]), axis=0)) == 300
+
+
+@pytest.mark.parametrize("name", ["sift", "orb"])
+def test_what_is_found_near_the_edge_is_described(name: str) -> None:
+    sar, _ = pair(np.eye(3))
+    found = DETECTORS[name](sar, 500)
+    assert (np.minimum(found.xy_px, SIZE - found.xy_px).min(axis=1) < 2 * BORDER_PX).any()
+    assert len(DESCRIPTORS[name](sar, found)) == len(found)
 
 
 def test_keypoints_survive_the_way_through_opencv() -> None:

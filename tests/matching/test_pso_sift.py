@@ -71,6 +71,15 @@ def test_consensus_is_drawn_through_the_sure_and_taken_however_few_agree() -> No
     assert consensus(np.zeros((4, 2)), target[:4], np.ones(4, bool), 0) is None
 
 
+@pytest.mark.parametrize("name", ["pso-sift", "cnn-pso-sift"])
+def test_image_matched_with_itself_keeps_every_keypoint(name: str) -> None:
+    """None is its own rival: a place that SIFT found twice would be, as the descriptor turns it one way."""
+    sar, _ = pair(np.eye(3))
+    matches = method(name)(sar, sar)
+    assert len(matches) == matches.found[0] > 100
+    np.testing.assert_array_equal(matches.sar_px, matches.optical_px)
+
+
 def test_joint_distance_is_the_product_of_its_errors() -> None:
     rng = np.random.default_rng(1)
     ours = keypoints(rng.uniform(0, 90, (4, 2)), rng.uniform(4, 20, 4), rng.uniform(0, 360, 4))

@@ -20,7 +20,8 @@ MARGIN = 1.0
 NEAR_CELLS = 4.0  # a cell nearer to the true one is no negative
 COSIM_PX = 16  # patches of the repeatability maps
 GRID_PX = 8  # of R2D2's queries and negatives
-DECLINED = 0.5  # precision that a place is taken for whose descriptor says that it is not reliable, at most
+KAPPA = 0.5  # precision that a place is taken for whose descriptor says that it is not reliable, at most
+DECLINED = ("batch", "published")
 BINS = 20
 
 
@@ -97,11 +98,19 @@ def d2_loss(first: Features, second: Features, views: Views) -> Tensor:
     return (weight * ranked).sum() / weight.sum().clamp_min(1e-6)
 
 
-def r2d2_loss(first: Features, second: Features, views: Views) -> Tensor:
-    """Agreement and peaks of repeatability, and average precision of descriptors."""
+def r2d2_loss(first: Features, second: Features, views: Views, *, declined: str = "batch") -> Tensor:
+    """Agreement and peaks of repeatability, and average precision of descriptors.
+
+    Args:
+        first, second: of both views.
+        views: how they lie.
+        declined: the precision that declining a place is taken for: "published", KAPPA, or "batch", no more than the
+            batch's own mean. Between modalities the precision begins far below one half: then, as published, every
+            place is declined, and nothing learned.
+    """
     assert first.reliability is not None, "R2D2 has one"
     peaky = (_flatness(first.score) + _flatness(second.score)) / 2
-    return _disagreement(first, second, views) + peaky + _imprecision(first, second, views)
+    return _disagreement(first, second, views) + peaky + _imprecision(first, second, views, declined)
 
 
 def _disagreement(first: Features, second: Features, views: Views) -> Tensor:
@@ -122,12 +131,8 @@ def _flatness(score: Tensor) -> Tensor:
     return 1 - (highest - functional.avg_pool2d(score, COSIM_PX, stride=COSIM_PX // 2)).mean()
 
 
-def _imprecision(first: Features, second: Features, views: Views) -> Tensor:
-    """1 - average precision of a grid's places, each mixed by its reliability with what declining gives.
-
-    That is one half as published, but never more than the batch's own mean. Between modalities the precision begins
-    far below one half: then every place would be declined, and nothing learned.
-    """
+def _imprecision(first: Features, second: Features, views: Views, declined: str) -> Tensor:
+    """1 - average precision of a grid's places, each mixed by its reliability with what declining gives."""
     assert first.reliability is not None, "R2D2 has one"
     every = max(1, GRID_PX // first.cell_px)
     points = lattice(first, every)
@@ -144,7 +149,8 @@ def _imprecision(first: Features, second: Features, views: Views) -> Tensor:
     precision = average_precision(positive, torch.where(near, -1.0, negative))
     reliability = read(first.reliability, points[None].expand(batch, -1, -1), first)[..., 0]
     mean = (precision.detach() * seen).sum() / seen.sum().clamp_min(1)
-    cost = 1 - precision * reliability - (1 - reliability) * mean.clamp_max(DECLINED)
+    given = torch.full_like(mean, KAPPA) if declined == "published" else mean.clamp_max(KAPPA)
+    cost = 1 - precision * reliability - (1 - reliability) * given
     return (cost * seen).sum() / seen.sum().clamp_min(1)
 
 
@@ -169,6 +175,3 @@ def average_precision(positive: Tensor, negative: Tensor) -> Tensor:
     right, wrong = counted(positive), counted(negative)
     found, all_found = right.cumsum(dim=-1), (right + wrong).cumsum(dim=-1)
     return (right * found / all_found.clamp_min(1e-6)).sum(dim=-1) / right.sum(dim=-1).clamp_min(1e-6)
-
-
-LOSSES = {"d2": d2_loss, "r2d2": r2d2_loss}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from geomatch.config import merged, read_config
 from geomatch.console import Step
+from geomatch.errors import UsageError
 from geomatch.matching.keypoints import DETECTORS, Keypoints
 from geomatch.matching.patches import patches, standardised
 from geomatch.matching.samples import Sample
@@ -31,6 +32,7 @@ from geomatch.nets.shapes import HardNetShape, LTFormerShape, VggShape
 from geomatch.weights import Weights
 
 from ..config import TrainerConfig, one_of
+from ..limits import check_numbers
 from ..optimizers import SmallOptimizerConfig
 from ..scenes import scene_named
 from ..small import SmallJob, SmallTask
@@ -41,6 +43,7 @@ from .streams import CropBatches, Example
 from .triplets import LOSSES, TEMPERATURE, infonce
 
 VALIDATION_SEED = 7
+STAGES = 4  # of LTFormer
 APART_PX = 12  # places of one crop nearer than this are not told apart
 _NETS: dict[str, Any] = {"ltformer": LTFormerShape, "hardnet": HardNetShape, "vgg": VggShape}
 
@@ -114,8 +117,36 @@ def load_descriptor_config(file: Path, overrides: Sequence[str] = ()) -> Descrip
     merged(_NETS[config.net.form], config.net.shape, where=file, prefix="net.shape.")
     one_of(config.loss, LOSSES, "loss")
     one_of(config.detector, DETECTORS, "detector")
+    check_numbers(config, {"points": 2, "validation.crops": 1}, ("temperature", "net.side_px"))
+    config.data.check()
     config.positives.check()
+    _check_shape(shape_of(config.net))
     return config
+
+
+def shape_of(net: DescriptorNetConfig) -> Any:
+    """The network's."""
+    given: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in net.shape.items()}
+    return _NETS[net.form](**given)
+
+
+def _check_shape(shape: LTFormerShape | HardNetShape | VggShape) -> None:
+    """Raise a UsageError for a network that cannot be made."""
+    least = {"vector": 1, "width": 1, "depth": 1, "hidden": 1, "classes": 2, "patch_px": 32, "dropout": 0}
+    check_numbers(shape, least, within="net.shape.")
+    what, hint = "", ""
+    if isinstance(shape, HardNetShape) and (shape.patch_px % 4 or shape.dropout >= 1):
+        what = f"patches of {shape.patch_px} px with a dropout of {shape.dropout:g}"
+        hint = "take a multiple of 4, and a dropout below 1"
+    elif isinstance(shape, LTFormerShape):
+        stages = zip(shape.widths, shape.heads, shape.reductions, shape.expansions, strict=False)
+        lengths = set(map(len, (shape.widths, shape.heads, shape.reductions, shape.expansions)))
+        fits = all(min(stage) >= 1 and stage[0] % stage[1] == 0 for stage in stages)
+        if lengths != {STAGES} or not fits:
+            what = "widths, heads, reductions and expansions that fit no network"
+            hint = f"give {STAGES} of each, above 0, widths being multiples of their heads"
+    if what:
+        raise UsageError(what, where="net.shape", hint=hint)
 
 
 def make_descriptor_net(config: DescriptorNetConfig) -> Any:
@@ -124,9 +155,8 @@ def make_descriptor_net(config: DescriptorNetConfig) -> Any:
     from geomatch.nets.ltformer import LTFormer
     from geomatch.nets.vgg import PatchVgg
 
-    given: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in config.shape.items()}
     makers: dict[str, Any] = {"ltformer": LTFormer, "hardnet": HardNet, "vgg": PatchVgg}
-    return makers[config.form](_NETS[config.form](**given))
+    return makers[config.form](shape_of(config))
 
 
 def paired_patches(crops: Sample, config: DescriptorConfig, rng: np.random.Generator) -> Example | None:

@@ -29,16 +29,18 @@ from geomatch.nets.r2d2 import R2D2
 from geomatch.nets.shapes import D2Shape, R2D2Shape
 
 from ..config import TrainerConfig, one_of
+from ..limits import check_numbers
 from ..optimizers import SmallOptimizerConfig
 from ..scenes import scene_named
 from ..small import SmallJob, SmallTask, at_rest
 from ..streams import Batch
-from .dense import LOSSES, Views
+from .dense import DECLINED, Views, d2_loss, r2d2_loss
 from .sources import CropConfig, held_out
 from .streams import CropBatches, Example
 from .views import CopyConfig, copied
 
 VALIDATION_SEED = 7
+FORMS = ("d2", "r2d2")
 
 
 @dataclass
@@ -50,12 +52,14 @@ class DenseNetConfig:
         width: channels of its first layer.
         norm: of "d2", as of ``D2Shape``.
         released: of "r2d2", as of ``R2D2Shape``.
+        declined: of "r2d2", "batch" or "published": what it costs to decline a place (``local.dense``).
     """
 
     form: str = "d2"
     width: int = 16
     norm: bool = True
     released: bool = False
+    declined: str = "batch"
 
     def make(self) -> nn.Module:
         """The network, not trained."""
@@ -106,9 +110,14 @@ class DetectDescribeConfig:
 def load_detect_describe_config(file: Path, overrides: Sequence[str] = ()) -> DetectDescribeConfig:
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on names that are not known."""
     config = read_config(file, DetectDescribeConfig, overrides, examples="configs/detect-describe")
-    one_of(config.net.form, LOSSES, "net.form")
-    if config.net.released and config.net.form != "r2d2":
-        raise UsageError("is of r2d2 alone", where="net.released", hint="set net.form=r2d2, or leave it out")
+    one_of(config.net.form, FORMS, "net.form")
+    one_of(config.net.declined, DECLINED, "net.declined")
+    check_numbers(config, {"self_supervision": 0, "net.width": 1, "validation.crops": 1})
+    config.data.check()
+    default = DenseNetConfig()
+    for name in ("released", "declined"):
+        if config.net.form != "r2d2" and getattr(config.net, name) != getattr(default, name):
+            raise UsageError("is of r2d2 alone", where=f"net.{name}", hint="set net.form=r2d2, or leave it out")
     if not config.net.norm and config.net.form != "d2":
         raise UsageError("is of d2 alone", where="net.norm", hint="set net.form=d2, or leave it out")
     return config
@@ -139,7 +148,7 @@ class DetectDescribeTask(SmallTask[DetectDescribeConfig]):
         super().__init__(config, total_steps)
         self.net: nn.Module = config.net.make()
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own hints
-        self._loss = LOSSES[config.net.form]
+        self._loss = partial(r2d2_loss, declined=config.net.declined) if config.net.form == "r2d2" else d2_loss
         self._held_out: list[Sample] | None = None
 
     def training_step(self, batch: Batch, number: int) -> Tensor:

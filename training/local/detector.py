@@ -29,6 +29,7 @@ from geomatch.nets.keypoint_detector import KeypointNet, standard
 from geomatch.nets.shapes import KeypointShape
 
 from ..config import TrainerConfig, one_of
+from ..limits import check_numbers
 from ..optimizers import SmallOptimizerConfig
 from ..scenes import scene_named
 from ..small import SmallJob, SmallTask, at_rest
@@ -96,6 +97,8 @@ def load_detector_config(file: Path, overrides: Sequence[str] = ()) -> DetectorC
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on names that are not known."""
     config = read_config(file, DetectorConfig, overrides, examples="configs/detector")
     one_of(config.agreement, AGREEMENTS, "agreement")
+    check_numbers(config, {"peaky": 0, "net.width": 1, "net.region_px": 0, "validation.crops": 1})
+    config.data.check()
     return config
 
 

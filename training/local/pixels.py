@@ -27,6 +27,7 @@ from geomatch.pixel_features import CELL_PX, standardised
 from geomatch.weights import Weights
 
 from ..config import TrainerConfig
+from ..limits import check_numbers
 from ..losses import Windows, offset_loss
 from ..optimizers import SmallOptimizerConfig
 from ..scenes import scene_named
@@ -96,6 +97,8 @@ class PixelConfig:
 def load_pixel_config(file: Path, overrides: Sequence[str] = ()) -> PixelConfig:
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``, and on sides that do not fit."""
     config = read_config(file, PixelConfig, overrides, examples="configs/pixels")
+    check_numbers(config, {"net.channels": 1, "net.stem": 1, "net.width": 1, "validation.crops": 1})
+    config.data.check()
     window, crop = config.window_px, config.data.side_px
     least = CELL_PX * (2 * EDGE_CELLS + 2)
     if window % CELL_PX or crop % CELL_PX or not least <= window <= crop:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from geomatch.errors import UsageError
 
+from ..limits import check_range
+
 
 @dataclass
 class PositiveConfig:
@@ -35,9 +37,7 @@ class PositiveConfig:
 
     def check(self) -> None:
         """Raise a UsageError for what cannot be drawn."""
-        low, high = self.scale
-        if not 0 < low <= high:
-            raise UsageError(f"no range of scales {low:g} to {high:g}", where="positives.scale", hint="as [0.9, 1.15]")
+        check_range("positives.scale", self.scale, "[0.9, 1.15]")
         if self.shift_px < 0:
             raise UsageError("is below zero", where="positives.shift_px", hint="give pixels, or 0 for none")
 

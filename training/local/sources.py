@@ -16,7 +16,11 @@ from geomatch.pairs import Pair, PairSource, ScenePairs
 from geomatch.simulation.pairs import SimulatedPairs
 
 from ..config import FolderConfig, SceneConfig, SimulatedConfig
+from ..limits import check_numbers, check_range
 from ..scenes import open_folder, open_scene, scene_boxes
+
+LEAST_PX = 32  # side of a crop
+MOST_PROJECTIVE = 0.5  # beyond it a corner lies at infinity
 
 
 @dataclass
@@ -65,6 +69,15 @@ class CropConfig:
     steps_per_epoch: int = 50
     workers: int = 1
     photometry: PhotometryConfig = field(default_factory=PhotometryConfig)
+
+    def check(self) -> None:
+        """Raise a UsageError for what cannot be drawn."""
+        least = {"side_px": LEAST_PX, "turn_deg": 0, "shift_px": 0, "projective": 0}
+        check_numbers(self, least, within="data.")
+        check_range("data.scale", self.scale, "[0.9, 1.15]")
+        if self.projective >= MOST_PROJECTIVE:
+            hint = f"take less than {MOST_PROJECTIVE:g}"
+            raise UsageError(f"{self.projective:g} is not possible", where="data.projective", hint=hint)
 
 
 class CropSource:

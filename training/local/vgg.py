@@ -25,6 +25,7 @@ from geomatch.nets.shapes import VggShape
 from geomatch.nets.vgg import PatchVgg
 
 from ..config import TrainerConfig
+from ..limits import check_numbers, check_range
 from ..optimizers import SmallOptimizerConfig
 from ..small import SmallJob, SmallTask
 from ..streams import Batch, Stream
@@ -79,7 +80,12 @@ class VggConfig:
 
 def load_vgg_config(file: Path, overrides: Sequence[str] = ()) -> VggConfig:
     """A run from YAML and overrides; raises as ``geomatch.config.read_config``."""
-    return read_config(file, VggConfig, overrides, examples="configs/vgg")
+    config = read_config(file, VggConfig, overrides, examples="configs/vgg")
+    least = {"batch": 1, "turn_deg": 0, "gamma": 0, "net.width": 1, "net.hidden": 1, "net.classes": 2}
+    check_numbers(config, least | {"validation.crops": 1})
+    check_range("scale", config.scale, "[0.85, 1.2]")
+    config.data.check()
+    return config
 
 
 def shape_of(net: VggNetConfig) -> VggShape:

@@ -15,8 +15,8 @@ from geomatch.nets.features import Features
 from geomatch.training.local.dense import (
     BINS,
     COSIM_PX,
-    DECLINED,
     GRID_PX,
+    KAPPA,
     MARGIN,
     NEAR_CELLS,
     Views,
@@ -144,7 +144,7 @@ def test_average_precision_is_that_of_a_plain_loop() -> None:
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 
-def r2d2_by_loop(first: Features, second: Features, seen: Views) -> float:
+def r2d2_by_loop(first: Features, second: Features, seen: Views, *, published: bool = False) -> float:
     """All three parts; the shift is of whole pixels, and a cell is one."""
     assert first.reliability is not None
 
@@ -183,7 +183,7 @@ def r2d2_by_loop(first: Features, second: Features, seen: Views) -> float:
                 wrong.append(-1.0 if near else float(ours[:, row, col] @ theirs[:, other[0], other[1]]))
             precision = precision_by_loop(float(ours[:, row, col] @ theirs[:, at[0], at[1]]), wrong)
             made.append((precision, float(first.reliability[image, 0, row, col])))
-    declined = min(DECLINED, float(np.mean([precision for precision, _ in made])))
+    declined = KAPPA if published else min(KAPPA, float(np.mean([precision for precision, _ in made])))
     costs = [1 - precision * reliable - (1 - reliable) * declined for precision, reliable in made]
     return (1 - float(np.mean(cosines))) + (1 - float(np.mean(apart))) + float(np.mean(costs))
 
@@ -192,6 +192,9 @@ def test_r2d2_loss_is_that_of_a_plain_loop() -> None:
     first, second = grid(1, cell=1), grid(2, cell=1)
     expected = r2d2_by_loop(first, second, views())
     assert float(r2d2_loss(first, second, views())) == pytest.approx(expected, rel=1e-3)
+    published = r2d2_by_loop(first, second, views(), published=True)
+    assert float(r2d2_loss(first, second, views(), declined="published")) == pytest.approx(published, rel=1e-3)
+    assert published < expected - 1e-3  # declining costs less
 
 
 def test_r2d2_loss_of_views_that_do_not_meet_is_finite() -> None:

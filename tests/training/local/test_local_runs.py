@@ -39,6 +39,7 @@ from geomatch.training.local.detect_describe import (
     train_detect_describe,
 )
 from geomatch.training.local.detector import (
+    DetectorTask,
     contrast_loss,
     huber_loss,
     load_detector_config,
@@ -260,6 +261,76 @@ def test_run_begins_with_given_weights(scenes: Path, tmp_path: Path) -> None:
 def test_what_is_not_known_of_a_descriptor_is_refused(override: str, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         load_descriptor_config(CONFIGS / "descriptor" / "ltformer.yaml", [override])
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides"),
+    [
+        ("descriptor/hardnet", ["data.batch=0"]),
+        ("descriptor/hardnet", ["data.workers=-1"]),
+        ("descriptor/hardnet", ["data.scale=[0,1]"]),
+        ("descriptor/hardnet", ["data.projective=0.6"]),
+        ("descriptor/hardnet", ["points=1"]),
+        ("descriptor/hardnet", ["temperature=0"]),
+        ("descriptor/hardnet", ["net.shape.patch_px=50"]),
+        ("descriptor/hardnet", ["optimizer.lr=-1"]),
+        ("descriptor/hardnet", ["optimizer.lr=.nan"]),
+        ("descriptor/ltformer", ["net.shape.heads=[3,2,4,8]"]),
+        ("descriptor/ltformer", ["net.shape.heads=[1,2]"]),
+        ("detector/keypoints", ["net.width=0"]),
+        ("detector/keypoints", ["data.side_px=14"]),
+        ("detector/keypoints", ["trainer.max_epochs=0"]),
+        ("detector/keypoints", ["data.steps_per_epoch=0"]),
+        ("detect-describe/r2d2", ["net.width=0"]),
+        ("detect-describe/r2d2", ["data.side_px=12"]),
+        ("detect-describe/r2d2", ["self_supervision=-1"]),
+        ("detect-describe/r2d2", ["net.declined=never"]),
+        ("vgg/vgg", ["net.classes=0"]),
+        ("vgg/vgg", ["scale=[1.2,0.8]"]),
+        ("pixels/pixels", ["net.channels=0"]),
+    ],
+)
+def test_numbers_that_cannot_be_are_named_and_nothing_is_trained(
+    config: str, overrides: list[str], scenes: Path, tmp_path: Path
+) -> None:
+    name = overrides[0].partition("=")[0]
+    kind, file = config.split("/")
+    jobs = {
+        "descriptor": (load_descriptor_config, train_descriptor),
+        "detector": (load_detector_config, train_detector),
+        "detect-describe": (load_detect_describe_config, train_detect_describe),
+        "vgg": (load_vgg_config, train_vgg),
+        "pixels": (load_pixel_config, train_pixels),
+    }
+    load, train = jobs[kind]
+    told = "net.shape" if name.startswith("net.shape") else name
+    with pytest.raises(UsageError, match=rf"^{told}"):
+        train(load(on_the_town(CONFIGS / kind / f"{file}.yaml", scenes, tmp_path), overrides), tmp_path / "run")  # type: ignore[operator]
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_no_numbers_are_not_written(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_detector_config(
+        on_the_town(CONFIGS / "detector" / "keypoints.yaml", scenes, tmp_path), [*SMALL, "net.width=2"]
+    )
+    monkeypatch.setattr(DetectorTask, "validated", lambda task: 0.0)
+    monkeypatch.setattr(
+        DetectorTask, "on_train_epoch_start", lambda task: [one.data.fill_(torch.nan) for one in task.parameters()]
+    )
+    with pytest.raises(UsageError, match="infinite or no numbers"):
+        train_detector(config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_published_losses_are_those_of_the_papers() -> None:
+    for name in ("published", "published-narrow"):
+        detector = load_detector_config(CONFIGS / "detector" / f"{name}.yaml")
+        assert (detector.agreement, detector.peaky) == ("huber-raw", 0.0)
+    assert load_detect_describe_config(CONFIGS / "detect-describe" / "r2d2-published.yaml").net.declined == "published"
+    with pytest.raises(UsageError, match=r"net.declined.*r2d2 alone"):
+        load_detect_describe_config(CONFIGS / "detect-describe" / "d2.yaml", ["net.declined=published"])
 
 
 def test_released_trunk_is_of_r2d2_alone() -> None:
