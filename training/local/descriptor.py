@@ -132,7 +132,8 @@ def shape_of(net: DescriptorNetConfig) -> Any:
 
 def _check_shape(shape: LTFormerShape | HardNetShape | VggShape) -> None:
     """Raise a UsageError for a network that cannot be made."""
-    least = {"vector": 1, "width": 1, "depth": 1, "hidden": 1, "classes": 2, "patch_px": 32, "dropout": 0}
+    patch_px = 16 if isinstance(shape, HardNetShape) else 32
+    least = {"vector": 1, "width": 1, "depth": 1, "hidden": 1, "classes": 2, "patch_px": patch_px, "dropout": 0}
     check_numbers(shape, least, within="net.shape.")
     what, hint = "", ""
     if isinstance(shape, HardNetShape) and (shape.patch_px % 4 or shape.dropout >= 1):
