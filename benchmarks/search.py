@@ -4,11 +4,12 @@ The map is the validation block of Los Angeles with training fragments around it
 way of its own (benchmarks/varied.py); tile vectors are those of the default encoder after geomatch's PCA, queries are
 SAR windows of the block, one at a time, for a hundred tiles, on one thread.
 
-First the structures in memory, by number of tiles, HNSW and the exact scan among them, of all components of the PCA or
-of the strongest: CPU milliseconds per query, the share of the tiles of the exact answer of as many components that are
-found (recall@100 as a share of all hundred), the share of queries whose nearest tile is among the hundred (FAISS's
-R@100), the share whose true tile is (within half a stride + 4 px), and what fitting and adding take. This is what KINDS
-in index/kinds.py stands on.
+First the structures in memory, in the parts that an index's files are and searched as those, by number of tiles, an
+inverted file, HNSW and the exact scan among them, of all components of the PCA or of the strongest: CPU milliseconds
+per query, alone and of five together, the share of the tiles of the exact answer of as many components that are found
+(recall@100 as a share of all hundred; of the exact scan of fewer components, that of all), the share of queries whose
+nearest tile is among the hundred (FAISS's R@100), the share whose true tile is (within half a stride + 4 px), and what
+fitting and adding take. This is what KINDS in index/kinds.py stands on.
 
 Then, with --large, an index of so many tiles, built by geomatch and searched from disk in a new process: recall against
 an exact scan of vectors in full, seconds from opening to the first answer to a vector, with the files in the system's
@@ -42,21 +43,26 @@ from geomatch.gallery import searched as gallery_searched
 from geomatch.geo import CRS84, ground_jacobian, transform_points
 from geomatch.index import vectors as fitting
 from geomatch.index.build import BuildOptions
+from geomatch.index.codes import PART_TILES, copied
 from geomatch.index.job import reader_of
 from geomatch.index.kinds import KINDS, PCA_DIMENSIONS, Kind, VectorPlan, plan_vectors
+from geomatch.index_files import Part
 from geomatch.manifest import FEATURES, MANIFEST
 from geomatch.near import Near
 from geomatch.raster import open_raster
 from geomatch.tile_index import TileIndex
 from geomatch.tiles import STRIDE_PX, TileGrid
+from geomatch.vectors import Vectors as TileVectors
 
 FLAT, HNSW = Kind("Flat"), Kind("HNSW32")
+FEWER = replace(FLAT, components=KINDS[-1].components)
+PARTITIONED = replace(KINDS[-1], coded=f"IVF256,{KINDS[-1].coded}")
 CONTENDERS = (
     FLAT,
-    replace(FLAT, components=KINDS[-1].components),
-    *KINDS[:-1],
+    FEWER,
+    *KINDS,
     Kind("PQ128x4fs,Refine(SQfp16)", reranked=KINDS[-1].reranked),
-    *(replace(KINDS[-1], probes=probes) for probes in (0.125, 0.5)),
+    *(replace(PARTITIONED, probes=probes) for probes in (0.125, 0.5)),
     HNSW,
 )
 SIZES = (50_000, 200_000, 1_000_000)
@@ -66,7 +72,8 @@ ASKED = 100  # tiles
 CIRCLES = (0.001, 0.1, 0.5)  # shares of the map
 STRIP = 5  # windows of a strip, whose vectors are asked for together
 TITLE = f"Search for {ASKED} tiles, one thread (* as geomatch chooses)"
-COLUMNS = ("tiles", "structure", "CPU ms", "of the exact", "nearest found", "true tile found", "fit + add, CPU s", "MB")
+COLUMNS = ("tiles", "structure", "CPU ms", "of five", "of the exact", "nearest found", "true tile found",
+           "fit + add, CPU s", "MB")  # fmt: skip
 
 Vectors = NDArray[np.float32]
 Searched = Callable[[Vectors], Vectors]
@@ -79,6 +86,9 @@ class Tiles:
     vectors: Vectors
     corners: NDArray[Any]
 
+    def __len__(self) -> int:
+        return len(self.vectors)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -87,6 +97,7 @@ class Found:
     tiles: int
     kind: Kind
     cpu_ms: float
+    cpu_ms_of_five: float
     exact_found: float
     nearest_found: float
     true_found: float
@@ -101,6 +112,7 @@ class Found:
             f"{self.tiles}",
             f"{self.kind.coded}{note}" + (" *" if chosen else ""),
             f"{self.cpu_ms:.2f}",
+            f"{self.cpu_ms_of_five:.2f}",
             f"{self.exact_found:.3f}",
             f"{self.nearest_found:.3f}",
             f"{self.true_found:.3f}",
@@ -153,24 +165,32 @@ def measure(tiles: Tiles, kind: Kind, queries: Tiles, exact: NDArray[np.int64] |
     """A structure over the tiles; and what it found, [Q x k]."""
     tiles, queries = shortened(tiles, kind), shortened(queries, kind)
     made = common.timed(_fitted, tiles.vectors, kind)
-    index = made.value
+    parts = made.value
+    index = TileVectors(parts, tiles.corners)
     for query in queries.vectors[:WARM]:
         index.search(query[None], ASKED)
-    answers = [common.timed(index.search, query[None], ASKED) for query in queries.vectors]
-    ids = np.concatenate([answer.value[1] for answer in answers])
-    cpu_ms = 1000 * float(np.mean([answer.cpu_s for answer in answers]))
-    size = len(faiss.serialize_index(index)) / 1e6
+    answers, strips = (
+        [common.timed(index.search, some, ASKED) for some in np.split(queries.vectors, range(n, len(queries), n))]
+        for n in (1, STRIP)
+    )
+    ids = np.concatenate([answer.value.tiles for answer in answers])
+    cpu_ms = [1000 * sum(answer.cpu_s for answer in asked) / len(ids) for asked in (answers, strips)]
+    size = sum(len(faiss.serialize_index(part.index)) for part in parts) / 1e6
     shares = (*_agreement(ids if exact is None else exact, ids), _true_found(tiles.corners, ids, queries.corners))
-    return Found(len(tiles.vectors), kind, cpu_ms, *shares, made.cpu_s, size), ids
+    return Found(len(tiles.vectors), kind, *cpu_ms, *shares, made.cpu_s, size), ids
 
 
-def _fitted(vectors: Vectors, kind: Kind) -> faiss.Index:
-    """The structure over the vectors, fitted as geomatch fits it, to as large a sample."""
+def _fitted(vectors: Vectors, kind: Kind) -> list[Part]:
+    """The structure over the vectors, fitted as geomatch fits it, to as large a sample, and in as large parts."""
     rng = np.random.default_rng(0)
     sample = vectors[np.sort(rng.permutation(len(vectors))[: fitting.SAMPLE_TILES])]
-    index = fitting.fit_vectors(VectorPlan(0, kind), sample)
-    index.add(vectors)
-    return index
+    fitted = fitting.fit_vectors(VectorPlan(0, kind), sample)
+    parts = []
+    for first in range(0, len(vectors), PART_TILES):
+        part = copied(fitted)
+        part.add(vectors[first : first + PART_TILES])
+        parts.append(Part(part))
+    return parts
 
 
 def _agreement(exact: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[float, float]:
@@ -192,7 +212,8 @@ def compare(tiles: Tiles, queries: Tiles, hnsw_up_to: int) -> Iterator[Found]:
     exact: dict[int | None, NDArray[np.int64]] = {}  # by components
     for kind in CONTENDERS:
         if kind != HNSW or len(tiles.vectors) <= hnsw_up_to:
-            found, ids = measure(tiles, kind, queries, exact.get(kind.components))
+            of = None if kind == FEWER else kind.components
+            found, ids = measure(tiles, kind, queries, exact.get(of))
             exact.setdefault(kind.components, ids)
             print(" | ".join(found.row()), flush=True)
             yield found
@@ -268,7 +289,7 @@ def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, 
     second = Worker(Searcher, index.path, queries[0])
     from_disk, alone = ([second.ask(query[None]) for query in queries] for _ in range(2))
     strips = [second.ask(part) for part in parts]
-    held, _ = second.close()
+    _, peak = second.close()
     within = {}
     for share in CIRCLES:
         worker = Worker(Searcher, index.path, queries[0], circle(index, share))
@@ -291,7 +312,7 @@ def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, 
         **within,
         "first_answer_s": second.made.wall_s,
         "first_answer_from_disk_s": first.made.wall_s,
-        "rss_mb": held,
+        "peak_mb": peak,
         "disk_mb": size,
     }
     common.show("An index on disk", ("what", "value"), [(name, common.cell(value)) for name, value in told.items()])
@@ -300,8 +321,9 @@ def on_disk(data: Path, tiles: int, windows: int, seed: int) -> tuple[dict[str, 
         Bar("recall@100: nearest tile among them", nearest, 0.99),
         Bar("CPU ms per query, five at a time", told["cpu_ms_of_five"], 50.0, at_least=False),
         Bar("CPU ms of a query alone", told["cpu_ms_alone"], 50.0, at_least=False),
-        Bar("resident MB", held, 4000.0, at_least=False),
+        Bar("peak MB", peak, 4000.0, at_least=False),
         Bar("seconds to the first answer", told["first_answer_s"], 1.0, at_least=False),
+        Bar("the same, the files on disk alone", told["first_answer_from_disk_s"], 1.0, at_least=False),
     ]
 
 

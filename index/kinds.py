@@ -48,13 +48,13 @@ class Kind:
 # Few vectors are all scanned with 8 bits a component, which takes half the time of floats and a quarter of the bytes,
 # and finds the same. Many are scanned by fast-scan product quantisation (André et al. 2017) with re-ranking by vectors
 # that stay on disk until they are looked at. Of very many three quarters of the components are kept, in which as many
-# true tiles are among the hundred, and a quarter of the pass and of the bytes is saved. benchmarks/search.py;
-# docs/scale.md has what it printed.
+# true tiles are among the hundred, and a quarter of the pass and of the bytes is saved. An inverted file is never
+# chosen: in half of its lists a strip's windows are found no sooner than in all codes, and tiles are missed
+# (configs/index/partitioned.yaml has one). benchmarks/search.py; docs/scale.md has what it printed.
 KINDS = (
     Kind("SQ8", up_to=100_000),
     Kind("PQ128x4fs,Refine(SQ8)", up_to=1_000_000),
-    Kind("PQ96x4fs,Refine(SQfp16)", up_to=20_000_000, reranked=25, components=192),
-    Kind("IVF256,PQ96x4fs,Refine(SQfp16)", reranked=25, components=192),
+    Kind("PQ96x4fs,Refine(SQfp16)", reranked=25, components=192),
 )
 
 
