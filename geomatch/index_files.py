@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +26,8 @@ from geomatch.manifest import REBUILD
 if TYPE_CHECKING:
     import faiss
 
-AHEAD_BYTES = 10 << 20  # more than codes of 100,000 tiles take where there are vectors in full behind them
+AHEAD_BYTES = 10 << 20  # more than transforms and codes of 100,000 tiles take where there are vectors in full behind
+HEADER_BYTES = 1 << 20  # more than what stands before the codes of further parts
 _K_FACTOR_BYTES = 4
 
 
@@ -113,9 +114,17 @@ class Rows:
         follows[1:] = ids[1:] == ids[:-1] + 1
         begins = np.flatnonzero(~follows)
         counts = np.append(begins[1:], len(ids)) - begins
-        runs = zip((counts * size).tolist(), (self._first + ids[begins] * size).tolist(), strict=True)
+        runs = list(zip((counts * size).tolist(), (self._first + ids[begins] * size).tolist(), strict=True))
+        if runs and not _is_in_memory(file, runs[len(runs) // 2][1]):
+            for length, place in runs:  # a disk has them sooner when it is asked for all at once
+                os.posix_fadvise(file, place, length, os.POSIX_FADV_WILLNEED)
         read = b"".join([os.pread(file, length, place) for length, place in runs])
         return np.frombuffer(read, np.uint8).reshape(len(ids), size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a code."""
+        return self._size
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,18 @@ class Part:
         held = coded(self.index)
         return float(held.k_factor) if isinstance(held, faiss.IndexRefine) else 0.0
 
+    @property
+    def share_of_codes(self) -> float:
+        """How much of a further part's file is codes that a search goes through; 0 where that is not known."""
+        import faiss
+
+        held = coded(self.index)
+        codes = faiss.downcast_index(held.base_index) if isinstance(held, faiss.IndexRefine) else held
+        if self.rows is None or not isinstance(codes, faiss.IndexFastScan):
+            return 0.0
+        size = int(cast(Any, codes).code_size)  # of which the hints know nothing
+        return size / (size + self.rows.size)
+
     @cached_property
     def _exact(self) -> faiss.Index:
         return in_full(self.index)
@@ -167,8 +188,12 @@ class Part:
         return np.asarray(exact.reconstruct_batch(np.ascontiguousarray(ids)), np.float32)
 
 
-def read_part(file: Path) -> Part:
+def read_part(file: Path, first: Part | None = None) -> Part:
     """The vectors in a file. What FAISS maps of it stays on disk, and nothing can be added.
+
+    Args:
+        file: to read.
+        first: part of the index, where this is a further one: it tells how much of a file its codes are.
 
     Raises:
         IndexFormatError: the file cannot be read.
@@ -176,7 +201,8 @@ def read_part(file: Path) -> Part:
     import faiss
 
     with reading(file):
-        _fetch(file, AHEAD_BYTES)
+        share = 0.0 if first is None else first.share_of_codes
+        _fetch(file, HEADER_BYTES + round(share * file.stat().st_size) if share else AHEAD_BYTES)
         index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
         return Part(index, _rows_of(file, index))
 
@@ -186,6 +212,19 @@ def _fetch(file: Path, size: int) -> None:
     if hasattr(os, "posix_fadvise"):
         with file.open("rb") as opened:
             os.posix_fadvise(opened.fileno(), 0, size, os.POSIX_FADV_WILLNEED)
+
+
+def _is_in_memory(file: int, place: int) -> bool:
+    """Whether the system has a byte of an open file without asking the disk; true where it does not say."""
+    if not hasattr(os, "RWF_NOWAIT"):
+        return True
+    try:
+        os.preadv(file, [bytearray(1)], place, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:  # this file system does not know
+        return True
+    return True
 
 
 def _rows_of(file: Path, index: faiss.Index) -> Rows | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from geomatch.correlate import template
 from geomatch.fusion import NOWHERE, Poses, Window
 from geomatch.strips import Strip
 from geomatch.structure import Dense
-from geomatch.tile_index import TileIndex
 from geomatch.tiles import tile_vectors
 from geomatch.windows import covered, cut_windows
+
+if TYPE_CHECKING:
+    from geomatch.tile_index import TileIndex
 
 MIN_SHARE = 3  # the windows of a strip share the tiles asked for, but each has this part of them at least
 SMALL_TILES = 0.75  # a strip of less area than this share of a tile fills no tile, however its bounding box turns out

@@ -7,7 +7,7 @@ agree says how it lies: by features for the best places, by the map's pixels for
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,10 @@ from geomatch.map_pixels import MapPixels
 from geomatch.query import Query
 from geomatch.refine import CONTESTED, FINE_WEIGHT, Refiner
 from geomatch.strips import RawStrip, Strip
-from geomatch.tile_index import TileIndex
 from geomatch.windows import cut_windows
+
+if TYPE_CHECKING:
+    from geomatch.tile_index import TileIndex
 
 PART_PX = 96  # side of the parts that agree on a similarity
 FINALISTS = 4  # places that are looked at as the strip's parts see them

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -211,9 +211,11 @@ class TileIndex:
         """The tiles' vectors by their numbers."""
         if self._published is not None:
             return self._published.vectors(read_part(self.path / VECTORS).index)
+        files = [self.path / name for name in self.manifest.vector_parts]
+        first = read_part(files[0])
         with ThreadPoolExecutor(READERS) as readers:
-            parts = list(readers.map(read_part, [self.path / name for name in self.manifest.vector_parts]))
-        return Vectors(parts, self.corners)
+            others = list(readers.map(partial(read_part, first=first), files[1:]))
+        return Vectors([first, *others], self.corners)
 
 
 def _is_source(source: SourceRecord, file: Path, *, trust_time: bool) -> bool:

@@ -10,7 +10,7 @@ import typer
 
 from geomatch import defaults
 from geomatch.console import BACKENDS, PLAIN_HELP, Quiet, Verbose, box, friendly, progress, set_verbosity
-from geomatch.errors import IndexFormatError, InputError
+from geomatch.errors import IndexFormatError, InputError, UsageError
 from geomatch.memory import keep_freed
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def info(
     from geomatch.location import crs_name
     from geomatch.tile_index import TileIndex
 
-    opened = TileIndex.open(index)
+    opened = TileIndex.open(_folder(index))
     manifest, grid = opened.manifest, opened.grid
     if as_json:
         typer.echo(manifest.to_json())
@@ -166,14 +166,28 @@ def check(
     """
     from geomatch.tile_index import TileIndex
 
-    faults = TileIndex.open(index).check()
+    folder, cannot = _folder(index), None
+    try:
+        faults = TileIndex.open(folder).check()
+    except IndexFormatError as error:
+        faults, cannot = [error.what], error
     if as_json:
         typer.echo(json.dumps({"index": str(index), "sound": not faults, "faults": faults}))
     elif not faults:
         typer.echo(f"{index}: sound")
     if faults:
         hint = "build it again with geomatch index build --overwrite"
-        raise IndexFormatError("; ".join(faults), where=index, hint=hint)
+        raise cannot or IndexFormatError("; ".join(faults), where=index, hint=hint)
+
+
+def _folder(index: Path) -> Path:
+    """The directory that was named, and no collection."""
+    from geomatch.stores import SCHEME
+
+    if index.parts[0] == SCHEME.rstrip("/"):
+        hint = "name the folder of the index that was published there"
+        raise UsageError("this command looks at an index's own files", where=index, hint=hint)
+    return index
 
 
 @app.command()

@@ -13,7 +13,7 @@ from geomatch import defaults
 from geomatch.config import read_config
 from geomatch.errors import UsageError
 from geomatch.geo import Grid, as_crs, ground_resolution_m, transform_points
-from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX
+from geomatch.tiles import MIN_TILE_VALID, STRIDE_PX, TILE_PX, TileGrid
 
 from .kinds import KINDS, Kind
 
@@ -58,9 +58,12 @@ class BuildOptions:
         if self.working_gsd_m is not None and not 0 < self.working_gsd_m < np.inf:
             raise UsageError(f"{self.working_gsd_m:g} m is no pixel size", where="working gsd", hint=WORKING_HINT)
         if not 0 < self.min_valid <= 1:
-            raise UsageError(f"a valid share of {self.min_valid:g} is not possible", hint="take one above 0, up to 1")
+            what, hint = f"a valid share of {self.min_valid:g} is not possible", "take one above 0, up to 1"
+            raise UsageError(what, where="--min-valid", hint=hint)
         if self.components is not None and self.components < 0:
-            raise UsageError(f"{self.components} components are not possible", hint="take 0 for no PCA, or more")
+            what, hint = f"{self.components} components are not possible", "take 0 for no PCA, or more"
+            raise UsageError(what, where="--components", hint=hint)
+        TileGrid(self.tile_px, self.tile_px, self.tile_px, self.stride_px)  # which says what is not possible
 
 
 def read_options(file: Path | None, **given: Any) -> BuildOptions:
@@ -118,7 +121,8 @@ def window_of(grid: Grid, options: BuildOptions) -> Window:
         return Window(0, 0, grid.width, grid.height)
     left, bottom, right, top = options.bbox
     if not (left < right and bottom < top):
-        raise UsageError(f"the box {options.bbox} has no area", hint="give left bottom right top, in this order")
+        what, hint = f"the box {options.bbox} has no area", "give left,bottom,right,top, in this order"
+        raise UsageError(what, where="--bbox", hint=hint)
     along = np.linspace(0, 1, 17)
     across, up = left + along * (right - left), bottom + along * (top - bottom)
     edge = np.concatenate(
@@ -132,7 +136,8 @@ def window_of(grid: Grid, options: BuildOptions) -> Window:
     low = np.clip(np.floor(px.min(axis=0) + 1e-6), 0, grid.center_px * 2).astype(int)
     high = np.clip(np.ceil(px.max(axis=0) - 1e-6), 0, grid.center_px * 2).astype(int)
     if (high <= low).any():
-        raise UsageError(f"the box {options.bbox} does not touch the map", hint="gdalinfo prints the map's extent")
+        what, hint = f"the box {options.bbox} does not touch the map", "gdalinfo prints the map's extent"
+        raise UsageError(what, where="--bbox", hint=hint)
     return Window(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
 
 

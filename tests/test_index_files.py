@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from geomatch import index_files
 from geomatch.errors import IndexFormatError
 from geomatch.index_files import Corners, read_part
 
@@ -95,3 +97,42 @@ def test_vectors_in_full_are_read_by_their_numbers_in_any_order(tmp_path: Path) 
     part = read_part(tmp_path / "vectors.faiss")
     for ids in ([], [7], [5, 6, 7, 3, 3, 4, 299, 0], range(300)):
         np.testing.assert_array_equal(part.stored(np.array(ids, np.int64)), rows[list(ids)])
+
+
+def test_vectors_that_only_the_disk_has_are_asked_for_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(300, 16)).astype(np.float32)
+    index = faiss.index_factory(16, "PQ8x4fs,Refine(Flat)", faiss.METRIC_INNER_PRODUCT)
+    index.train(rows)
+    index.add(rows)
+    faiss.write_index(index, str(tmp_path / "vectors.faiss"))
+    part, asked, ids = read_part(tmp_path / "vectors.faiss"), [], np.array([5, 6, 9, 299], np.int64)
+    first = (tmp_path / "vectors.faiss").stat().st_size - 4 - rows.nbytes
+    monkeypatch.setattr(index_files.os, "posix_fadvise", lambda *given: asked.append(given[1:]))
+    for in_memory in (True, False):
+        monkeypatch.setattr(index_files, "_is_in_memory", lambda file, place, known=in_memory: known)
+        np.testing.assert_array_equal(part.stored(ids), rows[ids])
+        runs = [(5, 2), (9, 1), (299, 1)]
+        expected = [] if in_memory else [(first + 64 * at, 64 * count, os.POSIX_FADV_WILLNEED) for at, count in runs]
+        assert asked == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"), [("PQ8x4fs,Refine(SQfp16)", 4 / 36), ("PQ8x4fs,Refine(SQ8)", 4 / 20), ("SQ8", 0), ("PQ8x4fs", 0)]
+)
+def test_first_part_tells_how_much_of_others_a_search_goes_through(kind: str, share: float, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(320, 16)).astype(np.float32)
+    index = faiss.index_factory(16, kind, faiss.METRIC_INNER_PRODUCT)
+    index.train(rows)
+    index.add(rows)
+    for name in ("a.faiss", "b.faiss"):
+        faiss.write_index(index, str(tmp_path / name))
+    first = read_part(tmp_path / "a.faiss")
+    assert first.share_of_codes == pytest.approx(share)
+    assert len(read_part(tmp_path / "b.faiss", first)) == 320
+
+
+def test_system_tells_what_of_a_file_it_has_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(1 << 20))
+    with (tmp_path / "a").open("rb") as file:
+        file.read()
+        assert index_files._is_in_memory(file.fileno(), 0)

@@ -137,15 +137,23 @@ def _code(name: str) -> str:
 
 @cache
 def _imports(name: str) -> tuple[str, ...]:
-    """Modules of geomatch that one imports, anywhere in it."""
+    """Modules of geomatch that one imports, anywhere in it but for type checkers alone."""
     found = []
-    for node in ast.walk(_tree(name)):
+    for node in _run(_tree(name)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = resolve_name("." * node.level + (node.module or ""), _spec(name).parent)
             found += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return tuple(one for one in found if _ours(one) and _is_module(one))
+
+
+def _run(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a module that may run."""
+    yield node
+    typed = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for child in [] if typed else ast.iter_child_nodes(node):
+        yield from _run(child)
 
 
 @cache

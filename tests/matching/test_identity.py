@@ -98,6 +98,13 @@ def test_code_counts_and_words_do_not(tmp_path: Path, monkeypatch: pytest.Monkey
     assert seen("words", 6) != first
 
 
+def test_modules_that_type_checkers_alone_import_do_not_count() -> None:
+    """Area matching shares parts with the locator, which know an index by its type and never open one here."""
+    closure = identity._closure({"geomatch.matching.area"})
+    assert "geomatch.query" in closure
+    assert not {"geomatch.tile_index", "geomatch.vectors", "geomatch.milvus"} & closure
+
+
 def test_modules_that_are_imported_from_beside_count() -> None:
     """As training imports its own: with dots."""
     closure = identity._closure({"geomatch.training.local.detector"})
