@@ -1,6 +1,6 @@
 """Does a second worker halve the time of a build, and is the index the same when one is killed on the way?
 
-    python benchmarks/cluster.py [--size 8192] [--into docs/scale.md] [-o FILE]
+    python benchmarks/cluster.py [--size 8192] [--backend auto] [--into docs/scale.md] [-o FILE]
 
 A map of --size px made by repeating the validation block of Los Angeles is indexed by one worker, by two, and by two of
 which one is killed when a quarter of the features are there; each time the files are compared with those of a build in
@@ -25,6 +25,7 @@ import numpy as np
 from common import BENCH, LA_VAL, Bar, Worker, finish, read_area, show, write_map
 from distributed import Client
 
+from geomatch.backends import AUTO
 from geomatch.files import sha256_of
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
@@ -124,6 +125,7 @@ def _kill_later(victim: int, shards: Path, count: int) -> None:
 def main() -> None:
     arguments = common.parser(__doc__, windows=0)
     arguments.add_argument("--size", type=int, default=8192, help="side of the map, pixels")
+    arguments.add_argument("--backend", default=AUTO, help="of all builds; default what does best in this process")
     arguments.add_argument("--into", type=Path, help="document that gets the table")
     given = arguments.parse_args()
     data = common.data_or_skip(given.data)
@@ -135,7 +137,8 @@ def main() -> None:
     write_map(optical, pixels, repeat, place)
     alone = FOLDER / "alone.gmi"
     start, cpu = time.perf_counter(), cpu_s()
-    backend = build_index(optical, alone, overwrite=True).manifest.encoder.backend
+    asked = BuildOptions(backend=given.backend)
+    backend = build_index(optical, alone, asked, overwrite=True).manifest.encoder.backend
     here, here_cpu = time.perf_counter() - start, cpu_s() - cpu
     expected, options = content(alone), BuildOptions(backend=str(backend))
     before = plain_gain(optical, options)
