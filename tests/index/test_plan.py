@@ -55,7 +55,7 @@ def test_box_beside_the_map_is_an_input_error(points: tuple[tuple[float, float],
 
 @pytest.mark.parametrize("bbox", [(1, 0, 0, 1), (0, 1, 1, 0), (0, 0, 0, 1), (float("nan"), 0, 1, 1)])
 def test_box_without_area_is_a_usage_error(bbox: tuple[float, float, float, float]) -> None:
-    with pytest.raises(UsageError, match=r"no area.*left bottom right top"):
+    with pytest.raises(UsageError, match=r"--bbox: .*no area.*left,bottom,right,top"):
         window_of(NORTH_UP, BuildOptions(bbox=bbox))
 
 
