@@ -33,11 +33,13 @@ def test_self_supervision_is_compared_at_as_many_steps_and_at_as_many_comparison
         assert bool(config.self_supervision) is (row != "0")
         return int(config.data.batch * config.data.steps_per_epoch * config.trainer.max_epochs)
 
-    short = f"{shipped}{SHORT}"
-    assert list(TABLES[name].rows) == ["0", short, "0.2", "0.4", "0.8", "1.2"]
+    weights = ("0.2", "0.4", "0.8", "1.2")
+    assert list(TABLES[name].rows) == ["0", *(f"{weight}{SHORT}" for weight in weights), shipped]
     assert steps(shipped) == steps("0")
-    assert 0.95 * steps("0") <= 3 * steps(short) <= steps("0")
-    assert configured(TABLES[name], short).self_supervision == float(shipped)
+    for weight in weights:
+        short = f"{weight}{SHORT}"
+        assert 0.95 * steps("0") <= 3 * steps(short) <= steps("0")
+        assert configured(TABLES[name], short).self_supervision == float(weight)
 
 
 def test_gain_of_self_supervision_is_asked_of_both() -> None:
