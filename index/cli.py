@@ -184,7 +184,7 @@ def _folder(index: Path) -> Path:
     """The directory that was named, and no collection."""
     from geomatch.stores import SCHEME
 
-    if index.parts[0] == SCHEME.rstrip("/"):
+    if index.parts[:1] == (SCHEME.rstrip("/"),):
         hint = "name the folder of the index that was published there"
         raise UsageError("this command looks at an index's own files", where=index, hint=hint)
     return index

@@ -624,6 +624,7 @@ OPTIONS: dict[str, tuple[list[Any], str]] = {
     "no share": (["index", "build", "map.tif", "-o", "a.gmi", "--min-valid", "nan"], "a valid share of nan"),
     "less than no PCA": (["index", "build", "map.tif", "-o", "a.gmi", "--components=-1"], "--components: -1"),
     "collection for a folder": (["index", "info", "milvus://localhost:1/x"], "an index's own files"),
+    "folder without a name": (["index", "info", "milvus:/x"], "an index's own files"),
     "collection to be checked": (["index", "check", "milvus://localhost:1/x"], "an index's own files"),
     "no such backend": (["locate", "s.tif", "--backend", "abacus"], "--backend: unknown backend 'abacus'"),
     "no backend at all": (

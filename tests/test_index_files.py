@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -131,8 +132,20 @@ def test_first_part_tells_how_much_of_others_a_search_goes_through(kind: str, sh
     assert len(read_part(tmp_path / "b.faiss", first)) == 320
 
 
-def test_system_tells_what_of_a_file_it_has_in_memory(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system does not say what it has in memory")
+@pytest.mark.parametrize(
+    ("answer", "known"), [(None, True), (BlockingIOError(), False), (OSError(errno.EOPNOTSUPP, "not supported"), True)]
+)
+def test_system_tells_what_of_a_file_it_has_in_memory(
+    answer: OSError | None, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        assert answer is not None
+        raise answer
+
     (tmp_path / "a").write_bytes(bytes(1 << 20))
     with (tmp_path / "a").open("rb") as file:
         file.read()
-        assert index_files._is_in_memory(file.fileno(), 0)
+        if answer is not None:
+            monkeypatch.setattr(index_files.os, "preadv", refused)
+        assert index_files._is_in_memory(file.fileno(), 0) is known

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from geomatch.errors import InputError
 from geomatch.extras import needs_extra
 from geomatch.matching.descriptors import DESCRIPTORS
-from geomatch.matching.keypoints import DETECTORS
+from geomatch.matching.keypoints import ORIENTED_SIFT
 from geomatch.matching.learned import PatchDescriptor
 from geomatch.matching.matches import Matches
 from geomatch.matching.side import Side
@@ -148,7 +148,7 @@ class LightGlueMatcher:
         """Matches by its own assignment."""
         if (unusable := Matches.unusable(sar, optical, LEAST_PX)) is not None:
             return unusable
-        described = [DESCRIPTORS["rootsift"](side, DETECTORS["sift"](side, self._most)) for side in (sar, optical)]
+        described = [DESCRIPTORS["rootsift"](side, ORIENTED_SIFT(side, self._most)) for side in (sar, optical)]
         found = (len(described[0]), len(described[1]))
         if min(found) < 2:
             return Matches.none("fewer than two keypoints in an image", found)
