@@ -31,7 +31,7 @@ def _check_there(store: Store) -> None:
     address = store.address
     if store.has(address.collection):
         return
-    if store.unfinished():
+    if store.being_filled():
         hint = "repeat geomatch index publish, and wait for its end"
         raise IndexFormatError("was not published to its end", where=address, hint=hint)
     hint = "geomatch index publish INDEX --to ADDRESS makes it"

@@ -222,7 +222,7 @@ class Store:
             hint = "publish the index again with geomatch index publish --overwrite"
             raise self._refusal(what, where=self.address, hint=hint) from error
 
-    def unfinished(self) -> dict[str, bool]:
+    def being_filled(self) -> dict[str, bool]:
         """Names of collections that are filled for the address, and whether who did has ended, as far as that is known.
 
         It is of processes of this machine.

@@ -93,7 +93,7 @@ def _check_free(store: Store, *, overwrite: bool) -> None:
 def _unfinished(store: Store) -> Iterator[str]:
     """The name of a collection that is to be filled; whatever goes wrong, it is dropped. What killed ones left too."""
     name = store.address.unfinished
-    for left, of_nobody in store.unfinished().items():
+    for left, of_nobody in store.being_filled().items():
         if of_nobody or left == name:
             store.drop(left)
     try:

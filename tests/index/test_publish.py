@@ -149,7 +149,7 @@ def test_what_a_killed_one_left_is_not_searched_and_does_not_hinder(town_index: 
     with pytest.raises(IndexFormatError, match=r"was not published to its end\. Repeat geomatch index publish"):
         TileIndex.open(address)
     store = Store(Address.parse(address), IndexFormatError)
-    ((left, ended),) = store.unfinished().items()
+    ((left, ended),) = store.being_filled().items()
     assert ended
     with pytest.raises(IndexFormatError, match=r"holds \d+ of 1369 tiles"):
         TileIndex.open(f"{address.removesuffix('town')}{left}")
