@@ -138,7 +138,7 @@ def around(
     _, height, width = window.values.shape
     side = 2 * radius + 1
     tall, wide = height + 2 * radius, width + 2 * radius
-    filters = _placed(window.values, radius).reshape(-1, side * side)
+    filters = _placed(window.values, radius)
     under = _sums_under(window.mask, radius)
     cells = float(window.mask.sum())
     floor = _energy_floor(features.rms, cells)
@@ -158,27 +158,24 @@ def around(
 def _sums_under(mask: NDArray[np.float32], radius: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """A function from patches [... x h + 2r x w + 2r] to their sums under the mask at every offset [... x offsets].
 
-    Under a whole mask the sums are over boxes: those of all rows, less the rows and columns that an offset leaves out.
+    Under a whole mask the sums are over boxes: over rows, then over columns.
     """
-    side = 2 * radius + 1
     if not mask.all():
-        masks = _placed(mask[None], radius).reshape(-1, side * side)
+        masks = _placed(mask[None], radius)
         return lambda patches: patches.reshape(*patches.shape[:-2], -1) @ masks
-
-    def slide(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-        """Sums over a sliding interval along an axis, one for each of its ``side`` positions."""
-        length = values.shape[axis] - 2 * radius
-        sums = [values.take(range(length), axis=axis).sum(axis=axis)]
-        for first in range(2 * radius):
-            sums.append(sums[-1] + values.take(first + length, axis=axis) - values.take(first, axis=axis))
-        return np.stack(sums, axis=-1)
+    down, across = (_intervals(length, radius) for length in mask.shape)
 
     def boxes(patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        by_row = slide(patches, -2)  # [... x w + 2r x side]
-        by_both = slide(by_row.swapaxes(-1, -2), -1)  # [... x side x side]
-        return by_both.reshape(*by_both.shape[:-2], side * side)
+        made: NDArray[np.float32] = np.matmul(np.matmul(down, patches), across.T)
+        return made.reshape(*made.shape[:-2], -1)
 
     return boxes
+
+
+def _intervals(length: int, radius: int) -> NDArray[np.float32]:
+    """[2r + 1 x length + 2r]: 1 on an interval of that length, from each of its first places on."""
+    first, at = np.arange(2 * radius + 1)[:, None], np.arange(length + 2 * radius)
+    return np.asarray((at >= first) & (at < first + length), np.float32)
 
 
 def over(window: Template, dense: Dense, rms: float) -> NDArray[np.float32]:
@@ -234,11 +231,11 @@ def _normalise(
 
 
 def _placed(kernel: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """The kernel laid into a patch at each offset: [C x h x w] -> [C x h + 2r x w + 2r x side x side]."""
+    """The kernel laid into a patch at each offset: [C x h x w] -> [C (h + 2r) (w + 2r) x offsets]."""
     channels, height, width = kernel.shape
     side = 2 * radius + 1
-    out = np.zeros((channels, height + 2 * radius, width + 2 * radius, side, side), np.float32)
+    out = np.zeros((side, side, channels, height + 2 * radius, width + 2 * radius), np.float32)  # its runs are copied
     for row in range(side):
         for col in range(side):
-            out[:, row : row + height, col : col + width, row, col] = kernel
-    return out
+            out[row, col, :, row : row + height, col : col + width] = kernel
+    return out.reshape(side * side, -1).T
