@@ -10,7 +10,7 @@ import torch
 from places import pair, similarity
 
 from geomatch.errors import InputError
-from geomatch.matching.foreign import CLASSES, load_state, read_state
+from geomatch.matching.foreign import CLASSES, LightGlueMatcher, load_state, read_state
 from geomatch.matching.keypoints import Keypoints
 from geomatch.matching.learned import PatchDescriptor
 from geomatch.matching.methods import method
@@ -94,3 +94,29 @@ def test_networks_of_kornia_run(name: str, tmp_path: Path) -> None:
     assert (np.diff(found.scores) <= 0).all()
     tiny = Side(SAR.image[:20, :20], SAR.valid[:20, :20], "sar")
     assert matcher(tiny, OPTICAL).reason
+
+
+def test_lightglue_is_told_which_way_keypoints_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an image turned by a quarter it is told the same places, turned, and so are the ways they point."""
+    feature = pytest.importorskip("kornia.feature")
+    torch.save(
+        feature.LightGlue(features=None, input_dim=128, add_scale_ori=True, weights=None).state_dict(), tmp_path / "w"
+    )
+    matcher = LightGlueMatcher(tmp_path / "w")
+    seen: dict[str, dict[str, torch.Tensor]] = {}
+
+    def net(told: dict[str, dict[str, torch.Tensor]]) -> dict[str, list[torch.Tensor]]:
+        seen.update(told)
+        return {"matches": [torch.zeros(0, 2)], "scores": [torch.zeros(0)]}
+
+    monkeypatch.setattr(matcher, "_net", net)
+    turned = Side(np.rot90(OPTICAL.image).copy(), np.rot90(OPTICAL.valid).copy(), "optical")
+    matcher(turned, OPTICAL)
+    (there, toward), (here, away) = ((one["keypoints"][0].numpy(), one["oris"][0].numpy()) for one in seen.values())
+    wide = OPTICAL.image.shape[1] - 1
+    expected = np.stack([here[:, 1], wide - here[:, 0]], axis=1)
+    same = np.linalg.norm(there[:, None] - expected, axis=2) < 1.5  # OpenCV sets them off by a part of a pixel
+    off = np.abs(np.angle(np.exp(1j * (toward[:, None] - away + np.pi / 2))))
+    found = (same & (off < np.radians(8))).any(axis=1)
+    assert len(there) > 100
+    assert found.mean() > 0.8
