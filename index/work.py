@@ -52,6 +52,9 @@ _UNWATCHED = {  # where every core has a task, what looks at them a hundred time
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "500ms",
 }
+_ITS_PAGES = (
+    "127.0.0.1:0"  # of a scheduler, at a port that is free: by default it takes one, and warns where that is taken
+)
 _AGAIN = "start one, then repeat the build: it goes on with the shards that are there"
 
 
@@ -248,7 +251,8 @@ def local_workers(count: int) -> Iterator[LocalCluster]:
     from distributed import LocalCluster
 
     told = _UNWATCHED | {f"{_BEFORE_A_WORKER}.{name}": value for name, value in ENVIRONMENT.items()}
-    one_each = {"threads_per_worker": 1, "dashboard_address": None}
+    pages = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": _ITS_PAGES}}
+    one_each = {"threads_per_worker": 1, **pages}
     with dask.config.set(told), LocalCluster(n_workers=count, **one_each) as cluster:  # type: ignore[no-untyped-call]
         yield cluster
 

@@ -7,9 +7,11 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -222,13 +224,10 @@ def test_workers_keep_their_memory_and_are_not_profiled() -> None:
 
 @pytest.mark.parametrize("task", ["make_features", "make_vectors", "make_vector_file"])
 def test_worker_that_is_killed_costs_its_shard(task: str, town: Town, tmp_path: Path) -> None:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     build_index(town.path, tmp_path / "one.gmi", OPTIONS)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
-        Client(cluster) as client,  # type: ignore[no-untyped-call]
-    ):
+    with local_workers(2) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
         workers, killed = client.run(os.getpid), []  # type: ignore[var-annotated]
         client.run(_dawdle, task)
         blow = threading.Thread(target=_kill_the_first_at_work, args=(client, task, workers, killed))
@@ -370,11 +369,19 @@ def test_scheduler_that_is_none_is_a_usage_error(
     assert not (tmp_path / "a.gmi").exists()
 
 
-def test_scheduler_without_workers_is_told(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distributed import LocalCluster
+def test_builds_beside_each_other_do_not_take_one_port() -> None:
+    """Dask warns where its usual one is taken, and here a warning is an error."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # by someone else already
+            taken.bind(("", 8787))
+            taken.listen()
+        with local_workers(0) as first, local_workers(0) as second:
+            assert first.scheduler_address != second.scheduler_address
 
+
+def test_scheduler_without_workers_is_told(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("geomatch.index.work.CONNECT_S", 2)
-    with LocalCluster(n_workers=0, dashboard_address=None) as cluster:  # type: ignore[no-untyped-call]
+    with local_workers(0) as cluster:
         address = cluster.scheduler_address
         told = geomatch("index", "build", town.path, "-o", tmp_path / "a.gmi", "--scheduler", address)
     assert told.exit_code == 2
@@ -390,10 +397,10 @@ def test_scheduler_or_workers_that_go_are_told(
 
     monkeypatch.setattr("geomatch.index.work.LOOK_S", 1)
     monkeypatch.setattr("geomatch.index.work.CONNECT_S", 2)
-    one_each = {"threads_per_worker": 1, "dashboard_address": None, "processes": False}
+    threads = {"threads_per_worker": 1, "processes": False, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
-        LocalCluster(n_workers=1, **one_each) as cluster,  # type: ignore[no-untyped-call]
+        LocalCluster(n_workers=1, dashboard_address=None, **threads) as cluster,  # type: ignore[no-untyped-call]
     ):
         started, free = threading.Event(), threading.Event()
 
