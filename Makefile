@@ -14,7 +14,7 @@ demo: $(READY)  ## simulate a city, index it, locate its strips, report
 test test-slow: export OMP_NUM_THREADS := 1
 
 test: $(READY)  ## the tests that are quick
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
