@@ -79,14 +79,12 @@ class Vectors(Gallery):
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The best of some tiles, numbers in order; fewer than ``k`` where there are no more."""
         k, wanted = min(k, len(among)), min(self._wanted(k), len(among))
-        parts = np.unique(np.searchsorted(self._first, among, side="right") - 1).tolist()
+        parts = np.flatnonzero(np.diff(np.searchsorted(among, self._first))).tolist()
         there = sum(len(self._parts[number]) for number in parts)
         asked_of_parts = AMPLE * wanted * there // max(1, len(among))
         if asked_of_parts < len(among):
             scores, ids = self._scanned(asked, asked_of_parts, parts)
-            outside = np.ones(len(self), bool)
-            outside[among] = False
-            scores = np.where(outside[ids], -np.inf, scores)
+            scores = np.where(_holds(among, ids), scores, -np.inf)
             if np.isfinite(scores).sum(axis=1).min() >= wanted:
                 scores, ids = self._again(asked, *_best(scores, ids, wanted))
                 return scores[:, :k], ids[:, :k]
@@ -159,6 +157,12 @@ class Vectors(Gallery):
             some = order[bounds[number] : bounds[number + 1]]
             found[some] = self._parts[number].stored(ids[some] - self._first[number])
         return found
+
+
+def _holds(among: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of some numbers are among others, which are in order and one at least."""
+    at = np.searchsorted(among, ids)
+    return np.asarray(among[np.minimum(at, len(among) - 1)] == ids)
 
 
 def _joined(
