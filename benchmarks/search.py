@@ -8,8 +8,9 @@ First the structures in memory, in the parts that an index's files are and searc
 inverted file, HNSW and the exact scan among them, of all components of the PCA or of the strongest: CPU milliseconds
 per query, alone and of five together, the share of the tiles of the exact answer of as many components that are found
 (recall@100 as a share of all hundred; of the exact scan of fewer components, that of all), the share of queries whose
-nearest tile is among the hundred (FAISS's R@100), the share whose true tile is (within half a stride + 4 px), and what
-fitting and adding take. This is what KINDS in index/kinds.py stands on.
+nearest tile is among the hundred (FAISS's R@100), the share whose true tile is (within half a stride + 4 px), what
+fitting and adding take, and the most memory that the process held until then. This is what KINDS in index/kinds.py
+stands on.
 
 Then, with --large, an index of so many tiles, built by geomatch and searched from disk in a new process: recall against
 an exact scan of vectors in full, seconds from opening to the first answer to a vector, with the files in the system's
@@ -72,8 +73,8 @@ ASKED = 100  # tiles
 CIRCLES = (0.001, 0.1, 0.5)  # shares of the map
 STRIP = 5  # windows of a strip, whose vectors are asked for together
 TITLE = f"Search for {ASKED} tiles, one thread (* as geomatch chooses)"
-COLUMNS = ("tiles", "structure", "CPU ms", "of five", "of the exact", "nearest found", "true tile found",
-           "fit + add, CPU s", "MB")  # fmt: skip
+COLUMNS = ("tiles", "structure", "CPU ms", "wall ms", "of five, CPU ms", "of the exact", "nearest found",
+           "true tile found", "fit + add, CPU s", "MB", "of the process")  # fmt: skip
 
 Vectors = NDArray[np.float32]
 Searched = Callable[[Vectors], Vectors]
@@ -92,17 +93,19 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Found:
-    """Of a structure over a number of tiles."""
+    """Of a structure over a number of tiles; ``peak_mb`` is the most that the process held until then."""
 
     tiles: int
     kind: Kind
     cpu_ms: float
+    wall_ms: float
     cpu_ms_of_five: float
     exact_found: float
     nearest_found: float
     true_found: float
     fit_cpu_s: float
     megabytes: float
+    peak_mb: float
 
     def row(self) -> list[str]:
         chosen = self.kind == plan_vectors(self.tiles, 10_000, 16).kind
@@ -112,12 +115,14 @@ class Found:
             f"{self.tiles}",
             f"{self.kind.coded}{note}" + (" *" if chosen else ""),
             f"{self.cpu_ms:.2f}",
+            f"{self.wall_ms:.2f}",
             f"{self.cpu_ms_of_five:.2f}",
             f"{self.exact_found:.3f}",
             f"{self.nearest_found:.3f}",
             f"{self.true_found:.3f}",
             f"{self.fit_cpu_s:.1f}",
             f"{self.megabytes:.0f}",
+            f"{self.peak_mb:.0f}",
         ]
 
 
@@ -174,10 +179,21 @@ def measure(tiles: Tiles, kind: Kind, queries: Tiles, exact: NDArray[np.int64] |
         for n in (1, STRIP)
     )
     ids = np.concatenate([answer.value.tiles for answer in answers])
-    cpu_ms = [1000 * sum(answer.cpu_s for answer in asked) / len(ids) for asked in (answers, strips)]
-    size = sum(len(faiss.serialize_index(part.index)) for part in parts) / 1e6
-    shares = (*_agreement(ids if exact is None else exact, ids), _true_found(tiles.corners, ids, queries.corners))
-    return Found(len(tiles.vectors), kind, *cpu_ms, *shares, made.cpu_s, size), ids
+    exact_found, nearest_found = _agreement(ids if exact is None else exact, ids)
+    found = Found(
+        tiles=len(tiles.vectors),
+        kind=kind,
+        cpu_ms=1000 * sum(answer.cpu_s for answer in answers) / len(ids),
+        wall_ms=1000 * sum(answer.wall_s for answer in answers) / len(ids),
+        cpu_ms_of_five=1000 * sum(answer.cpu_s for answer in strips) / len(ids),
+        exact_found=exact_found,
+        nearest_found=nearest_found,
+        true_found=_true_found(tiles.corners, ids, queries.corners),
+        fit_cpu_s=made.cpu_s,
+        megabytes=sum(len(faiss.serialize_index(part.index)) for part in parts) / 1e6,
+        peak_mb=common.peak_rss_mb(),
+    )
+    return found, ids
 
 
 def _fitted(vectors: Vectors, kind: Kind) -> list[Part]:
