@@ -123,3 +123,10 @@ def test_without_imagery_a_script_says_so_and_ends_well(script: Path, tmp_path: 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "skipped" in done.stdout
+
+
+def test_no_cell_of_a_table_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no terminal, tables are as wide as they need to be."""
+    long = "x" * 200
+    common.show("wide", ("structure", "value"), [(long, 1), ("short", 2)])
+    assert f" {long} " in capsys.readouterr().out
