@@ -88,8 +88,9 @@ def _built(folder: Path, side_px: int, cpu_s: float, wall_s: float, peak_rss_mb:
 
 
 def side_of(tiles: int, stride_px: int) -> int:
-    """Side, pixels, of the smallest map of whole pieces that has so many tiles."""
-    return PIECE_PX * int(np.ceil((np.sqrt(tiles) + 200 / stride_px) * stride_px / PIECE_PX))
+    """Side, pixels, of the smallest map of whole pieces that has so many tiles, and room for the block."""
+    side = max((np.sqrt(tiles) + 200 / stride_px) * stride_px, LA_VAL.width, LA_VAL.height)
+    return PIECE_PX * int(np.ceil(side / PIECE_PX))
 
 
 def varied_map(data: Path, file: Path, side_px: int, seed: int = 0) -> Path:

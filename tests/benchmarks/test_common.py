@@ -92,6 +92,7 @@ def test_varied_map_is_large_enough_for_its_tiles() -> None:
     for count, stride in ((1, 16), (100_000, 16), (1_000_000, 25)):
         side = varied.side_of(count, stride)
         assert side % varied.PIECE_PX == 0
+        assert side >= max(varied.LA_VAL.width, varied.LA_VAL.height)
         assert ((side - 200) // stride + 1) ** 2 >= count
 
 
