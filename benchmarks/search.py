@@ -8,9 +8,9 @@ First the structures in memory, in the parts that an index's files are and searc
 inverted file, HNSW and the exact scan among them, of all components of the PCA or of the strongest: CPU milliseconds
 per query, alone and of five together, the share of the tiles of the exact answer of as many components that are found
 (recall@100 as a share of all hundred; of the exact scan of fewer components, that of all), the share of queries whose
-nearest tile is among the hundred (FAISS's R@100), the share whose true tile is (within half a stride + 4 px), what
-fitting and adding take, and the most memory that the process held until then. This is what KINDS in index/kinds.py
-stands on.
+nearest tile is among the hundred (FAISS's R@100), the share whose true tile is (within half a stride + 4 px), and
+what fitting and adding take; at last the most memory that the process held, with all vectors in full. This is what
+KINDS in index/kinds.py stands on.
 
 Then, with --large, an index of so many tiles, built by geomatch and searched from disk in a new process: recall against
 an exact scan of vectors in full, seconds from opening to the first answer to a vector, with the files in the system's
@@ -74,7 +74,7 @@ CIRCLES = (0.001, 0.1, 0.5)  # shares of the map
 STRIP = 5  # windows of a strip, whose vectors are asked for together
 TITLE = f"Search for {ASKED} tiles, one thread (* as geomatch chooses)"
 COLUMNS = ("tiles", "structure", "CPU ms", "wall ms", "of five, CPU ms", "of the exact", "nearest found",
-           "true tile found", "fit + add, CPU s", "MB", "of the process")  # fmt: skip
+           "true tile found", "fit + add, CPU s", "MB")  # fmt: skip
 
 Vectors = NDArray[np.float32]
 Searched = Callable[[Vectors], Vectors]
@@ -93,7 +93,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Found:
-    """Of a structure over a number of tiles; ``peak_mb`` is the most that the process held until then."""
+    """Of a structure over a number of tiles."""
 
     tiles: int
     kind: Kind
@@ -105,7 +105,6 @@ class Found:
     true_found: float
     fit_cpu_s: float
     megabytes: float
-    peak_mb: float
 
     def row(self) -> list[str]:
         chosen = self.kind == plan_vectors(self.tiles, 10_000, 16).kind
@@ -122,7 +121,6 @@ class Found:
             f"{self.true_found:.3f}",
             f"{self.fit_cpu_s:.1f}",
             f"{self.megabytes:.0f}",
-            f"{self.peak_mb:.0f}",
         ]
 
 
@@ -191,7 +189,6 @@ def measure(tiles: Tiles, kind: Kind, queries: Tiles, exact: NDArray[np.int64] |
         true_found=_true_found(tiles.corners, ids, queries.corners),
         fit_cpu_s=made.cpu_s,
         megabytes=sum(len(faiss.serialize_index(part.index)) for part in parts) / 1e6,
-        peak_mb=common.peak_rss_mb(),
     )
     return found, ids
 
@@ -353,13 +350,17 @@ def main() -> None:
     data = common.data_or_skip(given.data)
     common.one_thread()
     results: list[Found] = []
+    peak_mb = 0.0
     if given.sizes:
         results = list(_in_memory(data, given.sizes, given.windows, given.seed, given.hnsw_up_to))
+        peak_mb = common.peak_rss_mb()
         common.show(TITLE, COLUMNS, [found.row() for found in results])
+        print(f"most memory of the process: {peak_mb:.0f} MB")
     told, bars = on_disk(data, given.large, given.windows, given.seed) if given.large else ({}, [])
     if given.into is not None:
         _write(given.into, results, told)
-    common.finish(given.output, {"in_memory": [asdict(found) for found in results], "on_disk": told}, bars)
+    in_memory = [asdict(found) for found in results]
+    common.finish(given.output, {"in_memory": in_memory, "in_memory_peak_mb": peak_mb, "on_disk": told}, bars)
 
 
 def _write(file: Path, results: Sequence[Found], told: dict[str, Any]) -> None:
