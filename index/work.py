@@ -48,8 +48,10 @@ LOOK_S = 5  # between looks for whether a worker is left
 _TALKATIVE = ("distributed.client", "distributed.core")  # they log tracebacks of a scheduler that goes
 _STARTING = ("distributed.nanny",)  # and this one those of processes that cannot be started
 _BEFORE_A_WORKER = "distributed.nanny.pre-spawn-environ"  # Dask's key of what a process begins with
-_UNWATCHED = {  # where every core has a task, what looks at them a hundred times a second takes from them
+_UNWATCHED = {  # where every core has a task, what looks at them many times a second takes from them
     "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "2s",
+    "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "500ms",
 }
 _ITS_PAGES = (
