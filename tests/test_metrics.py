@@ -34,6 +34,12 @@ def test_wilson_interval_of_nothing_is_all() -> None:
     assert wilson(0, 0) == (0, 1)
 
 
+def test_wilson_interval_of_none_or_all_ends_there() -> None:
+    for trials in range(1, 500):
+        assert wilson(0, trials)[0] == 0
+        assert wilson(trials, trials)[1] == 1
+
+
 @given(st.integers(1, 500), st.data())
 def test_wilson_interval_holds_the_share_within_zero_and_one(trials: int, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, trials))
