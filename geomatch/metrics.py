@@ -19,7 +19,9 @@ def wilson(successes: int, trials: int, level: float = 0.95) -> tuple[float, flo
     share = successes / trials
     middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return middle - half if successes else 0.0, middle + half if successes < trials else 1.0
+    low = middle - half if successes else 0.0  # where rounding would leave some 1e-18
+    high = middle + half if successes < trials else 1.0
+    return low, high
 
 
 def overlap(offsets_px: ArrayLike, size_px: ArrayLike) -> NDArray[np.float64]:

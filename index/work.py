@@ -54,9 +54,7 @@ _UNWATCHED = {  # where every core has a task, what looks at them many times a s
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "500ms",
 }
-_ITS_PAGES = (
-    "127.0.0.1:0"  # of a scheduler, at a port that is free: by default it takes one, and warns where that is taken
-)
+_ITS_PAGES = "127.0.0.1:0"  # of a scheduler, at a port that is free; of its usual one it warns where that is taken
 _AGAIN = "start one, then repeat the build: it goes on with the shards that are there"
 
 
