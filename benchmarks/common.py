@@ -34,12 +34,13 @@ from geomatch.images import SarRadiometry
 from geomatch.metrics import wilson
 from geomatch.raster import open_raster
 from geomatch.strips import Strip, strip_of
+from geomatch.summary import print_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACES = (ROOT / "../shared/data", ROOT / "data")
 BENCH = ROOT / "bench"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PRINTED_WIDTH, WIDEST = 150, 1000  # where there is no terminal; wider where cells would be cut off
+PRINTED_WIDTH = 150  # where there is no terminal, at least
 JPEG = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "jpeg", "jpeg_quality": 90,
         "photometric": "ycbcr", "interleave": "pixel"}  # fmt: skip
 STRUCTURAL = "structural"  # the encoder that needs no training, where it is what is measured
@@ -101,12 +102,7 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         table.add_row(*map(str, row))
-    console = Console(width=None if sys.stdout.isatty() else PRINTED_WIDTH)
-    if not sys.stdout.isatty():
-        console.width = max(
-            PRINTED_WIDTH, console.measure(table, options=console.options.update(max_width=WIDEST)).maximum
-        )
-    console.print(table)
+    print_whole(Console(width=None if sys.stdout.isatty() else PRINTED_WIDTH), table)
 
 
 def cell(value: object) -> str:

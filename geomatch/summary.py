@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from geomatch.evaluation import Prediction
 from geomatch.metrics import OVERLAP
 from geomatch.outputs import output_file
 from geomatch.report import ReportPicture, ReportTable, write_report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 _WIDEST = 1000  # characters of a table in a file
 PREDICTIONS, SCORES, REPORT = "predictions.jsonl", "scores.json", "report.html"
@@ -74,10 +78,15 @@ def print_tables(shown_tables: Sequence[ReportTable]) -> None:
             shown.add_column(column, justify="right" if alignment == "number" else "left", overflow="fold")
         for row in table.rows:
             shown.add_row(*(_cell(cell) for cell in row))
-        if not console.is_terminal:
-            wide = console.options.update(max_width=_WIDEST)
-            console.width = max(console.width, console.measure(shown, options=wide).maximum)
-        console.print(shown)
+        print_whole(console, shown)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table; a console that is no terminal becomes as wide as the table needs."""
+    if not console.is_terminal:
+        wide = console.options.update(max_width=_WIDEST)
+        console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)
 
 
 def write_summary(folder: Path, predictions: Sequence[Prediction], scores: dict[str, Any], title: str) -> None:
