@@ -165,6 +165,7 @@ def make_features(recipe: Recipe, number: int) -> int:
         job = _job(recipe)
         with one_thread():
             made = job.encode(job.read(list(blocks(job.window))[number]))
+        recipe.check()  # a shard of what has changed meanwhile would be taken up once it is as it was
         with published(file) as part, part.open("wb") as out:
             np.savez(out, values=made.values, energy=made.energy, known=made.known)
     return number

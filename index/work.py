@@ -179,8 +179,15 @@ class Shared:
         while True:
             try:
                 answer = shard.result(timeout=LOOK_S)
-            except TimeoutError:
-                if shard.status not in {"finished", "error"}:
+            except OSError as error:  # a TimeoutError is one, ours and the shard's own
+                if shard.status == "error":
+                    hint = f"look at the disks that the workers use, {_AGAIN}"
+                    raise OutputError(
+                        f"a shard cannot be made ({error})", where=self._recipe.folder, hint=hint
+                    ) from error
+                if not isinstance(error, TimeoutError):
+                    raise
+                if shard.status != "finished":
                     self.wait()
                 continue
             if isinstance(answer, GeomatchError):

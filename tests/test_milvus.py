@@ -24,6 +24,7 @@ from geomatch.errors import IndexFormatError
 from geomatch.index.publish import publish_index
 from geomatch.locator import Locator
 from geomatch.manifest import MANIFEST, VECTORS
+from geomatch.milvus import MilvusVectors
 from geomatch.near import Disc, Near
 from geomatch.reranking.candidates import retrieve_candidates
 from geomatch.stores import PROPERTY, Store
@@ -120,6 +121,27 @@ def test_circle_is_brute_force_over_the_tiles_in_it(
     assert hits.tiles.shape == (len(queries), width)
     assert np.isin(hits.tiles, among).all()
     np.testing.assert_allclose(hits.scores, -np.sort(-scores, axis=1)[:, :width], atol=1e-5)
+
+
+def test_tiles_beyond_the_box_of_a_circle_do_not_leave_the_store(
+    ours: TileIndex, queries: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[NDArray[np.float64]] = []
+    nearest = MilvusVectors._nearest
+
+    def answered(self: MilvusVectors, *given: Any) -> list[NDArray[np.float64]]:
+        found = nearest(self, *given)
+        told.extend(found)
+        return found
+
+    monkeypatch.setattr(MilvusVectors, "_nearest", answered)
+    near = ours.near(Near(*middle(ours), 60.0))
+    assert near.disc is not None
+    left, right, top, bottom = near.disc.box
+    assert near.search(queries, 5000).tiles.shape[1] > 30
+    cols, rows = np.concatenate(told)[:, 2:].T + ours.manifest.tiles.size_px / 2
+    assert ((cols >= left) & (cols <= right) & (rows >= top) & (rows <= bottom)).all()
+    assert len(told[0]) < len(ours) / 2
 
 
 def middle(index: TileIndex) -> tuple[float, float]:

@@ -22,11 +22,13 @@ from shapely.geometry import box
 from towns import PLACE, UTM33, Town, moved, optical, write_town
 
 from geomatch import defaults
+from geomatch.backends import AUTO, installed
 from geomatch.encoder import load_encoder
 from geomatch.errors import IndexFormatError, InputError, OutputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.index import build, plan, work
+from geomatch.index import build, plan, vectors, work
 from geomatch.index.build import build_index
+from geomatch.index.kinds import Kind
 from geomatch.index.plan import BuildOptions, read_options
 from geomatch.manifest import FEATURES, MANIFEST, TILES, VECTORS
 from geomatch.tile_index import TileIndex
@@ -142,16 +144,26 @@ def test_box_gives_the_features_of_a_map_cut_there(small: Town, tmp_path: Path) 
     assert np.corrcoef(part.values.ravel(), whole.values.ravel())[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("block_px", [64, 128, 200])
-def test_features_do_not_depend_on_the_blocks(
-    block_px: int, small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("encoder", "backend"),
+    [("structural", AUTO), *((encoder, backend) for encoder in ("la2", "la3") for backend in installed())],
+)
+def test_vectors_do_not_depend_on_the_blocks(
+    encoder: str, backend: str, small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = build_index(small.path, tmp_path / "whole.gmi", QUICK).features
-    monkeypatch.setattr(build, "blocks", plan.blocks)
-    monkeypatch.setattr(plan, "BLOCK_PX", block_px)
-    pieces = build_index(small.path, tmp_path / "pieces.gmi", QUICK).features
-    np.testing.assert_array_equal(pieces.valid, whole.valid)
-    np.testing.assert_array_equal(pieces.values, whole.values)
+    options = replace(QUICK, encoder=encoder, backend=backend, vectors="Flat", components=0)
+    whole = build_index(small.path, tmp_path / "whole.gmi", options)
+    order = np.lexsort(np.asarray(whole.corners).T)
+    expected = whole.vectors.stored(order)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, rtol=1e-5)
+    monkeypatch.setattr(vectors, "CHUNK_VALUES", 20_000)
+    for block_px in (64, 128, 200):
+        monkeypatch.setattr(plan, "BLOCK_PX", block_px)
+        pieces = build_index(small.path, tmp_path / f"{block_px}.gmi", options)
+        np.testing.assert_array_equal(pieces.features.valid, whole.features.valid)
+        assert np.abs(pieces.features.values.astype(int) - whole.features.values).max() <= 1  # rounded the other way
+        found = pieces.vectors.stored(np.lexsort(np.asarray(pieces.corners).T))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_tiles_cover_the_map_to_its_last_row_and_column(small: Town, tmp_path: Path) -> None:
@@ -379,6 +391,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from geomatch.errors import OutputError
 from geomatch.index.build import build_index
+from geomatch.index.kinds import Kind
 from geomatch.index.plan import BuildOptions, read_options
 for limit in map(int, sys.argv[3:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
@@ -536,8 +549,20 @@ def test_shipped_kinds_build(file: Path, small: Town, tmp_path: Path) -> None:
     options = read_options(file)
     index = build_index(small.path, tmp_path / "a.gmi", replace(options, stride_px=6))
     assert index.manifest.encoder.name == options.encoder
-    assert options.vectors == "auto" or index.manifest.tiles.vectors.endswith(options.vectors)
+    tiles = index.manifest.tiles
+    fits = next(kind.coded for kind in options.kinds if kind.up_to is None or tiles.count <= kind.up_to)
+    assert tiles.vectors.endswith(fits if options.vectors == "auto" else options.vectors)
     assert index.check() == []
+
+
+def test_number_of_tiles_decides_among_the_kinds_that_are_given(small: Town, tmp_path: Path) -> None:
+    kinds = [Kind("SQ6", up_to=30), Kind("SQ4", components=8)]
+    for stride_px, coded in ((64, "SQ6"), (24, "PCA8,L2norm,SQ4")):
+        index = build_index(
+            small.path, tmp_path / "a.gmi", replace(QUICK, stride_px=stride_px, kinds=kinds), overwrite=True
+        )
+        assert (len(index) <= 30) == (coded == "SQ6")
+        assert index.manifest.tiles.vectors == coded
 
 
 def test_there_are_shipped_kinds() -> None:

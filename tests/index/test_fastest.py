@@ -8,12 +8,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drawing import write_tiff
+from numpy.typing import NDArray
 from programs import geomatch
 from towns import PLACE, UTM33, Town, optical
 
 from geomatch import backends
+from geomatch.backends import Runner
 from geomatch.files import sha256_of
 from geomatch.index import fastest
 from geomatch.index.build import build_index
@@ -22,7 +25,9 @@ from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions
 from geomatch.index.shards import Recipe
 from geomatch.manifest import MANIFEST
+from geomatch.nets.shapes import Modality
 from geomatch.raster import open_raster
+from geomatch.weights import Weights
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +68,30 @@ def test_every_installed_backend_is_tried(town: Town, weights_file: Path, heard:
     best, others = re.fullmatch(r"backend (\S+): [\d.]+ Mpx/CPU s \((.+)\)", line).groups()  # type: ignore[union-attr]
     assert best == job.options.backend
     assert {best, *(other.split()[0] for other in others.split(", "))} == set(backends.installed())
+
+
+@pytest.mark.usefixtures("large")
+def test_backend_that_errs_is_found_inexact(
+    town: Town, weights_file: Path, heard: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not taken, however fast it is."""
+    wrong, load = backends.usual(), backends.load_runner
+    noise = np.random.default_rng(0)
+
+    def runner(weights: Weights, backend: str, *, exact: bool = False) -> Runner:
+        run = load(weights, backend, exact=exact)
+
+        def errs(planes: NDArray[np.float32], modality: Modality) -> NDArray[np.float32]:
+            made = run(planes, modality)
+            return made + made.std() * noise.normal(size=made.shape).astype(np.float32)
+
+        return errs if backend == wrong else run
+
+    monkeypatch.setattr(backends, "load_runner", runner)
+    job = settled(job_of(town, str(weights_file)), here=True)
+    assert job.options.backend != wrong
+    (line,) = heard.messages
+    assert float(re.search(rf"{wrong} inexact at cosine ([\d.]+)", line)[1]) < 0.9  # type: ignore[index]
 
 
 @pytest.mark.usefixtures("large", "untried")

@@ -6,39 +6,34 @@ import errno
 import os
 import pickle
 import shutil
-import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Any
 
 import faiss
 import numpy as np
 import pytest
+from harm import make_small
 from programs import geomatch
 from quarters import quarters
 from towns import Town
 
 from geomatch.errors import GeomatchError, InputError, LimitError, OutputError, UsageError
 from geomatch.files import sha256_of
-from geomatch.index import build, codes, plan, shards, vectors
+from geomatch.index import build, shards, vectors
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
 from geomatch.index.shards import Recipe, keep_fit, make_features, make_vectors
 from geomatch.index.work import Here, Shared, local_workers
 from geomatch.manifest import FEATURES, MANIFEST, VECTORS
-from geomatch.memory import ENVIRONMENT
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.tiles import TileGrid
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 OPTIONS = BuildOptions(encoder="structural", stride_px=16)
 
@@ -65,9 +60,7 @@ class OneByOne:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and shards small enough for the town to have several."""
-    monkeypatch.setattr(plan, "BLOCK_PX", 256)
-    monkeypatch.setattr(vectors, "CHUNK_VALUES", 40_000)
-    monkeypatch.setattr(shards, "TILES", 27)
+    make_small(monkeypatch.setattr)
 
 
 def content(index: Path) -> dict[str, str]:
@@ -95,6 +88,34 @@ def test_shards_are_the_parts_of_a_build_in_one_process(town: Town, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_one_process_reads_encodes_and_hands_on_at_once(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_index(town.path, tmp_path / "one.gmi", OPTIONS)
+    index = faiss.read_index(str(tmp_path / "one.gmi" / VECTORS))
+    index.reset()
+    by: dict[str, set[int]] = {"taken": {threading.get_ident()}}
+
+    def told(name: str) -> Callable[..., object]:
+        made = getattr(BuildJob, name)
+
+        def met(*given: object) -> object:
+            by.setdefault(name, set()).add(threading.get_ident())
+            return made(*given)
+
+        return met
+
+    for name in ("read", "encode", "pool", "shard"):
+        monkeypatch.setattr(BuildJob, name, told(name))
+    job, _ = recipe_of(town, tmp_path / "two.gmi")
+    assert len(list(Here(job).features())) == 9
+    assert len(list(Here(job).tiles(tmp_path / "one.gmi", index))) > 9
+    for stages in (("read", "encode", "taken"), ("pool", "shard", "taken")):
+        assert [len(by[stage]) for stage in stages] == [1, 1, 1]
+        assert len(set.union(*(by[stage] for stage in stages))) == 3
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_who_makes_shards_keeps_its_memory(town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[None] = []
     monkeypatch.setattr(shards, "keep_freed", lambda: told.append(None))
@@ -109,7 +130,6 @@ def test_who_makes_shards_keeps_its_memory(town: Town, tmp_path: Path, monkeypat
 def test_files_of_vectors_are_those_of_a_build_in_one_process(
     kind: str, town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codes, "PART_TILES", 200)
     build_index(town.path, tmp_path / "one.gmi", replace(OPTIONS, vectors=kind, components=32))
     job, recipe = recipe_of(town, tmp_path / "two.gmi")
     index = faiss.read_index(str(tmp_path / "one.gmi" / VECTORS))
@@ -177,24 +197,6 @@ def test_damaged_codes_are_named(town: Town, tmp_path: Path) -> None:
     assert "Remove it" in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [OPTIONS, BuildOptions(encoder="structural", vectors="PQ16x4fs", components=32)])
-def test_workers_give_the_index_of_one_process_byte_for_byte(options: BuildOptions, town: Town, tmp_path: Path) -> None:
-    build_index(town.path, tmp_path / "one.gmi", options)
-    build_index(town.path, tmp_path / "two.gmi", options, scheduler="local:2")
-    assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.gmi", "two.gmi"]
-
-
-def test_workers_give_the_index_of_many_files_byte_for_byte(town: Town, tmp_path: Path) -> None:
-    files = quarters(town, tmp_path / "maps")
-    build_index(files, tmp_path / "one.gmi", OPTIONS)
-    build_index(files, tmp_path / "two.gmi", OPTIONS, scheduler="local:2")
-    assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
-    manifests = [(tmp_path / name / MANIFEST).read_text() for name in ("one.gmi", "two.gmi")]
-    assert manifests[0] == manifests[1]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["maps", "one.gmi", "two.gmi"]
-
-
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("options", [OPTIONS, replace(OPTIONS, working_gsd_m=0.8)])
 def test_shards_of_many_files_are_the_parts_of_a_build_in_one_process(
@@ -207,58 +209,6 @@ def test_shards_of_many_files_are_the_parts_of_a_build_in_one_process(
     for made, expected in zip(shared.features(), here.features(), strict=True):
         assert (made.values == expected.values).all()
         assert (made.energy, made.known) == (expected.energy, expected.known)
-
-
-def test_workers_keep_their_memory_and_are_not_profiled() -> None:
-    import dask
-    from distributed import Client
-
-    with local_workers(2) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-        kept = client.run(lambda: {name: os.environ.get(name) for name in ENVIRONMENT})
-        profiled = client.run(lambda: dask.config.get("distributed.worker.profile.enabled"))
-        threads = client.nthreads()
-    assert list(kept.values()) == [ENVIRONMENT] * 2
-    assert list(profiled.values()) == [False] * 2
-    assert list(threads.values()) == [1, 1]
-
-
-@pytest.mark.parametrize("task", ["make_features", "make_vectors", "make_vector_file"])
-def test_worker_that_is_killed_costs_its_shard(task: str, town: Town, tmp_path: Path) -> None:
-    from distributed import Client
-
-    build_index(town.path, tmp_path / "one.gmi", OPTIONS)
-    with local_workers(2) as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
-        workers, killed = client.run(os.getpid), []  # type: ignore[var-annotated]
-        client.run(_dawdle, task)
-        blow = threading.Thread(target=_kill_the_first_at_work, args=(client, task, workers, killed))
-        blow.start()
-        build_index(town.path, tmp_path / "two.gmi", OPTIONS, scheduler=cluster.scheduler_address)
-        blow.join()
-        assert len(killed) == 1
-        assert killed[0] not in client.run(os.getpid).values()
-    assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
-
-
-def _dawdle(task: str) -> None:
-    """Have this process begin such tasks late, so that they are met at work."""
-    made = getattr(shards, task)
-
-    def late(*given: object) -> int:
-        time.sleep(0.5)
-        return int(made(*given))
-
-    setattr(shards, task, late)
-
-
-def _kill_the_first_at_work(client: Client, task: str, workers: dict[str, int], killed: list[int]) -> None:
-    """Kill the process of the first worker that has such a task to do."""
-    for _ in range(20_000):
-        at_work = client.processing().items()
-        if busy := [address for address, keys in at_work if any(key.startswith(f"{task}-") for key in keys)]:
-            os.kill(workers[busy[0]], signal.SIGKILL)
-            killed.append(workers[busy[0]])
-            return
-        time.sleep(0.001)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -308,6 +258,28 @@ def test_orthomosaic_that_changes_during_the_build_is_named(town: Town, tmp_path
     path.unlink()
     with pytest.raises(InputError, match="the orthomosaic has gone during the build"):
         recipe.check()
+
+
+def test_shard_of_a_map_that_changes_while_it_is_read_is_not_kept(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "town.tif"
+    shutil.copy(town.path, path)
+    job = BuildJob.plan(open_raster(path, need_grid=True), OPTIONS)
+    recipe = Recipe.of(job, tmp_path / "town.gmi")
+    Path(recipe.folder).mkdir(parents=True)
+    before, read = path.stat(), BuildJob.read
+
+    def changes(*given: Any) -> object:
+        os.utime(path, (1, 1))
+        return read(*given)
+
+    monkeypatch.setattr(BuildJob, "read", changes)
+    with pytest.raises(InputError, match="changed during the build"):
+        make_features(recipe, 0)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    recipe.check()  # it is as it was
+    assert not recipe.features(0).exists()
 
 
 def test_any_file_that_changes_during_the_build_is_named(town: Town, tmp_path: Path) -> None:
