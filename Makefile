@@ -20,11 +20,10 @@ test-slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 bench: $(READY)  ## what is measured, against whom; see benchmarks/README.md
-	$(BIN)/python benchmarks/exhaustive.py -o bench/exhaustive.json
-	$(BIN)/python benchmarks/build.py -o bench/build.json
+	for name in exhaustive build search locate cluster startup; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 ablation: $(READY)  ## what each part of the encoder's training gives; hours, and goes on where it was ended
-	$(BIN)/python benchmarks/ablation.py --into docs/ablation.md -o bench/ablation.json
+	$(BIN)/python benchmarks/ablation.py --into docs/ablation.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

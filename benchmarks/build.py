@@ -99,15 +99,24 @@ def best(map_file: Path, megapixels: float, encoder: str, rounds: int) -> list[B
     ]
 
 
-def loop_s_per_tile(pixels: NDArray[np.uint8], folder: Path) -> float:
-    """CPU seconds that the plain loop takes for a tile."""
+@dataclass(frozen=True)
+class Looped:
+    """What the plain loop took for a tile, and the most memory that it held."""
+
+    cpu_s: float
+    wall_s: float
+    peak_rss_mb: float
+
+
+def looped(pixels: NDArray[np.uint8], folder: Path) -> Looped:
+    """The plain loop over TILES tiles."""
     folder.mkdir()
     for number, picture in zip(range(TILES), _tiles(pixels), strict=False):
         cv2.imwrite(str(folder / f"{number:04d}.png"), picture)
     worker = Worker(Loop)
     asked = worker.ask(folder)
-    worker.close()
-    return float(asked.cpu_s) / int(asked.value)
+    _, peak = worker.close()
+    return Looped(asked.cpu_s / asked.value, asked.wall_s / asked.value, peak)
 
 
 def _tiles(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
@@ -150,17 +159,25 @@ def main() -> None:
             common.write_map(map_file, pixels, (across, down), place)
             megapixels = LA_VAL.megapixels * across * down
             builds += best(map_file, megapixels, given.encoder, given.rounds)
-        per_tile = loop_s_per_tile(pixels, folder / "tiles")
+        loop = looped(pixels, folder / "tiles")
     columns = ["map", "stride", "tiles", "vectors", "bytes/px", "CPU s", "Mpx/CPU s", "with imports", "Mpx/CPU s",
                "wall s", "peak MB"]  # fmt: skip
     common.show(f"Building an index, {given.encoder}, one thread", columns, [row_of(build) for build in builds])
-    times = [per_tile * build.tiles / build.cpu_s for build in builds]
+    times = [loop.cpu_s * build.tiles / build.cpu_s for build in builds]
     rows = [
-        [f"{build.megapixels:.1f} Mpx", f"{build.stride_px} px", f"{per_tile * build.tiles:.0f}", f"{ratio:.1f}"]
+        [
+            f"{build.megapixels:.1f} Mpx",
+            f"{build.stride_px} px",
+            f"{loop.cpu_s * build.tiles:.0f}",
+            f"{loop.wall_s * build.tiles:.0f}",
+            f"{loop.peak_rss_mb:.0f}",
+            f"{ratio:.1f}",
+        ]
         for build, ratio in zip(builds, times, strict=True)
     ]
-    common.show("A ResNet-50 over tile files", ("map", "stride", "CPU s", "times the build"), rows)
-    told = {"builds": [asdict(build) for build in builds], "loop_s_per_tile": per_tile}
+    columns = ["map", "stride", "CPU s", "wall s", "peak MB", "CPU s over the build's"]
+    common.show(f"A ResNet-50 over tile files, from {TILES} of them", columns, rows)
+    told = {"builds": [asdict(build) for build in builds], "loop_of_a_tile": asdict(loop)}
     common.finish(given.output, told, _bars(builds, times, given.encoder))
 
 

@@ -74,7 +74,8 @@ def parser(doc: str | None, *, windows: int) -> argparse.ArgumentParser:
     made.add_argument("--data", type=Path, help="folder of the imagery; default $GEOMATCH_DATA, or ../shared/data")
     made.add_argument("--windows", type=int, default=windows, help=f"queries, default {windows}")
     made.add_argument("--seed", type=int, default=0)
-    made.add_argument("-o", "--output", type=Path, help="write the results as JSON")
+    results = BENCH / f"{Path(sys.argv[0]).stem}.json"
+    made.add_argument("-o", "--output", type=Path, default=results, help="of the results as JSON; default %(default)s")
     return made
 
 
@@ -147,16 +148,15 @@ class Bar:
         return f"{'pass' if self.passed else 'FAIL'}  {self.what}: {self.value:.3g} (bar {sign} {self.limit:.3g})"
 
 
-def finish(output: Path | None, results: Any, bars: Sequence[Bar] = ()) -> None:
-    """Print the bars; write everything as JSON where that was asked for."""
+def finish(output: Path, results: Any, bars: Sequence[Bar] = ()) -> None:
+    """Print the bars; write everything as JSON."""
     for bar in bars:
         print(bar)
-    if output is None:
-        return
     output.parent.mkdir(parents=True, exist_ok=True)
     judged = [asdict(bar) | {"passed": bar.passed} for bar in bars]
     whole = {"machine": machine(), "results": results, "bars": judged}
     output.write_text(json.dumps(whole, indent=1) + "\n")
+    print(f"results: {output}")
 
 
 def machine() -> dict[str, object]:

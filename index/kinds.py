@@ -49,7 +49,7 @@ class Kind:
 # and finds the same. Many are scanned by fast-scan product quantisation (André et al. 2017) with re-ranking by vectors
 # that stay on disk until they are looked at. Of very many three quarters of the components are kept, in which as many
 # true tiles are among the hundred, and a quarter of the pass and of the bytes is saved. An inverted file is never
-# chosen: in half of its lists a strip's windows are found no sooner than in all codes, and tiles are missed
+# chosen: half of its lists take a strip's windows nine tenths of the time of all codes, and tiles are missed
 # (configs/index/partitioned.yaml has one). benchmarks/search.py; docs/scale.md has what it printed.
 KINDS = (
     Kind("SQ8", up_to=100_000),

@@ -61,7 +61,7 @@ class _Adder:
 def test_bars_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bars = [common.Bar("found", 0.9, 0.8), common.Bar("seconds", 2, 1, at_least=False)]
     common.finish(tmp_path / "new" / "out.json", {"a": 1}, bars)
-    assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["pass", "FAIL"]
+    assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["pass", "FAIL", "resu"]
     written = json.loads((tmp_path / "new" / "out.json").read_text())
     assert written["results"] == {"a": 1}
     assert [bar["passed"] for bar in written["bars"]] == [True, False]
