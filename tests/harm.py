@@ -60,6 +60,7 @@ class Harm:
     def to_workers(self) -> Iterator[None]:
         """Those that are started within it are the ones."""
         import dask
+        import distributed  # noqa: F401  # which brings its own settings, that would go with ours
 
         os.environ[VARIABLE] = json.dumps(asdict(self))
         try:

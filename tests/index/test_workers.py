@@ -153,8 +153,8 @@ def test_shard_over_which_workers_die_ends_the_build(town: Town, tmp_path: Path,
 
     deadly = Harm(notes, how="kill all")
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         deadly.to_workers(),
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         pytest.raises(OutputError, match=r"its workers died over one shard\. Look into the workers' logs"),
     ):
         build_index(town.path, tmp_path / "two.gmi", OPTIONS, scheduler="local:1")
@@ -168,16 +168,17 @@ def test_build_that_is_killed_goes_on_with_its_shards(town: Town, tmp_path: Path
     command = [sys.executable, "-c", BY_ITSELF, town.path, target, notes]
     with subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True) as program:
         try:
-            while len(waits.calls) < 5:  # both are at it, or one is and the other waits
+            while len(waits.calls) < waits.since:
                 assert program.poll() is None
                 time.sleep(0.05)
+            time.sleep(1)  # whoever is at work ends it, and waits too
         finally:
             os.killpg(program.pid, signal.SIGKILL)
     assert not target.exists()
     begun = len(waits.calls)
     (shards,) = target.with_name("two.gmi.shards").iterdir()
     done = [file.name for file in shards.iterdir() if file.name.startswith("features-")]
-    assert len(done) >= 3
+    assert 2 <= len(done) < BLOCKS
     waits.end()
     with waits.to_workers():
         build_index(town.path, target, OPTIONS, scheduler="local:2")
