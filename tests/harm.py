@@ -96,12 +96,12 @@ class Harm:
             time.sleep(1)
 
 
-def make_small(set_to: Callable[[str, object], None]) -> None:
-    """Set what SMALL says, by names with dots."""
+def make_small(assign: Callable[[str, object], None]) -> None:
+    """Assign what SMALL says, by names with dots."""
     for name in SMALL:  # all are imported before any is set: one takes another's as its own
         pkgutil.resolve_name(name)
     for name, value in SMALL.items():
-        set_to(name, value)
+        assign(name, value)
 
 
 def set_to(name: str, value: object) -> None:
