@@ -16,8 +16,10 @@ from typer.testing import CliRunner, Result
 from geomatch.cli import app
 from geomatch.files import sha256_of
 from geomatch.index.cli import app as index_app
+from geomatch.training.cli import app as train_app
 
 Gdal = Callable[..., str]  # a tool of GDAL's by its words, gives what it printed
+GROUPS = {"index": index_app, "train": train_app}  # of commands, which are loaded when they are asked for
 SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -30,7 +32,8 @@ def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
 def geomatch(*arguments: object) -> Result:
     """A command in this process; an exception that is not the program's own way out fails the test."""
     words = [str(argument) for argument in arguments]
-    result = CliRunner().invoke(index_app, words[1:]) if words[0] == "index" else CliRunner().invoke(app, words)
+    group = GROUPS.get(words[0])
+    result = CliRunner().invoke(group, words[1:]) if group else CliRunner().invoke(app, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result

@@ -19,7 +19,7 @@ from geomatch.extras import needs_extra
 from geomatch.matching.descriptors import DESCRIPTORS
 from geomatch.matching.keypoints import ORIENTED_SIFT
 from geomatch.matching.learned import PatchDescriptor
-from geomatch.matching.matches import Matches
+from geomatch.matching.matches import LEAST_KEYPOINTS, Matches
 from geomatch.matching.side import Side
 from geomatch.nets.shapes import VggShape
 from geomatch.nets.vgg import PatchVgg
@@ -150,8 +150,8 @@ class LightGlueMatcher:
             return unusable
         described = [DESCRIPTORS["rootsift"](side, ORIENTED_SIFT(side, self._most)) for side in (sar, optical)]
         found = (len(described[0]), len(described[1]))
-        if min(found) < 2:
-            return Matches.none("fewer than two keypoints in an image", found)
+        if min(found) < LEAST_KEYPOINTS:
+            return Matches.none("fewer than three keypoints in an image", found)
         data = {}
         for number, (side, one) in enumerate(zip((sar, optical), described, strict=True)):
             keypoints = one.keypoints

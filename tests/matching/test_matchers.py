@@ -12,7 +12,7 @@ from geomatch.matching.descriptors import DESCRIPTORS, Described
 from geomatch.matching.fit import Fit, NoFit, fit
 from geomatch.matching.gloh import GlohDescriptor, redefined_gradient
 from geomatch.matching.keypoints import BORDER_PX, DETECTORS, ORIENTED_SIFT, Keypoints
-from geomatch.matching.matches import Matches, Rule, neighbours, of_the_edge
+from geomatch.matching.matches import Keypointed, Matches, Rule, neighbours, of_the_edge
 from geomatch.matching.methods import METHODS, method
 from geomatch.matching.patches import patches, standardised
 from geomatch.matching.scores import corner_error_px, correct, redundant, repeatability, residual_rms
@@ -50,6 +50,20 @@ def test_method_says_why_there_is_nothing(name: str, bad: str) -> None:
     if bad != "tiny":
         assert len(matches) == 0
         assert "SAR" in matches.reason or "sar" in matches.reason
+
+
+@pytest.mark.parametrize("few", ["SAR", "optical"])
+def test_fewer_than_three_keypoints_are_no_matches(few: str) -> None:
+    sar, optical = pair(TURNED)
+
+    def extractor(side: Side, most: int) -> Described:
+        count = 2 if side is (sar if few == "SAR" else optical) else 5
+        at = np.random.default_rng(0).uniform(50, 200, (count, 2))
+        return Described(Keypoints.at(at, np.ones(count)), np.eye(5, dtype=np.float32)[:count])
+
+    matches = Keypointed(extractor, Rule())(sar, optical)
+    assert (len(matches), matches.reason) == (0, f"fewer than three keypoints in the {few} image")
+    assert sorted(matches.found) == [2, 5]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -11,6 +11,7 @@ from places import pair, similarity
 
 from geomatch.matching.descriptors import Described
 from geomatch.matching.fit import NoFit, fit
+from geomatch.matching.gloh import ORIENTATIONS, PLACES, REACH, _described
 from geomatch.matching.keypoints import Keypoints
 from geomatch.matching.methods import method
 from geomatch.matching.pso_sift import (
@@ -145,3 +146,17 @@ def test_matches_of_different_places_are_given_but_no_fit(name: str) -> None:
     found = fit(matches, sar.size_px)
     assert isinstance(found, NoFit)
     assert found.reason == matches.doubt
+
+
+@pytest.mark.parametrize(("distance", "first"), [(0.12, 0), (0.5, 1), (0.87, 9)])
+@pytest.mark.parametrize("sector", range(8))
+def test_gradient_is_counted_where_it_lies(distance: float, first: int, sector: int) -> None:
+    """A disc, and two rings of eight sectors each, from the main orientation on."""
+    east, south = np.full((200, 200), 0.01, np.float32), np.zeros((200, 200), np.float32)
+    turn, radius = np.radians(22.5 + 45 * sector), distance * REACH * 4.0
+    col, row = (round(100 + radius * by(turn)) for by in (np.cos, np.sin))
+    east[row - 3 : row + 4, col - 3 : col + 4] = 5.0
+    angle, vectors = _described(east, south, np.array([[100.5, 100.5]]), np.array([4.0]))
+    assert abs(np.degrees(angle[0] + np.pi) % 360 - 180) <= 5.1  # half a bin
+    places = vectors.reshape(PLACES, ORIENTATIONS).sum(axis=1)
+    assert places.argmax() == (first + sector if first else 0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import conv2d, softplus
+from torch.nn.functional import conv2d, interpolate, softplus
 
 from geomatch.nets.deform import DeformableConv, deformed
 from geomatch.nets.hardnet import HardNet
-from geomatch.nets.keypoint_detector import KeypointNet, peakiness, standard, summits
-from geomatch.nets.ltformer import LTFormer
+from geomatch.nets.keypoint_detector import KeypointNet, Layer, peakiness, standard, summits
+from geomatch.nets.ltformer import LTFormer, ReducedAttention
 from geomatch.nets.r2d2 import R2D2
 from geomatch.nets.shapes import HardNetShape, KeypointShape, LTFormerShape, R2D2Shape
 
@@ -29,6 +29,54 @@ def test_ltformer_has_the_parameters_that_the_paper_counts() -> None:
     assert round(count / 1e6, 2) == 0.77
     printed = LTFormer(LTFormerShape(expansions=(8, 8, 4, 8)))
     assert sum(values.numel() for values in printed.parameters()) > count
+
+
+def test_ltformer_is_built_as_the_paper_prints_it() -> None:
+    net = LTFormer(LTFormerShape(expansions=(8, 8, 4, 8))).eval()
+    seen: list[tuple[int, ...]] = []
+    for stage in net.stages:
+        stage.register_forward_hook(lambda stage, given, made: seen.append(tuple(made.shape[1:])))
+    with torch.inference_mode():
+        net(torch.randn(1, 1, 128, 128))
+    assert seen == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
+    printed = zip((7, 3, 3, 3), (4, 2, 2, 2), (1, 2, 4, 8), (8, 4, 2, 1), (8, 8, 4, 8), strict=True)
+    for stage, (kernel, stride, heads, reduction, expansion) in zip(net.stages, printed, strict=True):
+        project = stage.embed.project  # type: ignore[union-attr]
+        assert (project.kernel_size, project.stride) == ((kernel, kernel), (stride, stride))  # type: ignore[union-attr]
+        assert len(stage.blocks) == 2  # type: ignore[arg-type]
+        for block in stage.blocks:  # type: ignore[union-attr]
+            assert block.attention.heads == heads
+            assert (
+                block.attention.reduce is None if reduction == 1 else block.attention.reduce.stride == (reduction,) * 2
+            )
+            depthwise = block.mlp.depthwise
+            assert depthwise.kernel_size == (3, 3)
+            assert depthwise.in_channels == depthwise.groups == expansion * project.out_channels  # type: ignore[union-attr,operator]
+
+
+def test_attention_is_that_of_a_plain_loop() -> None:
+    torch.manual_seed(0)
+    layer = ReducedAttention(6, heads=2, reduction=2).eval()
+    tokens = torch.randn(1, 12, 6)  # of an image of 3 rows and 4 columns, of whose rows the last is left out
+    with torch.inference_mode():
+        found = layer(tokens, 4)[0]
+        planes = tokens[0].T.reshape(6, 3, 4)
+        assert layer.reduce is not None
+        assert layer.norm is not None
+        fewer = [
+            layer.norm(
+                layer.reduce.bias + torch.einsum("oiyx,iyx->o", layer.reduce.weight, planes[:, :2, col : col + 2])
+            )
+            for col in (0, 2)
+        ]
+        for number, token in enumerate(tokens[0]):
+            query, mixed = layer.query(token), []
+            for head in range(2):
+                part = slice(3 * head, 3 * head + 3)
+                both = [layer.key_value(seen)[6 * head : 6 * head + 6].chunk(2) for seen in fewer]
+                weights = torch.stack([query[part] @ key / 3**0.5 for key, _ in both]).softmax(dim=0)
+                mixed.append(sum(weight * value for weight, (_, value) in zip(weights, both, strict=True)))
+            torch.testing.assert_close(found[number], layer.merge(torch.cat(mixed)))  # type: ignore[arg-type]
 
 
 def test_hardnet_is_the_published_size() -> None:
@@ -90,6 +138,22 @@ def test_peakiness_is_the_product_of_both_softplus_at_its_greatest() -> None:
     expected = float(softplus(torch.tensor(3.0 - 3.0 / 9)) * softplus(torch.tensor(1.5)))
     assert float(score[2, 2]) == pytest.approx(expected)
     assert float(score[0, 0]) == pytest.approx(zero * zero)
+
+
+def test_detector_is_built_as_the_paper_prints_it() -> None:
+    net = KeypointNet(KeypointShape()).eval()
+    layers = [part[0] for part in net.modules() if isinstance(part, Layer)]
+    assert [layer.weight.shape[0] for layer in layers] == [32, 64, 64, 64, 128, 128, 128, 128, 128]  # type: ignore[union-attr]
+    assert [isinstance(layer, DeformableConv) for layer in layers] == [False] * 6 + [True] * 3
+    image = standard(torch.randn(1, 1, 24, 32))
+    with torch.inference_mode():
+        score, _ = net(image, "sar")
+        near = net.first["optical"](image)
+        middle = net.second(near)
+        maps = [peakiness(features) for features in (near, middle, net.third(middle))]
+    assert [tuple(one.shape[2:]) for one in maps] == [(24, 32), (12, 16), (6, 8)]
+    enlarged = [interpolate(one, (24, 32), mode="bilinear") for one in maps]
+    torch.testing.assert_close(score, 0.1 * enlarged[0] + 0.3 * enlarged[1] + 0.6 * enlarged[2])
 
 
 @pytest.mark.parametrize("shape", [KeypointShape(4), KeypointShape(4, (1.0, 0.0, 0.0), deformable=False)])

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from programs import geomatch
 from safetensors.torch import load_file
+from scipy.ndimage import map_coordinates
 
 from geomatch.errors import InputError, UsageError
 from geomatch.matching.keypoints import DETECTORS
@@ -21,12 +23,14 @@ from geomatch.matching.samples import Sample, Warp, samples
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import apply
 from geomatch.nets.d2net import FIRST_PX, D2Net
+from geomatch.nets.keypoint_detector import standard
 from geomatch.nets.pixel_net import PixelNet
 from geomatch.nets.shapes import D2Shape, HardNetShape, LTFormerShape, PixelShape, R2D2Shape, VggShape
 from geomatch.nets.vgg import PatchVgg
 from geomatch.pixel_features import LearnedPixels, standardised
 from geomatch.simulation.pairs import SimulatedPairs
-from geomatch.training.local import pixels
+from geomatch.training.local import pixels, vgg
+from geomatch.training.local.dense import Views
 from geomatch.training.local.descriptor import (
     load_descriptor_config,
     paired_patches,
@@ -37,6 +41,7 @@ from geomatch.training.local.detect_describe import (
     DetectDescribeTask,
     load_detect_describe_config,
     train_detect_describe,
+    with_copies,
 )
 from geomatch.training.local.detector import (
     DetectorTask,
@@ -407,6 +412,64 @@ RUNS: dict[str, tuple[str, list[str], Callable[..., Any], Callable[..., Path]]] 
     "detect-describe": ("detect-describe/r2d2", ["net.width=4"], load_detect_describe_config, train_detect_describe),
     "vgg": ("vgg/vgg", ["batch=4", "net.classes=3", "net.width=2", "net.hidden=8"], load_vgg_config, train_vgg),
 }
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_command_trains_what_a_configuration_says(kind: str, scenes: Path, tmp_path: Path) -> None:
+    shipped, small, _, _ = RUNS[kind]
+    file = on_the_town(CONFIGS / f"{shipped}.yaml", scenes, tmp_path)
+    told = geomatch("train", kind, "--config", file, "-o", tmp_path / "run", *SMALL, *small)
+    assert told.exit_code == 0, told.stderr
+    (weights,) = (tmp_path / "run").glob("*.safetensors")
+    assert load_file(weights)
+    assert str(weights) in told.stdout
+    assert geomatch("train", kind, "--config", tmp_path / "none.yaml", "-o", tmp_path / "other").exit_code == 3
+
+
+def test_loss_is_between_the_modalities_and_lambda_times_each_with_its_copy(
+    scenes: Path, tmp_path: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = on_the_town(CONFIGS / "detect-describe" / "r2d2.yaml", scenes, tmp_path)
+    config = load_detect_describe_config(file, [*SMALL, "net.width=4", "self_supervision=0.4"])
+    task = DetectDescribeTask(config, 1)
+    monkeypatch.setattr(task, "log", lambda *_: None)
+    seen: list[Views] = []
+    told = iter([5.0, 2.0, 3.0])
+
+    def loss(first: object, second: object, views: Views) -> torch.Tensor:
+        seen.append(views)
+        return torch.tensor(next(told))
+
+    monkeypatch.setattr(task, "_loss", loss)
+    example = with_copies(sample, np.random.default_rng(0), copies=config.copies)
+    batch = {name: torch.from_numpy(np.asarray(value))[None] for name, value in example.items()}
+    assert float(task.training_step(batch, 0)) == pytest.approx(5 + 0.4 * (2 + 3))
+    pairs = [("optical", "sar", "to_optical")]
+    pairs += [(name, f"{name}_copy", f"to_{name}_own") for name in ("optical", "sar")]
+    for views, (first, second, between) in zip(seen, pairs, strict=True):
+        torch.testing.assert_close(views.first, standard(batch[first]))
+        torch.testing.assert_close(views.second, standard(batch[second]))
+        assert torch.equal(views.to_first, batch[between])
+
+
+def test_patches_of_a_class_show_its_place(scenes: Path, tmp_path: Path) -> None:
+    still = ["turn_deg=0", "scale=[1,1]", "gamma=0", "batch=12", "net.classes=3"]
+    config = load_vgg_config(on_the_town(CONFIGS / "vgg" / "vgg.yaml", scenes, tmp_path), [*SMALL, *still])
+    places = list(vgg._places(config))
+    batch = next(vgg.PatchClasses(config, 1).drawn(np.random.default_rng(1)))
+    rows, cols = np.mgrid[16:80, 16:80] + 0.5  # of 96 px, the middle 64
+    shown = {"optical": 0, "sar": 0}
+    for patch, number in zip(batch["patches"], batch["place"].tolist(), strict=True):
+        place = places[number]
+        there = apply(np.linalg.inv(place.to_optical), np.stack([cols.ravel(), rows.ravel()], axis=1))
+        alike = {
+            "optical": float(np.corrcoef(patch.ravel(), place.optical.bytes[16:80, 16:80].ravel())[0, 1]),
+            "sar": float(np.corrcoef(patch.ravel(), map_coordinates(place.sar.bytes, there.T[::-1] - 0.5))[0, 1]),
+        }
+        best = max(alike, key=alike.__getitem__)
+        assert alike[best] > 0.98
+        shown[best] += 1
+    assert min(shown.values()) > 0
 
 
 @pytest.mark.parametrize("kind", RUNS)
