@@ -4,7 +4,7 @@
 
 The first pairs of each set that `geomatch evaluate matching` draws, none of them chosen: a row for each, a column for
 each method, the SAR image where the fit puts it in every other square of the optical one. Where nothing is fitted the
-reason stands in its place.
+reason stands in its place, or, of methods whose matches agree on a transform that is not believed, that one is drawn.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import common
 import numpy as np
 from common import ROOT
 from numpy.typing import NDArray
+from published import published_transform
 
 from geomatch.matching.fit import NoFit, fit
 from geomatch.matching.matches import Matcher
@@ -43,11 +44,16 @@ def board(sample: Sample, to_optical: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 def registered(sample: Sample, matcher: Matcher) -> tuple[NDArray[np.uint8] | None, str]:
     """A checkerboard, and by how many pixels the corners are off; or why there is none."""
-    fitted = fit(matcher(sample.sar, sample.optical), sample.sar.size_px)
-    if isinstance(fitted, NoFit):
+    matches = matcher(sample.sar, sample.optical)
+    fitted = fit(matches, sample.sar.size_px)
+    if not isinstance(fitted, NoFit):
+        matrix, told = fitted.matrix, ""
+    elif matches.doubt and (published := published_transform(matches)) is not None:
+        matrix, told = published, ", not believed"
+    else:
         return None, fitted.reason
-    error = corner_error_px(fitted.matrix, sample.to_optical, sample.sar.size_px)
-    return board(sample, fitted.matrix), f"{error:.1f} px"
+    error = corner_error_px(matrix, sample.to_optical, sample.sar.size_px)
+    return board(sample, matrix), f"{error:.0f} px{told}"
 
 
 def main() -> None:

@@ -27,3 +27,12 @@ def test_squares_alternate_and_follow_the_transform() -> None:
 def test_no_fit_is_told() -> None:
     sample = Sample(Side(RAMP, EVERY, "sar"), Side(RAMP, EVERY, "optical"), np.eye(3))
     assert registered(sample, lambda sar, optical: Matches.none("nothing here")) == (None, "nothing here")
+
+
+def test_transform_that_is_not_believed_is_drawn_and_told() -> None:
+    sample = Sample(Side(RAMP, EVERY, "sar"), Side(RAMP, EVERY, "optical"), np.eye(3))
+    points = np.random.default_rng(0).uniform(0, 96, (9, 2))
+    matches = Matches(points, points + (12.0, 0.0), np.ones(9), (9, 9), doubt="by chance")
+    picture, told = registered(sample, lambda sar, optical: matches)
+    assert told == "12 px, not believed"
+    assert picture is not None
