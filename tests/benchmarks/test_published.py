@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from published import published_transform, registered, row
+from published import plain, published_transform, registered, row, told_apart
 
 from geomatch.matching.matches import Matches
 from geomatch.matching.samples import Sample
@@ -41,3 +43,10 @@ def test_pair_is_told_as_it_is_registered() -> None:
     told = row("set, method", made)
     assert told[1:6] == ["3", "0.333 [0.061, 0.792]", "15", "13.3", "6.67"]
     assert row("set, method", made[2:])[3:8] == ["–", "0", "0", "–", "–"]
+    assert told_apart("method", made) == "method, RMS_all: 0.00 px of 1 right ones, 0.00 px of 1 wrong ones"
+    assert [one["corners_px"] is None for one in json.loads(json.dumps([plain(one) for one in made]))] == [
+        False,
+        False,
+        True,
+    ]
+    assert "NaN" not in json.dumps([plain(one) for one in made])
