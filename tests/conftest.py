@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from harm import make_small
 from hypothesis import settings
 from programs import Gdal
 from towns import Town, optical, write_town
@@ -28,6 +29,12 @@ def gdal() -> Gdal:
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True).stdout
 
     return run
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and shards small enough for the town to have several."""
+    make_small(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="session")

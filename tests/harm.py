@@ -9,11 +9,14 @@ import os
 import pkgutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 VARIABLE = "GEOMATCH_TEST_HARM"
 SMALL = {  # blocks and shards, for a town to have several
@@ -102,6 +105,22 @@ def make_small(assign: Callable[[str, object], None]) -> None:
         pkgutil.resolve_name(name)
     for name, value in SMALL.items():
         assign(name, value)
+
+
+def note_calls(patch: pytest.MonkeyPatch, owner: type, names: Sequence[str], note: Callable[[str], None]) -> None:
+    """Have methods of this process tell their names, each time that they are called."""
+
+    def noted(name: str) -> Callable[..., Any]:
+        made: Callable[..., Any] = getattr(owner, name)
+
+        def met(*given: Any) -> Any:
+            note(name)
+            return made(*given)
+
+        return met
+
+    for name in names:
+        patch.setattr(owner, name, noted(name))
 
 
 def set_to(name: str, value: object) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 from geomatch.cli import app
 from geomatch.files import sha256_of
 from geomatch.index.cli import app as index_app
+from geomatch.manifest import MANIFEST
 from geomatch.training.cli import app as train_app
 
 Gdal = Callable[..., str]  # a tool of GDAL's by its words, gives what it printed
@@ -37,6 +38,11 @@ def geomatch(*arguments: object) -> Result:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def content(index: Path) -> dict[str, str]:
+    """sha256 of every file of an index but the manifest, which names paths."""
+    return {file.name: sha256_of(file) for file in sorted(index.iterdir()) if file.name != MANIFEST}
 
 
 def checked_json(text: str, schema: str) -> Any:

@@ -17,20 +17,19 @@ from typing import IO, Any
 import faiss
 import numpy as np
 import pytest
-from harm import make_small
-from programs import geomatch
+from harm import note_calls
+from programs import content, geomatch
 from quarters import quarters
 from towns import Town
 
 from geomatch.errors import GeomatchError, InputError, LimitError, OutputError, UsageError
-from geomatch.files import sha256_of
 from geomatch.index import build, shards, vectors
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions, blocks
 from geomatch.index.shards import Recipe, keep_fit, make_features, make_vectors
 from geomatch.index.work import Here, Shared, local_workers
-from geomatch.manifest import FEATURES, MANIFEST, VECTORS
+from geomatch.manifest import FEATURES, VECTORS
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.tiles import TileGrid
@@ -55,17 +54,6 @@ class OneByOne:
             assert timeout > 0
             self._client.asked.append(self._number)
             return self._answered(self._task, self._number)  # type: ignore[operator, no-any-return]
-
-
-@pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks and shards small enough for the town to have several."""
-    make_small(monkeypatch.setattr)
-
-
-def content(index: Path) -> dict[str, str]:
-    """sha256 of every file but the manifest, which names paths."""
-    return {file.name: sha256_of(file) for file in sorted(index.iterdir()) if file.name != MANIFEST}
 
 
 def recipe_of(town: Town, target: Path) -> tuple[BuildJob, Recipe]:
@@ -96,17 +84,10 @@ def test_one_process_reads_encodes_and_hands_on_at_once(
     index.reset()
     by: dict[str, set[int]] = {"taken": {threading.get_ident()}}
 
-    def told(name: str) -> Callable[..., object]:
-        made = getattr(BuildJob, name)
+    def note(name: str) -> None:
+        by.setdefault(name, set()).add(threading.get_ident())
 
-        def met(*given: object) -> object:
-            by.setdefault(name, set()).add(threading.get_ident())
-            return made(*given)
-
-        return met
-
-    for name in ("read", "encode", "pool", "shard"):
-        monkeypatch.setattr(BuildJob, name, told(name))
+    note_calls(monkeypatch, BuildJob, ("read", "encode", "pool", "shard"), note)
     job, _ = recipe_of(town, tmp_path / "two.gmi")
     assert len(list(Here(job).features())) == 9
     assert len(list(Here(job).tiles(tmp_path / "one.gmi", index))) > 9

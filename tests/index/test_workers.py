@@ -7,16 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from harm import Harm, make_small
+from harm import Harm, note_calls
+from programs import content
 from quarters import quarters
 from towns import Town
 
 from geomatch.errors import OutputError
-from geomatch.files import sha256_of
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions
@@ -44,39 +44,17 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process too."""
-    make_small(monkeypatch.setattr)
-
-
-@pytest.fixture
 def notes(tmp_path: Path) -> str:
     (tmp_path / "notes").mkdir()
     return str(tmp_path / "notes")
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often a build in this process does what shards are made by."""
-    told: dict[str, int] = {}
-
-    def counted(name: str) -> Callable[..., object]:
-        made = getattr(BuildJob, name)
-
-        def met(*given: object) -> object:
-            told[name] = told.get(name, 0) + 1
-            return made(*given)
-
-        return met
-
-    for name in ("encode", "shard"):
-        monkeypatch.setattr(BuildJob, name, counted(name))
+    told: Counter[str] = Counter()
+    note_calls(monkeypatch, BuildJob, ("encode", "shard"), lambda name: told.update([name]))
     return told
-
-
-def content(index: Path) -> dict[str, str]:
-    """sha256 of every file but the manifest, which names paths."""
-    return {file.name: sha256_of(file) for file in sorted(index.iterdir()) if file.name != MANIFEST}
 
 
 def names(folder: Path) -> list[str]:
@@ -101,9 +79,9 @@ def test_workers_give_the_index_of_many_files_byte_for_byte(town: Town, tmp_path
     assert names(tmp_path) == ["maps", "one.gmi", "two.gmi"]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("of", [ENCODE, SHARD])
-def test_workers_share_the_shards(of: str, town: Town, tmp_path: Path, notes: str, calls: dict[str, int]) -> None:
+def test_workers_share_the_shards(of: str, town: Town, tmp_path: Path, notes: str, calls: Counter[str]) -> None:
     build_index(town.path, tmp_path / "one.gmi", OPTIONS)
     expected = dict(calls)
     assert expected["encode"] == BLOCKS
@@ -131,7 +109,7 @@ def test_workers_keep_their_memory_and_are_not_profiled() -> None:
     assert list(threads.values()) == [1, 1]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize(("of", "since"), [(ENCODE, 4), (SHARD, 4), (FILE, 1)])
 def test_worker_that_is_killed_costs_its_shard(of: str, since: int, town: Town, tmp_path: Path, notes: str) -> None:
     build_index(town.path, tmp_path / "one.gmi", OPTIONS)
@@ -147,7 +125,7 @@ def test_worker_that_is_killed_costs_its_shard(of: str, since: int, town: Town, 
     assert content(tmp_path / "three.gmi") == content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_parts")
 def test_shard_over_which_workers_die_ends_the_build(town: Town, tmp_path: Path, notes: str) -> None:
     import dask
 
@@ -161,7 +139,7 @@ def test_shard_over_which_workers_die_ends_the_build(town: Town, tmp_path: Path,
     assert names(tmp_path) == ["notes", "two.gmi.shards"]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_parts")
 def test_build_that_is_killed_goes_on_with_its_shards(town: Town, tmp_path: Path, notes: str) -> None:
     build_index(town.path, tmp_path / "one.gmi", OPTIONS)
     target, waits = tmp_path / "two.gmi", Harm(notes, how="wait")
@@ -187,7 +165,7 @@ def test_build_that_is_killed_goes_on_with_its_shards(town: Town, tmp_path: Path
     assert names(tmp_path) == ["notes", "one.gmi", "two.gmi"]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize(
     ("of", "since"), [("numpy.savez", 4), ("geomatch.index.shards.write_faiss", 4), (FILE, 1)], ids=str
 )
@@ -206,7 +184,7 @@ def test_full_disk_of_a_worker_is_told_and_costs_its_shard(
     assert names(tmp_path) == ["notes", "one.gmi", "two.gmi"]
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("small_parts")
 def test_file_system_that_does_not_answer_is_not_taken_for_a_scheduler_that_goes(
     town: Town, tmp_path: Path, notes: str
 ) -> None:
