@@ -36,7 +36,7 @@ from geomatch.console import (
     say_how_read,
     set_verbosity,
 )
-from geomatch.errors import GeomatchError, InputError, OutputError, UsageError
+from geomatch.errors import GeomatchError, IndexFormatError, InputError, OutputError, UsageError
 from geomatch.evaluating import evaluations
 from geomatch.matching.cli import register
 
@@ -166,7 +166,15 @@ def locate(
     with progress(quiet) as step:
         for done, strip in enumerate(strips):
             step("locating", done, len(strips))
-            location, failure = _locate_one(locator, strip, options, pictures)
+            try:
+                location, failure = _locate_one(locator, strip, options, pictures)
+            except IndexFormatError as lost:  # a store that does not answer any more, say: what was found is not lost
+                if not answers:
+                    raise
+                answers += [(str(other), _unusable(locator, lost)) for other in strips[done:]]
+                complain(lost)
+                failures.insert(0, lost)
+                break
             answers.append((str(strip), location))
             if failure is not None:
                 complain(failure)
@@ -200,18 +208,21 @@ def _locate_one(
     locator: Locator, strip: Path, options: StripOptions, pictures: Pictures
 ) -> tuple[Location, GeomatchError | None]:
     """The answer to one file, and what went wrong; that does not stop the others."""
-    from geomatch.location import Evidence, Location, crs_name
-
     try:
         trace = locator.follow(strip, options)
     except (InputError, UsageError) as error:
-        evidence = Evidence(notes=(str(error),))
-        return Location("unusable", crs_name(locator.index.grid.crs), evidence=evidence), error
+        return _unusable(locator, error), error
     try:
         pictures.draw(strip, trace)
     except GeomatchError as error:
         return trace.location, error
     return trace.location, None
+
+
+def _unusable(locator: Locator, why: GeomatchError) -> Location:
+    from geomatch.location import Evidence, Location, crs_name
+
+    return Location("unusable", crs_name(locator.index.grid.crs), evidence=Evidence(notes=(str(why),)))
 
 
 def _describe(strip: Path, location: Location, options: StripOptions, *, quiet: bool) -> None:

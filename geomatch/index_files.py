@@ -7,6 +7,7 @@ places in the file they do neither.
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
 from collections.abc import Iterator
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
 AHEAD_BYTES = 10 << 20  # more than transforms and codes of 100,000 tiles take where there are vectors in full behind
 HEADER_BYTES = 1 << 20  # more than what stands before the codes of further parts
 _K_FACTOR_BYTES = 4
+_MANY_FILES = 64  # more than these, and the system's limit of open files may be met
+_TOO_MANY = os.strerror(errno.EMFILE)
+
+
+def let_open(count: int) -> None:
+    """Have the system let this process hold as many files open as it may, where it is about to open many."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if count > _MANY_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager
@@ -38,7 +52,8 @@ def reading(file: Path) -> Iterator[Path]:
         yield file
     except (GeomatchError, OSError, RuntimeError, ValueError, KeyError) as error:
         reason = error.what if isinstance(error, GeomatchError) else str(error).splitlines()[0]
-        raise IndexFormatError(f"cannot be read ({reason})", where=file, hint=REBUILD) from error
+        hint = "let the process open more files (ulimit -n)" if _TOO_MANY in reason else REBUILD
+        raise IndexFormatError(f"cannot be read ({reason})", where=file, hint=hint) from error
 
 
 class Corners:

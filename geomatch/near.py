@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from shapely import Point, Polygon
+from shapely.ops import nearest_points
 
 from geomatch.errors import InputError, UsageError
-from geomatch.geo import CRS84, Grid, ground_jacobian, transform_points
+from geomatch.geo import CRS84, WGS84, Grid, ground_jacobian, transform_points
 
 HINT = "say --near LON,LAT,RADIUS in degrees and metres, like 11.57,48.14,2000"
 _CRUMB_M = 1e-3  # below it a circle is a point
+_DISTORTED = 1.5  # how much farther a place may be than the scale of a map at a circle's centre says
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,21 @@ class Near:
         """
         for disc in self._discs(grid):
             outline = Polygon((grid.corners_px - disc.center_px) @ disc.ground.T)
-            if outline.distance(Point(0, 0)) <= disc.radius_m:
+            nearest, _ = nearest_points(outline, Point(0, 0))
+            if np.hypot(nearest.x, nearest.y) <= disc.radius_m and self._reaches(grid, disc, nearest):
                 return disc
         what = f"within {self.radius_m:g} m of {self.lon:g}, {self.lat:g} there is nothing of the map"
         raise UsageError(what, where="--near", hint="geomatch index info prints the longitudes and latitudes of it")
+
+    def _reaches(self, grid: Grid, disc: Disc, nearest: Point) -> bool:
+        """Whether a point of the map, metres from the centre, is as near as the scale at the centre makes it.
+
+        Of a centre off the map it may be another: towards the poles of Mercator all of the world is a few metres away.
+        """
+        at_px = disc.center_px + np.linalg.solve(disc.ground, [nearest.x, nearest.y])
+        lon, lat = transform_points(grid.to_map(at_px), grid.crs, CRS84)
+        _, _, metres = WGS84.inv(self.lon, self.lat, lon, lat)
+        return bool(metres <= _DISTORTED * self.radius_m)
 
     def _discs(self, grid: Grid) -> Iterator[Disc]:
         """The circle; and, for maps that continue past the 180th meridian, the same shifted by a turn of the globe."""
@@ -110,6 +123,9 @@ class Near:
             center = grid.to_pixel(transform_points([self.lon, self.lat], CRS84, grid.crs))
             disc = Disc(center, self.radius_m, ground_jacobian(grid, center))
         except InputError:  # outside of what the map's projection can show
+            return
+        # A pole, of which the projection makes a line; or on its edge, beyond which there are no numbers.
+        if not (np.isfinite(disc.ground).all() and np.linalg.det(disc.ground)):
             return
         yield disc
         with suppress(InputError):

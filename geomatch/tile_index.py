@@ -30,7 +30,7 @@ from geomatch.files import sha256_of
 from geomatch.gallery import Gallery, Hits
 from geomatch.geo import Grid
 from geomatch.imagery import Imagery
-from geomatch.index_files import Corners, read_part, reading
+from geomatch.index_files import Corners, let_open, read_part, reading
 from geomatch.manifest import FEATURES, REBUILD, TILES, VECTORS, Manifest, SourceRecord
 from geomatch.mosaic import open_orthomosaic
 from geomatch.near import Disc, Near
@@ -212,6 +212,7 @@ class TileIndex:
         if self._published is not None:
             return self._published.vectors(read_part(self.path / VECTORS).index)
         files = [self.path / name for name in self.manifest.vector_parts]
+        let_open(len(files))
         first = read_part(files[0])
         with ThreadPoolExecutor(READERS) as readers:
             others = list(readers.map(partial(read_part, first=first), files[1:]))

@@ -98,7 +98,7 @@ def build_index(
         began = tuple(map(FileState.of, raster.paths))
         planned = BuildJob.plan(raster, options)
         job = settled(planned, here=is_here(scheduler), has_begun=lambda job: Recipe.of(job, target, began).has_begun())
-        recipe = Recipe.of(job, target, began)
+        recipe = Recipe.of(job, target, began, limits)
         with (
             published(target, directory=True, overwrite=overwrite) as folder,
             writing(target),

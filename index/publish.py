@@ -46,7 +46,8 @@ def publish_index(
     kind = index_type or ("FLAT" if address.is_file else "AUTOINDEX")
     store = Store(address, OutputError, make=True)
     try:
-        _restore(store)
+        if all(store.being_filled().values()):  # else somebody may be between the two steps of ``_replace``
+            _restore(store)
         _check_free(store, overwrite=overwrite)
         with _unfinished(store) as name:
             _create(store, name, opened, kind, size)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
@@ -26,7 +27,7 @@ from geomatch.errors import InputError, OutputError, UsageError
 from geomatch.files import published, writing
 from geomatch.memory import keep_freed
 from geomatch.mosaic import open_orthomosaic
-from geomatch.raster import open_raster
+from geomatch.raster import Limits, open_raster
 from geomatch.threads import one_thread
 
 from .codes import Coder, VectorFile, write_faiss
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     import faiss
 
 TILES = 9_600  # about, of the parts that a shard holds; more take more memory, and longer for it
+_FOLDER = re.compile(r"[0-9a-f]{16}")
+_FILE = re.compile(r"\.?(features|trained|codes|rows|vectors)-[0-9a-f-]+\.(npz|faiss)(\..+\.tmp)?")  # some unfinished
+_MAKING = Lock()  # a raster serves one thread, and a worker of Dask may have several
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,11 @@ class Recipe:
 
     Attributes:
         orthomosaic: its files.
-        options: of the build.
+        options: of the build; a file of weights by its whole path.
         encoder: the fingerprint of its encoder.
         version: of geomatch.
         folder: of the shards.
+        limits: what the orthomosaic may ask for.
     """
 
     orthomosaic: tuple[FileState, ...]
@@ -89,26 +94,31 @@ class Recipe:
     encoder: str
     version: str
     folder: str
+    limits: Limits
 
     @classmethod
-    def of(cls, job: BuildJob, target: Path, began: tuple[FileState, ...] | None = None) -> Recipe:
+    def of(
+        cls, job: BuildJob, target: Path, began: tuple[FileState, ...] | None = None, limits: Limits | None = None
+    ) -> Recipe:
         """Of a job; its shards lie beside what it builds.
 
         Args:
             job: as it was planned.
             target: what it builds.
             began: the orthomosaic's files before the job was planned; default as they are now.
+            limits: what the orthomosaic may ask for; default as the environment of this process says.
         """
         files = tuple(map(FileState.of, job.raster.paths)) if began is None else began
+        options = replace(job.options, encoder=job.encoder.name)
         key = {
             "orthomosaic": [asdict(file) for file in files],
-            "options": asdict(job.options),
+            "options": asdict(options),
             "encoder": (encoder := job.encoder.fingerprint()),
             "version": (now := version("geomatch")),
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = target.absolute().with_name(f"{target.name}.shards") / name
-        return cls(files, job.options, encoder, now, str(folder))
+        return cls(files, options, encoder, now, str(folder), limits or Limits.from_env())
 
     def check(self) -> None:
         """Raise InputError where the orthomosaic is not what it was as the build began."""
@@ -133,8 +143,16 @@ class Recipe:
         return Path(self.folder).is_dir()
 
     def remove(self) -> None:
-        """Remove the shards, and those that builds with other options or of another state of the map left."""
-        shutil.rmtree(Path(self.folder).parent, ignore_errors=True)
+        """Remove the shards, and those that builds with other options or of another state of the map left.
+
+        What else lies there is not ours, and stays.
+        """
+        with suppress(OSError):
+            parent = Path(self.folder).parent
+            for folder in parent.iterdir():
+                if _FOLDER.fullmatch(folder.name):
+                    _remove_shards(folder)
+            parent.rmdir()
 
     def features(self, number: int) -> Path:
         """Where the features of a block are."""
@@ -157,13 +175,24 @@ class Recipe:
         return Path(self.folder) / f"vectors-{fit}-{number:06d}.faiss"
 
 
+def _remove_shards(folder: Path) -> None:
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if _FILE.fullmatch(file.name):
+                file.unlink()
+        folder.rmdir()
+
+
 def make_features(recipe: Recipe, number: int) -> int:
-    """Make a shard of features, unless it is there; gives the number back."""
+    """Make a shard of features, unless it is there; gives the number back.
+
+    As ``make_vectors`` and ``make_vector_file``, one at a time in a process, whatever thread asks.
+    """
     file = recipe.features(number)
     if not file.is_file():
         recipe.check()
-        job = _job(recipe)
-        with one_thread():
+        with _MAKING, one_thread():
+            job = _job(recipe)
             made = job.encode(job.read(list(blocks(job.window))[number]))
         recipe.check()  # a shard of what has changed meanwhile would be taken up once it is as it was
         with published(file) as part, part.open("wb") as out:
@@ -191,8 +220,8 @@ def make_vectors(recipe: Recipe, features: str, fit: str, number: int) -> int:
     """Make a shard of coded tiles from the features file, unless it is there; gives the number back."""
     codes, file = recipe.codes(fit, number), recipe.rows(fit, number)
     if not (codes.is_file() and file.is_file()):
-        job, (pooler, coder) = _job(recipe), _tools(recipe, fit)
-        with one_thread(), open_raster(features) as raster:
+        with _MAKING, one_thread(), open_raster(features) as raster:
+            job, (pooler, coder) = _job(recipe), _tools(recipe, fit)
             parts = shards_of(tile_parts(job.tiles, job.encoder.channels))[number]
             made = job.shard(job.pool(reader_of(raster), parts, pooler), coder)
         with published(codes) as part:
@@ -218,7 +247,7 @@ def make_vector_file(recipe: Recipe, fit: str, first: int, beyond: int, number: 
         number: of the file, which is given back.
     """
     whole = VectorFile(_faiss(recipe.trained(fit)))
-    with one_thread():
+    with _MAKING, one_thread():
         for shard in range(first, beyond):
             whole.add(_faiss(recipe.codes(fit, shard)))
     with published(recipe.vector_file(fit, number)) as part:
@@ -255,7 +284,7 @@ def _job(recipe: Recipe) -> BuildJob:
         what = f"a worker has geomatch {version('geomatch')}, not {recipe.version}"
         raise UsageError(what, where="--scheduler", hint="install the same version on all machines")
     keep_freed()
-    job = BuildJob.plan(open_orthomosaic([file.path for file in recipe.orthomosaic]), recipe.options)
+    job = BuildJob.plan(open_orthomosaic([file.path for file in recipe.orthomosaic], recipe.limits), recipe.options)
     if job.encoder.fingerprint() != recipe.encoder:
         what = f"a worker has another encoder of the name {recipe.options.encoder!r}"
         raise UsageError(what, where="--scheduler", hint="give all machines the same weights and geomatch")

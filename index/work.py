@@ -48,6 +48,7 @@ LOOK_S = 5  # between looks for whether a worker is left
 _TALKATIVE = ("distributed.client", "distributed.core")  # they log tracebacks of a scheduler that goes
 _STARTING = ("distributed.nanny",)  # and this one those of processes that cannot be started
 _BEFORE_A_WORKER = "distributed.nanny.pre-spawn-environ"  # Dask's key of what a process begins with
+_WORKERS_LOG = {"DASK_LOGGING": repr({"distributed.worker.state_machine": "error"})}  # it warns of tasks taken back
 _UNWATCHED = {  # where every core has a task, what looks at them many times a second takes from them
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "2s",
@@ -257,7 +258,7 @@ def local_workers(count: int) -> Iterator[LocalCluster]:
     import dask
     from distributed import LocalCluster
 
-    told = _UNWATCHED | {f"{_BEFORE_A_WORKER}.{name}": value for name, value in ENVIRONMENT.items()}
+    told = _UNWATCHED | {f"{_BEFORE_A_WORKER}.{name}": value for name, value in (ENVIRONMENT | _WORKERS_LOG).items()}
     pages = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": _ITS_PAGES}}
     one_each = {"threads_per_worker": 1, **pages}
     with dask.config.set(told), LocalCluster(n_workers=count, **one_each) as cluster:  # type: ignore[no-untyped-call]

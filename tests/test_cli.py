@@ -25,8 +25,11 @@ from shapely.geometry import Polygon, shape
 from towns import PLACE, UTM33, Town, corners, moved, optical, pixel_centres, radar_at, view
 
 from geomatch.cli import Kind, app
+from geomatch.errors import IndexFormatError
 from geomatch.images import _AMPLITUDE
 from geomatch.index.cli import app as index_app
+from geomatch.locator import Locator, Trace
+from geomatch.strip_files import StripOptions
 from geomatch.training.cli import app as train_app
 
 SIZE = (240, 300)
@@ -266,6 +269,33 @@ def test_verbose_says_more_on_stderr_and_quiet_nothing(files: Path, town_index: 
     assert len(result.stdout.splitlines()) == 1
     result = geomatch("locate", files / "here.tif", "--index", town_index, "-q")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_index_that_goes_on_the_way_takes_no_answer_with_it(
+    files: Path, town_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store, say, that does not answer any more."""
+    follow, asked = Locator.follow, []
+
+    def goes(locator: Locator, strip: Path, options: StripOptions) -> Trace:
+        asked.append(strip)
+        if len(asked) == 2:
+            raise IndexFormatError("Milvus cannot be asked", where="milvus://here/town")
+        return follow(locator, strip, options)
+
+    monkeypatch.setattr(Locator, "follow", goes)
+    names = [files / name for name in ("here.tif", "flat.tif", "bare.tif")]
+    result = geomatch("locate", *names, "--index", town_index, "--json", "-o", tmp_path / "out.geojson")
+    assert result.exit_code == 4
+    assert result.stderr.splitlines() == ["geomatch: milvus://here/town: Milvus cannot be asked."]
+    answers = checked_json(result.stdout, "locate")["features"]
+    assert [answer["properties"]["status"] for answer in answers] == ["located", "unusable", "unusable"]
+    assert "Milvus cannot be asked" in answers[2]["properties"]["evidence"]["notes"][0]
+    assert checked_json((tmp_path / "out.geojson").read_text(), "locate")["features"] == answers
+    assert len(asked) == 2
+    asked[1:] = []  # of the next ones the first is asked for in vain
+    result = geomatch("locate", *names, "--index", town_index, "--json")
+    assert (result.exit_code, result.stdout) == (4, "")
 
 
 @pytest.mark.parametrize("suffix", [".geojson", ".gpkg", ".parquet"])

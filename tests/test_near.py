@@ -192,6 +192,39 @@ def test_map_of_a_cone_does_not_go_on_beyond_the_180th_meridian() -> None:
         Near(-100, 40, 50_000).on(grid)
 
 
+def test_large_circle_on_a_map_whose_scale_changes_is_off_by_as_much_as_the_readme_says() -> None:
+    x, y = Transformer.from_crs("OGC:CRS84", "EPSG:3857", always_xy=True).transform(11.5, 48)
+    grid = Grid(as_crs("EPSG:3857"), Affine(1000, 0, x - 1e6, 0, -1000, y + 1e6), 2000, 2000)
+    disc = Near(11.5, 48, 300e3).on(grid)
+    turns = np.linspace(0, 2 * np.pi, 720)
+    edge = disc.center_px + 300e3 * np.stack([np.cos(turns), np.sin(turns)], axis=1) @ np.linalg.inv(disc.ground).T
+    metres = [Geod(ellps="WGS84").inv(11.5, 48, *lonlat(grid, *point))[2] for point in edge]
+    assert np.abs(np.array(metres) / 300e3 - 1).max() == pytest.approx(0.026, abs=5e-4)
+
+
+@pytest.mark.parametrize("text", ["11.5,90,2000", "0,90,20000", "11.5,-90,2000", "11.5,89.99999,2000"])
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        ("EPSG:3395", Affine(10, 0, 1_200_000, 0, -10, 6_100_000)),
+        ("EPSG:3857", Affine(10, 0, 1_200_000, 0, -10, 6_100_000)),
+        ("EPSG:4326", Affine(1e-5, 0, 11.5, 0, -1e-5, 0.2)),
+        (UTM33, Affine(0.5, 0, 595_000, 0, -0.5, 5_333_000)),
+    ],
+)
+def test_there_is_nothing_of_a_map_at_a_pole(crs: str, transform: Affine, text: str) -> None:
+    """Longitude and latitude swapped, of a map about 90 degrees east, say."""
+    with pytest.raises(UsageError, match="there is nothing of the map"):
+        Near.parse(text).on(Grid(as_crs(crs), transform, 4000, 3000))
+
+
+def test_map_about_a_pole_has_circles() -> None:
+    grid = Grid(as_crs("EPSG:3413"), Affine(10, 0, -20_000, 0, -10, 20_000), 4000, 4000)
+    disc = Near(0, 90, 2000).on(grid)
+    np.testing.assert_allclose(disc.center_px, 2000, atol=1e-6)
+    np.testing.assert_allclose(disc.reach_px, 200, rtol=0.04)
+
+
 def test_circle_that_touches_a_turned_map_is_taken() -> None:
     """The nearest point of the map is not that by columns and rows where these are uneven on the ground."""
     grid = Grid(as_crs("EPSG:4326"), Affine(1e-4, 0, 11, 0, -1e-4, 60) @ Affine.rotation(45), 1000, 1000)

@@ -32,7 +32,7 @@ from geomatch.index.kinds import Kind
 from geomatch.index.plan import BuildOptions, read_options
 from geomatch.manifest import FEATURES, MANIFEST, TILES, VECTORS
 from geomatch.tile_index import TileIndex
-from geomatch.tiles import starts, vector_size
+from geomatch.tiles import starts, tile_vectors, vector_size
 
 QUICK = BuildOptions(stride_px=64)
 KINDS = sorted((Path(__file__).parents[2] / "configs" / "index").glob("*.yaml"))
@@ -502,7 +502,13 @@ def test_unknown_encoder_names_the_known(small: Town, tmp_path: Path) -> None:
 def test_other_search_structures_find_a_tile_by_itself(vectors: str, town: Town, tmp_path: Path) -> None:
     index = build_index(town.path, tmp_path / "a.gmi", BuildOptions(stride_px=32, vectors=vectors))
     assert index.manifest.tiles.vectors.endswith(vectors)
-    assert len(index.search(np.ones((2, components_of(index)), np.float32), 5).scores) == 2
+    tile = index.manifest.tiles
+    for number in range(0, len(index), 37):
+        corner = index.corner(number)
+        cut = index.features.whole(), corner[:1], corner[1:], tile.size_px, index.encoder.cell_px
+        found = index.search(tile_vectors(*cut).vectors[0], 1)
+        assert found.tiles.item() == number
+        assert (found.corners_px[0, 0] == corner).all()
     assert index.check() == []
 
 
@@ -525,6 +531,34 @@ def test_parts_of_the_vectors_answer_as_one(small: Town, tmp_path: Path, monkeyp
     assert (other.corners_px == one.corners_px).all()
     build_index(small.path, parts.path, QUICK, overwrite=True)  # fewer parts take the place of many
     assert {file.name for file in parts.path.iterdir()} == {MANIFEST, TILES, FEATURES, VECTORS}
+
+
+def test_more_parts_than_files_may_be_open_by_default(
+    small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr("geomatch.index.codes.PART_TILES", 1)
+    monkeypatch.setattr("geomatch.index.vectors.CHUNK_VALUES", 1)
+    monkeypatch.setattr("geomatch.index.shards.TILES", 1)
+    options = BuildOptions(stride_px=16, vectors="PQ16x4fs,Refine(SQfp16)", components=32)
+    index = build_index(small.path, tmp_path / "parts.gmi", options)
+    assert len(index.manifest.vector_parts) > 100
+    code = (
+        "import sys, numpy as np; from geomatch.tile_index import TileIndex\n"
+        "print(len(TileIndex.open(sys.argv[1]).vectors.stored(np.array([0]))))"
+    )
+
+    def told(most: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, str(index.path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (100, most)),
+        )
+
+    assert told(1000).stdout == "1\n"
+    assert "Let the process open more files (ulimit -n)" in told(100).stderr
 
 
 def test_harmed_part_is_named(small: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

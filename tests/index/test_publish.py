@@ -171,6 +171,24 @@ def test_who_publishes_to_the_same_place_is_left_alone(empty: Store, town_index:
     assert sorted(empty.client.list_collections()) == sorted([*others, "town"])
 
 
+def test_what_steps_aside_for_another_is_not_put_back(
+    empty: Store, town_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is between the two renames would find its name taken, and drop what it has made."""
+    publish_index(town_index, str(empty.address))
+    rename, renamed = Store.rename, []
+    rename(empty, "town", empty.address.replaced)
+    empty.client.create_collection(f"town__unfinished_{host_mark()}_{os.getppid()}", dimension=4)
+
+    def noted(store: Store, name: str, other: str) -> None:
+        renamed.append((name, other))
+        rename(store, name, other)
+
+    monkeypatch.setattr(Store, "rename", noted)
+    publish_index(town_index, str(empty.address))
+    assert renamed == [(empty.address.unfinished, "town")]
+
+
 def test_damaged_vectors_make_no_store(town_index: Path, tmp_path: Path) -> None:
     damaged = shutil.copytree(town_index, tmp_path / "town.gmi")
     (damaged / VECTORS).write_bytes(bytes((damaged / VECTORS).stat().st_size))

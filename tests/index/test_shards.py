@@ -8,9 +8,12 @@ import pickle
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +25,7 @@ from programs import content, geomatch
 from quarters import quarters
 from towns import Town
 
+from geomatch import defaults
 from geomatch.errors import GeomatchError, InputError, LimitError, OutputError, UsageError
 from geomatch.index import build, shards, vectors
 from geomatch.index.build import build_index
@@ -33,6 +37,7 @@ from geomatch.manifest import FEATURES, VECTORS
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import open_raster
 from geomatch.tiles import TileGrid
+from geomatch.weights import Weights
 
 OPTIONS = BuildOptions(encoder="structural", stride_px=16)
 
@@ -292,6 +297,66 @@ def test_other_options_have_other_shards(town: Town, tmp_path: Path) -> None:
             for options in (OPTIONS, BuildOptions(encoder="structural"), BuildOptions(encoder="structural", tile_px=96))
         }
     assert len(folders) == 2  # the first two are the same
+
+
+def test_weights_of_ones_own_are_named_by_their_whole_path(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For workers run in folders of their own; and a build that is repeated from another folder finds its shards."""
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(Weights.find(defaults.ENCODER).path, tmp_path / "own.safetensors")
+    recipes = []
+    for folder, name in ((tmp_path, "own.safetensors"), (tmp_path / "elsewhere", "../own.safetensors")):
+        monkeypatch.chdir(folder)
+        with open_raster(town.path, need_grid=True) as raster:
+            recipes.append(Recipe.of(BuildJob.plan(raster, BuildOptions(encoder=name)), tmp_path / "town.gmi"))
+    assert recipes[0] == recipes[1]
+    assert recipes[0].options.encoder == str(tmp_path / "own.safetensors")
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_threads_of_one_process_make_shards_one_at_a_time(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of Dask has as many threads as the machine has cores, unless told otherwise; a raster serves one."""
+    job, recipe = recipe_of(town, tmp_path / "town.gmi")
+    read, reading, most = BuildJob.read, [], []
+
+    def noted(*given: Any) -> object:
+        reading.append(None)
+        most.append(len(reading))
+        time.sleep(0.02)
+        reading.pop()
+        return read(*given)
+
+    with monkeypatch.context() as patched, ThreadPoolExecutor(4) as threads:
+        patched.setattr(BuildJob, "read", noted)
+        assert list(threads.map(partial(make_features, recipe), range(9))) == list(range(9))
+    assert most == [1] * 9
+    for number, expected in enumerate(Here(job).features()):
+        assert (shards.read_features(recipe, number).values == expected.values).all()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_is_not_ours_stays_among_the_shards(town: Town, tmp_path: Path) -> None:
+    _, recipe = recipe_of(town, tmp_path / "town.gmi")
+    make_features(recipe, 0)
+    folder = Path(recipe.folder)
+    (folder / ".features-000001.npz.host-1-x.tmp").touch()  # a process that was killed left it
+    other = folder.with_name("0123456789abcdef")
+    other.mkdir()
+    (other / "codes-0123456789abcdef-000000.faiss").touch()
+    theirs = [folder.parent / "map.tif", folder.parent / "maps" / "features-000000.npz", other / "notes.txt"]
+    for file in theirs:
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    recipe.remove()
+    assert sorted(file for file in folder.parent.rglob("*") if file.is_file()) == sorted(theirs)
+    for file in theirs:
+        file.unlink()
+    (folder.parent / "maps").rmdir()
+    recipe.remove()
+    assert not folder.parent.exists()
 
 
 @pytest.mark.usefixtures("small_parts")

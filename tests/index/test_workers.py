@@ -16,13 +16,14 @@ from programs import content
 from quarters import quarters
 from towns import Town
 
-from geomatch.errors import OutputError
+from geomatch.errors import LimitError, OutputError
 from geomatch.index.build import build_index
 from geomatch.index.job import BuildJob
 from geomatch.index.plan import BuildOptions
 from geomatch.index.work import local_workers
 from geomatch.manifest import MANIFEST
 from geomatch.memory import ENVIRONMENT
+from geomatch.raster import Limits
 
 OPTIONS = BuildOptions(encoder="structural", stride_px=16)
 BLOCKS = 9
@@ -96,6 +97,29 @@ def test_workers_share_the_shards(of: str, town: Town, tmp_path: Path, notes: st
     assert calls == expected  # the process that asks them made none
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_worker_of_many_threads_gives_the_index_of_one_process(town: Town, tmp_path: Path, notes: str) -> None:
+    from distributed import LocalCluster
+
+    build_index(town.path, tmp_path / "one.gmi", OPTIONS)
+    with (
+        Harm(notes).to_workers(),  # whose shards are small, too
+        LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
+    ):
+        build_index(town.path, tmp_path / "two.gmi", OPTIONS, scheduler=cluster.scheduler_address)
+    assert content(tmp_path / "two.gmi") == content(tmp_path / "one.gmi")
+
+
+def test_workers_have_the_limits_of_whoever_asks_them(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GEOMATCH_MAX_PIXELS", "100000")
+    with pytest.raises(LimitError, match="the limit is 100,000"):
+        build_index(town.path, tmp_path / "one.gmi", OPTIONS)
+    build_index(town.path, tmp_path / "two.gmi", OPTIONS, limits=Limits(), scheduler="local:1")
+    assert names(tmp_path) == ["two.gmi"]
+
+
 def test_workers_keep_their_memory_and_are_not_profiled() -> None:
     import dask
     from distributed import Client
@@ -166,16 +190,16 @@ def test_build_that_is_killed_goes_on_with_its_shards(town: Town, tmp_path: Path
 
 
 @pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize(
-    ("of", "since"), [("numpy.savez", 4), ("geomatch.index.shards.write_faiss", 4), (FILE, 1)], ids=str
-)
+@pytest.mark.parametrize("at", [("numpy.savez", 4), ("geomatch.index.shards.write_faiss", 4), (FILE, 1)], ids=str)
 def test_full_disk_of_a_worker_is_told_and_costs_its_shard(
-    of: str, since: int, town: Town, tmp_path: Path, notes: str
+    at: tuple[str, int], town: Town, tmp_path: Path, notes: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     build_index(town.path, tmp_path / "one.gmi", OPTIONS)
-    target, full = tmp_path / "two.gmi", Harm(notes, of, "full", since)
+    (of, since), target = at, tmp_path / "two.gmi"
+    full = Harm(notes, of, "full", since)
     with full.to_workers(), pytest.raises(OutputError, match="the disk is full"):
         build_index(town.path, target, OPTIONS, scheduler="local:2")
+    assert capfd.readouterr().err == ""  # Dask's workers would warn of what was asked and is not wanted any more
     assert names(tmp_path) == ["notes", "one.gmi", "two.gmi.shards"]
     full.end()
     with full.to_workers():
