@@ -7,6 +7,7 @@ places, by one matrix product over all places, and over every offset within a fi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,29 +53,34 @@ def template(window: Dense) -> Template | None:
     return Template((values / length).astype(np.float32), mask)
 
 
-@dataclass(frozen=True)
-class Field:
-    """A map's features as the index keeps them.
+class Features(ABC):
+    """A map's features as the index keeps them, wherever they are.
 
     Attributes:
-        values: [C x h x w] int8, features times 127; any value where not valid.
-        valid: [h x w].
         rms: root mean square of the valid features per cell, all channels together, after division by 127.
     """
 
-    values: NDArray[np.int8]
-    valid: NDArray[np.bool_]
     rms: float
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of cells."""
+
+    @abstractmethod
+    def cells(self, first: NDArray[np.int64], beyond: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """From one column and row [2] to before another, all on the map: [C x h x w] features times 127, any value
+        where not valid; [h x w] whether valid.
+        """
 
     def whole(self) -> Dense:
         """All features as float32."""
-        return self.part(np.zeros(2, np.int64), np.array(self.valid.shape[::-1]))
+        return self.part(np.zeros(2, np.int64), np.array(self.shape[:0:-1]))
 
     def part(self, first: NDArray[np.int64], beyond: NDArray[np.int64]) -> Dense:
         """Features as float32, from one column and row [2] to before another."""
-        (col0, row0), (col1, row1) = first.tolist(), beyond.tolist()
-        valid = self.valid[row0:row1, col0:col1]
-        return Dense(self.values[:, row0:row1, col0:col1] * valid.astype(np.float32) * QUANTUM, valid)
+        values, valid = self.cells(first, beyond)
+        return Dense(values * valid.astype(np.float32) * QUANTUM, valid)
 
     def patches(
         self, cols: NDArray[np.int64], rows: NDArray[np.int64], width: int, height: int
@@ -89,22 +95,55 @@ class Field:
         Returns:
             Features [N x C x height x width] and validity [N x height x width] as 0 or 1; both 0 off the map.
         """
+        channels, tall, wide = self.shape
+        features = np.zeros((len(rows), channels, height, width), np.float32)
+        known = np.zeros((len(rows), height, width), np.float32)
+        for number, first in enumerate(np.stack([cols, rows], axis=1)):
+            low, high = np.clip([first, first + (width, height)], 0, (wide, tall))
+            across, down = (slice(*ends) for ends in np.stack([low - first, high - first], axis=1).tolist())
+            part = self.part(low, high)
+            features[number, :, down, across], known[number, down, across] = part.values, part.valid
+        return features, known
+
+
+@dataclass(frozen=True)
+class Field(Features):
+    """Features in memory.
+
+    Attributes:
+        values: [C x h x w] int8, features times 127; any value where not valid.
+        valid: [h x w].
+        rms: as of ``Features``.
+    """
+
+    values: NDArray[np.int8]
+    valid: NDArray[np.bool_]
+    rms: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """As ``Features``."""
+        channels, tall, wide = self.values.shape
+        return channels, tall, wide
+
+    def cells(self, first: NDArray[np.int64], beyond: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """As ``Features``, no copies."""
+        (col0, row0), (col1, row1) = first.tolist(), beyond.tolist()
+        return self.values[:, row0:row1, col0:col1], self.valid[row0:row1, col0:col1]
+
+    def patches(
+        self, cols: NDArray[np.int64], rows: NDArray[np.int64], width: int, height: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As ``Features``, all at once of those that lie inside."""
         tall, wide = self.valid.shape
         inside = (rows >= 0) & (cols >= 0) & (rows <= tall - height) & (cols <= wide - width)
         if inside.all() and inside.size:
             return self._cut(cols, rows, width, height)
-        features = np.zeros((len(rows), len(self.values), height, width), np.float32)
-        known = np.zeros((len(rows), height, width), np.float32)
+        features = np.empty((len(rows), len(self.values), height, width), np.float32)
+        known = np.empty((len(rows), height, width), np.float32)
         if inside.any():
             features[inside], known[inside] = self._cut(cols[inside], rows[inside], width, height)
-        for number in np.nonzero(~inside)[0].tolist():
-            first = np.array([cols[number], rows[number]])
-            (col0, row0), (col1, row1) = np.clip([first, first + (width, height)], 0, (wide, tall)).tolist()
-            part = self.part(np.array([col0, row0]), np.array([col1, row1]))
-            down, across = (
-                slice(low - at, high - at) for low, high, at in ((row0, row1, first[1]), (col0, col1, first[0]))
-            )
-            features[number, :, down, across], known[number, down, across] = part.values, part.valid
+        features[~inside], known[~inside] = super().patches(cols[~inside], rows[~inside], width, height)
         return features, known
 
     def _cut(
@@ -121,7 +160,7 @@ class Field:
 
 
 def around(
-    window: Template, features: Field, cols: NDArray[np.int64], rows: NDArray[np.int64], radius: int
+    window: Template, features: Features, cols: NDArray[np.int64], rows: NDArray[np.int64], radius: int
 ) -> NDArray[np.float32]:
     """Correlation at the offsets within ``radius`` cells of given places.
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.correlate import MIN_OVERLAP, NO_MATCH, Field, Template, around, over
+from geomatch.correlate import MIN_OVERLAP, NO_MATCH, Features, Template, around, over
 from geomatch.gallery import Hits
 from geomatch.structure import Dense
 
@@ -92,7 +92,7 @@ class Window:
     template: Template
 
 
-def verify(poses: Poses, windows: Sequence[Window], field: Field, *, bin_px: int, cell_px: int) -> Poses:
+def verify(poses: Poses, windows: Sequence[Window], field: Features, *, bin_px: int, cell_px: int) -> Poses:
     """Poses after correlation with the map's features around them: its peaks, best first, distinct.
 
     Args:
@@ -125,7 +125,7 @@ def verify(poses: Poses, windows: Sequence[Window], field: Field, *, bin_px: int
 
 
 def _mean_surfaces(
-    windows: Sequence[Window], field: Field, cells: NDArray[np.int64], radius: int
+    windows: Sequence[Window], field: Features, cells: NDArray[np.int64], radius: int
 ) -> NDArray[np.float64]:
     """Mean correlation of the windows around poses: [N x 2] cells -> [N x 2 radius + 1 x 2 radius + 1]."""
     total = np.zeros((len(cells), 2 * radius + 1, 2 * radius + 1))

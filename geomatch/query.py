@@ -108,7 +108,7 @@ class Query:
     def scan(self) -> Poses:
         """Poses by correlation with the whole map, or with as much of it as the index's circle lets the strip cover."""
         field, cell = self.index.features, self.index.encoder.cell_px
-        limit = np.array(field.valid.shape[::-1])
+        limit = np.array(field.shape[:0:-1])
         first, beyond = np.zeros(2, np.int64), limit
         if self.index.disc is not None:
             reach = self.index.disc.reach_px + self.strip.middle_px

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from geomatch import defaults
 from geomatch.backends import check_backend
-from geomatch.correlate import Field
+from geomatch.correlate import Features, Field
 from geomatch.encoder import Encoder, load_encoder
 from geomatch.errors import GeomatchError, IndexFormatError, InputError
 from geomatch.files import sha256_of
@@ -35,6 +35,7 @@ from geomatch.manifest import FEATURES, REBUILD, TILES, VECTORS, Manifest, Sourc
 from geomatch.mosaic import open_orthomosaic
 from geomatch.near import Disc, Near
 from geomatch.raster import open_raster
+from geomatch.stored_features import StoredFeatures
 from geomatch.stores import Address, is_address
 from geomatch.vectors import Vectors
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 READERS = 2  # of files of vectors at the same time
 FEATURES_PX = 2048  # side of what is read of the features at a time
+FEATURES_BYTES = 512 << 20  # of features that are kept in memory
 
 
 class TileIndex:
@@ -118,8 +120,8 @@ class TileIndex:
             if count != len(self)
         ]
         expected = (self.encoder.channels, *self.manifest.cells)
-        if self.features.values.shape != expected:
-            faults.append(f"{FEATURES}: shape {self.features.values.shape}, the manifest asks for {expected}")
+        if self.features.shape != expected:
+            faults.append(f"{FEATURES}: shape {self.features.shape}, the manifest asks for {expected}")
         return faults
 
     def corner(self, tile: int) -> NDArray[np.int32]:
@@ -150,8 +152,11 @@ class TileIndex:
         return self.vectors.search(vectors, min(k, len(self)), within)
 
     @cached_property
-    def features(self) -> Field:
-        """Dense features of the whole map, [C x h x w] int8."""
+    def features(self) -> Features:
+        """Dense features of the map: in memory, or, of a map that has more than FEATURES_BYTES, where they lie."""
+        rows, cols = self.manifest.cells
+        if self.encoder.channels * rows * cols > FEATURES_BYTES:
+            return StoredFeatures(self.path / FEATURES, self.manifest.feature_rms)
         with reading(self.path / FEATURES) as file, open_raster(file) as raster:
             values = np.empty((raster.count, raster.height, raster.width), np.int8)
             valid = np.empty(values.shape[1:], bool)

@@ -36,6 +36,7 @@ from geomatch.manifest import (
 from geomatch.memory import give_back
 from geomatch.mosaic import open_orthomosaic
 from geomatch.raster import Limits, fingerprint, open_raster
+from geomatch.stored_features import BLOCK_CELLS
 from geomatch.threads import one_thread
 from geomatch.tile_index import TileIndex
 
@@ -52,7 +53,6 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 OnePath = str | os.PathLike[str]
 
 HASHED = 2  # files at a time
-_FEATURE_BLOCK = 256
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -266,8 +266,8 @@ def _feature_file(file: Path, cells: Grid, channels: int, *, sparse: bool) -> ra
         transform=cells.transform,
         nodata=NO_FEATURE,
         tiled=True,
-        blockxsize=_FEATURE_BLOCK,
-        blockysize=_FEATURE_BLOCK,
+        blockxsize=BLOCK_CELLS,
+        blockysize=BLOCK_CELLS,
         bigtiff="if_safer",
         sparse_ok=sparse,
     )
