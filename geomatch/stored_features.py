@@ -15,7 +15,7 @@ from geomatch.index_files import reading
 from geomatch.raster import open_raster
 
 BLOCK_CELLS = 256  # a side of what the file is made of, which is read at a time
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 1 << 30
 
 
 class StoredFeatures(Features):
