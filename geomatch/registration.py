@@ -25,16 +25,20 @@ from geomatch.location import Location, TiePoint, crs_name
 from geomatch.locator import Trace
 from geomatch.map_pixels import MapPixels
 from geomatch.matching.accuracy import Ellipse
+from geomatch.matching.area import TOLERANCE
 from geomatch.matching.fit import ORTHO, Fit, NoFit, fit
 from geomatch.matching.matches import Matcher, Matches
 from geomatch.matching.side import Side
 from geomatch.matching.ties import tie_points
 from geomatch.matching.transforms import Matrix, Model, apply, nearest
-from geomatch.raster import Raster, open_raster
-from geomatch.strip_files import StripOptions, read_strip
+from geomatch.raster import open_raster
+from geomatch.strip_files import MAX_SIDE_PX, StripOptions, read_strip
+from geomatch.strips import resample
 from geomatch.threads import one_thread
 
 MAX_PIXELS = 1 << 24  # of either image of a pair
+TURNED_PIXELS = 4 * MAX_PIXELS  # of the SAR image turned as far as ``area`` turns it
+EVEN = 1.02  # sides of pixels that differ by less are taken for those of squares
 GCPS_ALONG = 5  # ground control points along each side of a file
 
 
@@ -45,7 +49,7 @@ class Measured:
     Attributes:
         col, row: in the SAR file, corner convention.
         x, y: in the CRS of the optical image.
-        across_px, down_px: from where the fit says, pixels of the optical image.
+        across_px, down_px: from where the fit says, pixels of the optical image, brought to square ones.
         agrees: whether the fit rests on it.
     """
 
@@ -65,7 +69,7 @@ class Registration:
     Attributes:
         ties: pixels of the SAR image, as it was matched, with pixels of ``grid``.
         fit: the transform between them, or why there is none.
-        grid: of the optical image.
+        grid: of the optical image, as it was matched.
         file_size: columns and rows of the SAR file.
         from_file: pixel of the SAR file -> pixel of the SAR image as it was matched.
     """
@@ -217,12 +221,13 @@ class PairRegistration(Registration):
     """Of two files.
 
     Attributes:
-        sides: SAR and optical image as they were matched.
-        pixels: of the optical file.
+        sides: SAR and optical image as they were matched, on pixels that are square on the ground, those of ``grid``.
+        optical_grid, pixels: of the optical file.
         notes: how the SAR file was read.
     """
 
     sides: tuple[Side, Side]
+    optical_grid: Grid
     pixels: MapPixels
     notes: tuple[str, ...]
 
@@ -250,22 +255,45 @@ def register_pair(
         LimitError: one is too large to be matched as a whole.
     """
     with open_raster(optical, need_grid=True) as raster:
-        grid = raster.grid
-        assert grid is not None, "asked for"
-        _check_size(raster)
-        raw = read_strip(sar, grid, options)
+        assert raster.grid is not None, "asked for"
+        _check_size(raster.path, raster.width, raster.height)
         with one_thread():
-            strip = raw.at()
             stretch = OpticalStretch.fit(raster)
             patch = raster.read(0, 0, raster.width, raster.height, bands=stretch.bands)
-            sides = Side(strip.image, strip.valid, "sar"), Side(stretch.grey(patch), patch.valid, "optical")
+            grey, valid, to_square = resample(stretch.grey(patch), patch.valid, _squaring(raster.grid))
+            grid = Grid(raster.grid.crs, raster.grid.transform @ ~to_square, *grey.shape[::-1])
+            _check_size(raster.path, grid.width, grid.height)
+            raw = read_strip(sar, grid, options)
+            strip = raw.at()
+            sides = Side(strip.image, strip.valid, "sar"), Side(grey, valid, "optical")
+            _check_size(Path(sar), *sides[0].size_px, turned=True)
             found = matcher(*sides)
             made = fit(found, sides[0].size_px, models)
         pixels = MapPixels(raster, (0, 0), stretch)
-        yield PairRegistration(found, made, grid, strip.file_size, strip.from_file, sides, pixels, raw.notes)
+        given = sides, raster.grid, pixels, raw.notes
+        yield PairRegistration(found, made, grid, strip.file_size, strip.from_file, *given)
 
 
-def _check_size(raster: Raster) -> None:
-    if raster.width * raster.height > MAX_PIXELS:
-        what = f"{raster.width} × {raster.height} px are too many to be matched as a whole"
-        raise LimitError(what, where=Path(raster.path), hint="geomatch index build makes an index of it, to be asked")
+def _squaring(grid: Grid) -> NDArray[np.float64]:
+    """[2 x 2] pixels of a grid -> square ones of the same area on the ground, not turned; those of degrees are none.
+
+    A turn on the ground is one on square pixels alone, and only there do things look as those that networks learned.
+    """
+    _, sides, axes = np.linalg.svd(ground_jacobian(grid))
+    if sides[0] <= EVEN * sides[1]:
+        return np.eye(2)
+    return np.asarray((axes.T * sides) @ axes / np.sqrt(sides.prod()))
+
+
+def _check_size(file: Path, width: int, height: int, *, turned: bool = False) -> None:
+    """Raise LimitError where an image is too large, or would be when turned and scaled as far as ``area`` does."""
+    shown = np.array([width, height], np.float64)
+    if turned:
+        turn = np.radians(TOLERANCE.turn_deg)
+        shown = TOLERANCE.scale * (np.cos(turn) * shown + np.sin(turn) * shown[::-1])
+    if width * height > MAX_PIXELS or shown.max() > MAX_SIDE_PX or shown.prod() > TURNED_PIXELS:
+        what = f"{width} × {height} px are too many to be matched as a whole"
+        most = f"{MAX_PIXELS / 1e6:.0f} Mpx and {MAX_SIDE_PX} px a side"
+        hint = f"cut it with gdal_translate -srcwin, to {most} at most"
+        hint += "; or have geomatch index build make an index of the map, to be asked" * (not turned)
+        raise LimitError(what, where=file, hint=hint)

@@ -295,7 +295,7 @@ def _workers(scheduler: str) -> int | None:
     if not scheduler.startswith(LOCAL):
         return None
     text = scheduler.removeprefix(LOCAL)
-    if not text.isdigit() or not int(text):
+    if not text.isdecimal() or not int(text):
         raise UsageError(
             f"{scheduler!r} is no number of processes", where="--scheduler", hint="say local:2, for example"
         )

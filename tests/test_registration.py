@@ -24,6 +24,7 @@ from geomatch.location import TiePoint
 from geomatch.matching.fit import fit
 from geomatch.matching.matches import Matches
 from geomatch.matching.methods import method
+from geomatch.matching.products import register_files
 from geomatch.matching.samples import Sample, Warp, samples
 from geomatch.matching.transforms import Model
 from geomatch.registration import Registration, register_pair
@@ -72,6 +73,42 @@ def test_pair_is_fixed_where_it_lies(files: tuple[Path, Path], sample: Sample) -
             expected = apply_affine(~MAP @ found.placed.transform, (one.col, one.row))
             told = apply_affine(~MAP, (one.x, one.y)) - (one.across_px, one.down_px)
             np.testing.assert_allclose(told, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (UTM11, Affine(10, 0, 400_000, 0, -5, 3_700_000)),
+        ("EPSG:4326", Affine(10 / 55_800, 0, 24, 0, -5 / 111_412, 60)),  # metres of a degree at 60 degrees north
+    ],
+)
+def test_pair_is_turned_on_the_ground_whatever_the_pixels(
+    crs: str, transform: Affine, files: tuple[Path, Path], sample: Sample, tmp_path: Path
+) -> None:
+    """The map's pixels are twice as wide as high; a turned image is sheared on them."""
+    grey = cv2.resize((255 * sample.optical.image).astype(np.uint8), (256, 512), interpolation=cv2.INTER_LINEAR)
+    optical = write_tiff(tmp_path / "wide.tif", grey, crs=crs, transform=transform)
+    told = register_files(files[0], optical, "area", tmp_path / "out")
+    assert told["registered"]
+    placed = ~(transform @ Affine.scale(1, 2)) @ Affine(*told["transform"])
+    assert off_px(MAP @ placed, sample).max() < 4
+    assert told["error_ellipse"]["semi_major_m"] < 80
+    with rasterio.open(tmp_path / "out" / "registered.tif") as warped:  # on the grid of the optical file
+        assert warped.res == pytest.approx((transform.a, -transform.e))
+        first = ~transform @ (warped.transform.c, warped.transform.f)
+        np.testing.assert_allclose(first, np.rint(first), atol=1e-6)
+
+
+@pytest.mark.parametrize("wide", ["sar", "optical"])
+def test_image_that_is_too_wide_is_refused(wide: str, files: tuple[Path, Path], tmp_path: Path) -> None:
+    """OpenCV counts columns in 16 bits; and turned by some degrees a ribbon takes much more room."""
+    columns = {"sar": 30_000, "optical": 33_000}[wide]
+    grey = np.random.default_rng(0).integers(1, 255, (40, columns)).astype(np.uint8)
+    given = dict(zip(("sar", "optical"), files, strict=True))
+    given[wide] = write_tiff(tmp_path / "wide.tif", grey, crs=UTM11, transform=MAP)
+    done = geomatch("register", given["sar"], given["optical"], "--method", "orb")
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert f"wide.tif: {columns} × 40 px are too many to be matched as a whole" in done.stderr
 
 
 def test_everything_is_written_and_gdal_warps_to_the_same_place(
@@ -342,6 +379,7 @@ def test_nothing_of_an_earlier_run_stays(files: tuple[Path, Path], tmp_path: Pat
         (("sar.tif", "plain.tif"), 3, "plain.tif"),
         (("sar.tif", "optical.tif", "--method", "loftr=fake.tif"), 3, "cannot be read as weights (no pickle"),
         (("sar.tif", "optical.tif", "--method", "hardnet=fake.tif"), 2, "fake.tif: is no .safetensors file"),
+        (("sar.tif", "optical.tif", "--method", "sift@²"), 2, "'²' is no number of keypoints"),
     ],
 )
 def test_what_cannot_be_is_one_line(

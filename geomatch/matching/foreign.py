@@ -37,20 +37,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: it cannot be read, or holds none.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == SAFETENSORS:
-            from safetensors.torch import load_file
-
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
         plain = isinstance(error, (UnpicklingError, KeyError))  # of what the first bytes of other files say
         reason = "no pickle of tensors alone" if plain else _first_line(error)
         hint = "give a state dict that torch.save or safetensors wrote"
         raise InputError(f"cannot be read as weights ({reason})", where=path, hint=hint) from error
     for key in ("state_dict", "model"):
         found = found.get(key, found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    named = isinstance(found, dict) and all(isinstance(name, str) for name in found)
+    if not named or not all(isinstance(value, Tensor) for value in found.values()):
         raise InputError("holds no parameters", where=path, hint="give a state dict")
     return {name.removeprefix("matcher."): value for name, value in found.items()}
 

@@ -109,7 +109,7 @@ def method(spec: str) -> Matcher:
         return made
     if not isinstance(made, Keypointed):
         raise UsageError(f"{name} does not say how many keypoints it takes", where=spec, hint=f"write {name} alone")
-    if not most.isdigit() or int(most) < LEAST_KEYPOINTS:
+    if not most.isdecimal() or int(most) < LEAST_KEYPOINTS:
         hint = f"write {name}@K, K being {LEAST_KEYPOINTS} or more"
         raise UsageError(f"{most!r} is no number of keypoints", where=spec, hint=hint)
     return replace(made, most=int(most))

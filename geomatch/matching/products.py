@@ -93,7 +93,7 @@ def _write(registration: PairRegistration, sar: Path, optical: Path, output: Pat
     for suffix in WRITERS:
         write_gcps(registration.gcps, registration.grid.crs, sar, output / f"{CONTROL}{suffix}")
     _write_ties(registration.measured, output / TIES)
-    canvas, location = Canvas(registration.grid, registration.pixels, optical), registration.location()
+    canvas, location = Canvas(registration.optical_grid, registration.pixels, optical), registration.location()
     to_map = registration.to_map if made.model == "homography" else None
     warp_strip(sar, location, canvas, output / REGISTERED, to_map=to_map)
     checkerboard(sar, location, canvas, output / BOARD, to_map=to_map)

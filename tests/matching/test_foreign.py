@@ -28,13 +28,21 @@ def test_parameters_are_found_whatever_wraps_them(wrapped: str, tmp_path: Path) 
     assert sorted(read_state(tmp_path / "w.pth")) == ["bias", "weight"]
 
 
-@pytest.mark.parametrize("content", [b"no weights", b""])
-def test_file_of_something_else_is_refused(content: bytes, tmp_path: Path) -> None:
-    file = tmp_path / "w.pth"
+@pytest.mark.parametrize("content", [b"no weights", b"", b"{}"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_file_of_something_else_is_refused(content: bytes, suffix: str, tmp_path: Path) -> None:
+    file = tmp_path / f"w{suffix}"
     file.write_bytes(content)
-    with pytest.raises(InputError, match=r"w\.pth: cannot be read as weights") as caught:
+    with pytest.raises(InputError, match=rf"w{suffix}: cannot be read as weights") as caught:
         read_state(file)
     assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("held", [{1: torch.ones(2)}, [torch.ones(2)], {"weight": 1.0}])
+def test_pickle_of_something_else_is_refused(held: object, tmp_path: Path) -> None:
+    torch.save(held, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth: holds no parameters"):
+        read_state(tmp_path / "w.pth")
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
