@@ -1,16 +1,16 @@
 """Whether a fit may be believed: what is registered that is wrong or cannot be, and what error ellipses of 95 % hold.
 
 Random pairs of a block of the Los Angeles scenes, warped as in ``matching.py``; each SAR image also turned by 90
-degrees, and shown another place of the block. Of those no method may make a fit. "in the ellipse" is the share of all
-fits of true pairs, right or wrong, whose error at the middle the ellipse holds. Of OMBRIA, whose pairs lie within 2 px
-of each other, the validation locations; there no other place is shown.
+degrees, mirrored, and shown another place of the block. Of those no method may make a fit. "in the ellipse" is the
+share of all fits of true pairs, right or wrong, whose error at the middle the ellipse holds. Of OMBRIA, whose pairs lie
+within 2 px of each other, the validation locations; there no other place is shown.
 
     python benchmarks/trust.py [--windows 60] [--methods area hardnet d2] [--pairs val|train|ombria] [--into FILE]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,16 @@ from geomatch.pairs import Pair, PairSource, ScenePairs
 from geomatch.splits import boxes_of
 
 METHODS, KINDS = ("area", "hardnet", "d2"), ("val", "train", "ombria")
-COLUMNS = ("pairs, method", "n", "within 10 px", "wrong", "turned by 90°", "another place", "in the ellipse")
+COLUMNS = (
+    "pairs, method",
+    "n",
+    "within 10 px",
+    "wrong",
+    "turned by 90°",
+    "mirrored",
+    "another place",
+    "in the ellipse",
+)
 RIGHT_PX = 10.0
 
 
@@ -71,10 +80,14 @@ def turned(side: Side, quarters: int) -> Side:
     return Side(image, valid, side.modality)
 
 
+def mirrored(side: Side, axis: int) -> Side:
+    return replace(side, image=np.flip(side.image, axis).copy(), valid=np.flip(side.valid, axis).copy())
+
+
 def measured(name: str, pairs: list[Sample], told: Told) -> dict[str, Any]:
     matcher = method(name)
     middle = np.full((1, 2), SIZE_PX / 2)
-    right, wrong, held, at_turned, elsewhere = [], [], [], [], []
+    right, wrong, held, at_turned, as_mirrors, elsewhere = [], [], [], [], [], []
     for number, pair in enumerate(pairs):
         found = fitted(matcher, pair.sar, pair.optical)
         if found is not None:
@@ -84,15 +97,23 @@ def measured(name: str, pairs: list[Sample], told: Told) -> dict[str, Any]:
         right.append(found is not None and near)
         wrong.append(found is not None and not near)
         at_turned.append(fitted(matcher, turned(pair.sar, 1 + 2 * (number % 2)), pair.optical) is not None)
+        as_mirrors.append(fitted(matcher, mirrored(pair.sar, number % 2), pair.optical) is not None)
         if told.places:
             other = pairs[told.apart_from(number, needed_px(WARPED, SIZE_PX))]
             elsewhere.append(fitted(matcher, pair.sar, other.optical) is not None)
-    lists = {"right": right, "wrong": wrong, "turned": at_turned, "elsewhere": elsewhere, "held": held}
+    lists = {
+        "right": right,
+        "wrong": wrong,
+        "turned": at_turned,
+        "mirrored": as_mirrors,
+        "elsewhere": elsewhere,
+        "held": held,
+    }
     return {"method": name, "pairs": len(pairs)} | lists
 
 
 def cells(result: dict[str, Any], kind: str) -> list[str]:
-    counts = [str(sum(result[key])) if result[key] else "–" for key in ("wrong", "turned", "elsewhere")]
+    counts = [str(sum(result[key])) if result[key] else "–" for key in ("wrong", "turned", "mirrored", "elsewhere")]
     held = result["held"]
     ellipse = f"{share(held)} of {len(held)}" if held else "–"
     return [f"{kind}, {result['method']}", str(result["pairs"]), share(result["right"]), *counts, ellipse]

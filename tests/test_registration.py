@@ -99,6 +99,17 @@ def test_pair_is_turned_on_the_ground_whatever_the_pixels(
         np.testing.assert_allclose(first, np.rint(first), atol=1e-6)
 
 
+def test_mirrored_file_is_told_and_registered_as_one(files: tuple[Path, Path], sample: Sample, tmp_path: Path) -> None:
+    with rasterio.open(files[0]) as file:
+        pixels, profile = file.read(1), file.profile
+    with rasterio.open(tmp_path / "left.tif", "w", **profile) as file:
+        file.write(pixels[:, ::-1], 1)
+    assert not register_files(tmp_path / "left.tif", files[1], "area", None)["registered"]
+    done = geomatch("register", tmp_path / "left.tif", files[1], "--mirrored", "--json")
+    placed = Affine(*json.loads(done.stdout)["transform"]) @ Affine(-1, 0, 256, 0, 1, 0)
+    assert off_px(placed, sample).max() < 4
+
+
 @pytest.mark.parametrize("wide", ["sar", "optical"])
 def test_image_that_is_too_wide_is_refused(wide: str, files: tuple[Path, Path], tmp_path: Path) -> None:
     """OpenCV counts columns in 16 bits; and turned by some degrees a ribbon takes much more room."""

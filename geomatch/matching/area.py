@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geomatch import defaults
 from geomatch.attitude import Attitude, Tolerance
-from geomatch.correlate import over, template
+from geomatch.correlate import MIN_OVERLAP, over, template
 from geomatch.encoder import Encoder, StructuralEncoder, load_encoder
 from geomatch.fusion import subpixel
 from geomatch.matching.matches import Matches
@@ -34,6 +34,7 @@ PART_PX = 64  # side of the parts that agree on a similarity
 FINER = (0.5, 0.25)  # of the step from one attitude to the next, where the best are sought again
 # What pairs of different places stay below: so much, and so much over the root of the cells (benchmarks/chance.py).
 CHANCE, STRUCTURAL_CHANCE, CHANCE_OF_CELLS = 0.16, 0.18, 4.0
+MIRRORED = "the SAR image resembles the optical one more when mirrored, as radars that look left may write it"
 OVERHANG = 0.35  # share of the SAR image that may lie beyond the optical one, along each side
 
 
@@ -108,24 +109,37 @@ class AreaMatcher:
         """One match per window that is sure of its place, or why there are none."""
         if (unusable := Matches.unusable(sar, optical, self._encoder.cell_px)) is not None:
             return unusable
+        if optical.valid.sum() < MIN_OVERLAP * sar.valid.sum():
+            return Matches.none(f"the optical image covers less than {MIN_OVERLAP:.0%} of the SAR image")
         best = self.best_place(sar, optical)
         if best is None:
             return Matches.none("the SAR image shows no structure")
         if best.above_cells < self._chance:
             return Matches.none("no place of the optical image resembles the SAR image")
+        if best.features < self._mirrored(sar, optical):
+            return Matches.none(MIRRORED)
         strip = self._raw(sar).at(best.lie.attitude)
         return tie_points(strip, best.lie.at_px - strip.middle_px, SidePixels(optical, self._features))
 
     def best_place(self, sar: Side, optical: Side) -> Place | None:
         """Where the whole SAR image fits best, believed or not; None where it shows no structure."""
         raw, pixels = self._raw(sar), SidePixels(optical, self._features)
-        search = _FeatureSearch(self._encoder, raw, optical)
-        attitudes = self._tolerance.attitudes(self._encoder.steps)
-        tried = sorted(filter(None, map(search.at, attitudes)), key=lambda one: -one.features)[:TRIED]
-        if not tried:
-            return None
-        likely = [search.refined(one, self._tolerance.spacing(self._encoder.steps)) for one in tried]
-        return max((_looked(one, raw, pixels) for one in likely), key=lambda one: one.together)
+        likely = [_looked(one, raw, pixels) for one in self._likely(raw, optical, TRIED)]
+        return max(likely, key=lambda one: one.together, default=None)
+
+    def _likely(self, raw: RawStrip, optical: Side, count: int) -> list[Place]:
+        """So many places where an image fits best by features, at different attitudes."""
+        search, steps = _FeatureSearch(self._encoder, raw, optical), self._encoder.steps
+        tried = filter(None, map(search.at, self._tolerance.attitudes(steps)))
+        best = sorted(tried, key=lambda one: -one.features)[:count]
+        return [search.refined(one, self._tolerance.spacing(steps)) for one in best]
+
+    def _mirrored(self, sar: Side, optical: Side) -> float:
+        """How well mirror images fit by features: streets along the axes look like streets in those, too."""
+        flips = (np.s_[::-1], np.s_[:, ::-1])
+        others = [replace(sar, image=sar.image[flip].copy(), valid=sar.valid[flip].copy()) for flip in flips]
+        found = (place.features for other in others for place in self._likely(self._raw(other), optical, 1))
+        return max(found, default=0.0)
 
     def _raw(self, sar: Side) -> RawStrip:
         return RawStrip(sar.image, sar.valid, np.eye(2), NORTH_UP, self._tolerance)

@@ -43,6 +43,9 @@ def register(
         float | None,
         typer.Option(help="Where the SAR image's up points, degrees clockwise from north; default its own, or 0."),
     ] = None,
+    mirrored: Annotated[
+        bool, typer.Option("--mirrored", help="Its columns run the other way, as of a radar that looks left.")
+    ] = False,
     kind: KindOption = Kind.AUTO,
     band: Bands = None,
     homography: Annotated[
@@ -63,7 +66,8 @@ def register(
     from geomatch.strip_files import StripOptions
 
     set_verbosity(verbose, quiet)
-    options = StripOptions(gsd, heading, kind.value, tuple(band) if band else None)
+    bands = tuple(band) if band else None
+    options = StripOptions(gsd, heading, kind.value, bands, mirrored="yes" if mirrored else None)
     models = MODELS if homography else ORTHO
     told = register_files(sar, optical, method, output, models=models, options=options)
     say_how_read(told["notes"], told=gsd is not None and heading is not None)

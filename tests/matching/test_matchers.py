@@ -67,13 +67,15 @@ def test_fewer_than_three_keypoints_are_no_matches(few: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("bad", ["another place", "a quarter turn", "a single dot"])
+@pytest.mark.parametrize("bad", ["another place", "a quarter turn", "a mirror image", "a single dot"])
 def test_what_cannot_be_matched_is_told_and_never_placed_wrong(name: str, bad: str) -> None:
     """Some methods bear a quarter turn; what does not has to say so rather than place it elsewhere."""
     turned = similarity(90, 1, (0, 0))
     sar, optical = pair(turned if bad == "a quarter turn" else TURNED)
     if bad == "another place":
         optical = pair(TURNED, seed=5)[1]
+    elif bad == "a mirror image":
+        sar = replace(sar, image=sar.image[:, ::-1].copy(), valid=sar.valid[:, ::-1].copy())
     elif bad == "a single dot":
         image = np.zeros((SIZE, SIZE), np.float32)
         image[100:103, 120:123] = 1.0
