@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from geomatch.matching.chance import AT_ONCE
 from geomatch.matching.transforms import Matrix, Model, Points, jacobian
 
 SIMILAR, STRETCHED = 0.1, 0.02  # deviations of turn, radians, and scale; of shear and of one axis' scale
@@ -47,10 +48,11 @@ class Ellipse:
 
 def apart(points: Points, grain_px: float) -> NDArray[np.float64]:
     """[N] how much of a match each point [N x 2] is, its square of ``grain_px`` shared with those that overlap it."""
-    shares = np.ones((len(points), len(points)))
-    for side in points.T:
-        shares *= np.maximum(0, 1 - np.abs(side[:, None] - side[None]) / max(grain_px, 1e-9))
-    return np.asarray(1 / shares.sum(axis=1))
+    met = [
+        np.maximum(0, 1 - np.abs(part[:, None] - points[None]) / max(grain_px, 1e-9)).prod(axis=2).sum(axis=1)
+        for part in np.array_split(points, max(1, -(-(len(points) ** 2) // AT_ONCE)))
+    ]
+    return np.asarray(1 / np.concatenate(met))
 
 
 def noise_of(residuals: Points, weights: NDArray[np.float64], parameters: int, least_px: float) -> NDArray[np.float64]:

@@ -20,6 +20,7 @@ from geomatch.matching.matches import Matches
 from geomatch.matching.transforms import MINIMAL, Matrix, Model, Points, apply
 
 ALARMS = 1e-3  # expected of matches that mean nothing
+AT_ONCE = 1 << 21  # pairs of points that are compared at a time
 
 
 def surprising(matches: Matches, matrix: Matrix, model: Model, radius_px: float, kinds: int = 1) -> bool:
@@ -44,9 +45,10 @@ def false_alarms(matches: Matches, matrix: Matrix, model: Model, radius_px: floa
     every, agreeing = len(np.unique(squares)), len(np.unique(squares[agrees]))
     if agreeing <= needed:
         return math.inf
-    paired = _distance(moved[:, None], matches.optical_px[None]) <= radius_px
-    # Of true matches the diagonal agrees anyway; what chance gives stands beside it.
-    single = float(max(paired.sum() - paired.diagonal().sum(), 1) / max(count * (count - 1), 1))
+    parts = np.array_split(moved, -(-count * count // AT_ONCE))
+    paired = sum(int((_distance(part[:, None], matches.optical_px[None]) <= radius_px).sum()) for part in parts)
+    # Of true matches each agrees with its own anyway; what chance gives stands beside it.
+    single = max(paired - int(agrees.sum()), 1) / max(count * (count - 1), 1)
     by_chance = 1 - (1 - single) ** (count / every)
     tail = float(bdtrc(agreeing - needed - 1, every - needed, by_chance))
     return kinds * math.comb(count, needed) * tail

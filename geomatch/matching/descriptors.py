@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from geomatch.matching.keypoints import BORDER_PX, Detector, Keypoints, has_room
+from geomatch.matching.keypoints import BORDER_PX, Detector, Keypoints, has_room, sift
 from geomatch.matching.side import Side
 
 Metric = Literal["euclidean", "hamming"]
@@ -117,8 +117,8 @@ class DetectThenDescribe:
 
 
 DESCRIPTORS: dict[str, Descriptor] = {
-    "sift": OpenCvDescriptor(cv2.SIFT.create),
-    "rootsift": OpenCvDescriptor(cv2.SIFT.create, root=True),
+    "sift": OpenCvDescriptor(sift),
+    "rootsift": OpenCvDescriptor(sift, root=True),
     "orb": OpenCvDescriptor(lambda: cv2.ORB.create(edgeThreshold=BORDER_PX), "hamming"),
     "brisk": OpenCvDescriptor(cv2.BRISK.create, "hamming"),
 }

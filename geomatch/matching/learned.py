@@ -87,7 +87,10 @@ class KeypointDetector:
         return cls(cast(KeypointNet, weights.load_into(KeypointNet(weights.shape))))
 
     def __call__(self, side: Side, most: int, apart_px: float = 0.0) -> Keypoints:
-        """The strongest; none within 8 px of the edge or of nodata. Of near ones the higher peak stays."""
+        """The strongest; none within 8 px of the edge or of nodata, or where nothing is to be seen.
+
+        Of near ones the higher peak stays.
+        """
         if not has_room(side):
             return Keypoints.none()
         with torch.inference_mode():
@@ -95,7 +98,7 @@ class KeypointDetector:
             places = summits(peaks, rank, side.image.size, radius=self._radius, margin=BORDER_PX)
             first, height = (values[places[:, 1], places[:, 0]].double().numpy() for values in (rank, peaks))
         found = Keypoints.at(places.numpy() + 0.5, first)  # which come by rank already, and so stay in order
-        kept = np.nonzero(found.inside(side))[0]
+        kept = np.nonzero(found.inside(side) & found.on_something(side))[0]
         return found[kept[np.sort(thinned(found.xy_px[kept], height[kept], apart_px))]][:most]
 
     def _maps(self, side: Side) -> tuple[Tensor, Tensor]:

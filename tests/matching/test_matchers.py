@@ -12,6 +12,7 @@ from geomatch.matching.descriptors import DESCRIPTORS, Described
 from geomatch.matching.fit import Fit, NoFit, fit
 from geomatch.matching.gloh import GlohDescriptor, redefined_gradient
 from geomatch.matching.keypoints import BORDER_PX, DETECTORS, ORIENTED_SIFT, Keypoints
+from geomatch.matching.learned import KeypointDetector, NoiseDetector
 from geomatch.matching.matches import Keypointed, Matches, Rule, neighbours, of_the_edge
 from geomatch.matching.methods import METHODS, method
 from geomatch.matching.patches import patches, standardised
@@ -101,6 +102,39 @@ def test_detector_gives_the_strongest_and_none_at_edges_or_nodata(name: str) -> 
     assert found.xy_px.min() > BORDER_PX
     assert found.xy_px[:, 0].max() < 200 - BORDER_PX + 1
     assert found.xy_px[:, 1].max() < SIZE - BORDER_PX
+
+
+@pytest.mark.parametrize("name", [*DETECTORS, "learned", "noise"])
+def test_detector_finds_nothing_where_there_is_nothing(name: str) -> None:
+    learned = {"learned": KeypointDetector, "noise": NoiseDetector}
+    detector = learned[name].load("keypoints1") if name in learned else DETECTORS[name]
+    sar, _ = pair(np.eye(3))
+    assert len(detector(flat(), 300)) == 0
+    image = sar.image.copy()
+    image[:, 120:] = 0.5
+    found = detector(replace(sar, image=image), 300)
+    assert len(found)
+    assert found.xy_px[:, 0].max() < 120 + 2 * BORDER_PX
+
+
+@pytest.mark.parametrize("name", ["sift", "akaze", "kaze"])
+@pytest.mark.parametrize("deviation_px", [2.0, 4.0])
+def test_keypoints_lie_in_the_middle_of_round_blobs(name: str, deviation_px: float) -> None:
+    """By the corner convention. Of OpenCV's others ORB and BRISK seek corners, and are off by more."""
+    rng = np.random.default_rng(0)
+    middles = (np.stack(np.meshgrid(*[np.arange(40, 220, 44.0)] * 2), axis=-1) + rng.uniform(-3, 3, (5, 5, 2))).reshape(
+        -1, 2
+    )
+    rows, cols = np.mgrid[:SIZE, :SIZE] + 0.5
+    image = np.zeros((SIZE, SIZE), np.float32)
+    for x, y in middles:
+        image += np.exp(-((cols - x) ** 2 + (rows - y) ** 2) / (2 * deviation_px**2)).astype(np.float32)
+    found = DETECTORS[name](Side(image, np.ones(image.shape, bool), "optical"), 100).xy_px
+    off = found[:, None] - middles[None]
+    nearest = off[np.arange(len(found)), np.linalg.norm(off, axis=2).argmin(axis=1)]
+    nearest = nearest[np.linalg.norm(nearest, axis=1) < deviation_px]
+    assert len(nearest) >= 20
+    assert np.abs(nearest.mean(axis=0)).max() < 0.08
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -146,6 +146,11 @@ def _check_shape(shape: LTFormerShape | HardNetShape | VggShape) -> None:
         if lengths != {STAGES} or not fits:
             what = "widths, heads, reductions and expansions that fit no network"
             hint = f"give {STAGES} of each, above 0, widths being multiples of their heads"
+        elif any(reduced > shape.patch_px >> (2 + stage) for stage, reduced in enumerate(shape.reductions)):
+            what = (
+                f"reductions of more than the {shape.patch_px >> 2} px that are left of a patch, half as many a stage"
+            )
+            hint = "take smaller ones, or larger patches"
     if what:
         raise UsageError(what, where="net.shape", hint=hint)
 

@@ -114,6 +114,7 @@ def load_detect_describe_config(file: Path, overrides: Sequence[str] = ()) -> De
     one_of(config.net.declined, DECLINED, "net.declined")
     check_numbers(config, {"self_supervision": 0, "net.width": 1, "validation.crops": 1})
     config.data.check()
+    config.copies.check()
     default = DenseNetConfig()
     for name in ("released", "declined"):
         if config.net.form != "r2d2" and getattr(config.net, name) != getattr(default, name):

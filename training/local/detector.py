@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from geomatch.config import read_config
 from geomatch.console import Step
+from geomatch.errors import UsageError
 from geomatch.matching.keypoints import BORDER_PX
 from geomatch.matching.learned import KeypointDetector
 from geomatch.matching.samples import Sample
@@ -99,6 +100,9 @@ def load_detector_config(file: Path, overrides: Sequence[str] = ()) -> DetectorC
     one_of(config.agreement, AGREEMENTS, "agreement")
     check_numbers(config, {"peaky": 0, "net.width": 1, "net.region_px": 0, "validation.crops": 1})
     config.data.check()
+    if min(config.net.weights) < 0 or not any(config.net.weights):
+        what = f"{', '.join(map('{:g}'.format, config.net.weights))} of three depths"
+        raise UsageError(what, where="net.weights", hint="take none below 0, and one above it")
     return config
 
 

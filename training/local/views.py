@@ -8,9 +8,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from geomatch.errors import UsageError
 from geomatch.matching.samples import Warp, warped
 from geomatch.matching.side import Side
 from geomatch.matching.transforms import Matrix
+
+from ..limits import check_numbers, check_range
+from .sources import MOST_PROJECTIVE
 
 
 @dataclass
@@ -32,6 +36,14 @@ class CopyConfig:
     noise: float = 0.01
     blurred: float = 0.5
     inverted: float = 0.5
+
+    def check(self) -> None:
+        """Raise a UsageError for what cannot be drawn."""
+        check_range("copies.scale", self.scale, "[1.0, 1.2]")
+        check_numbers(self, {"turn_deg": 0, "projective": 0, "noise": 0, "blurred": 0, "inverted": 0}, within="copies.")
+        for name, most in (("projective", 2 * MOST_PROJECTIVE - 0.01), ("blurred", 1.0), ("inverted", 1.0)):
+            if (value := getattr(self, name)) > most:
+                raise UsageError(f"{value:g} is not possible", where=f"copies.{name}", hint=f"take {most:g} or less")
 
 
 def copied(side: Side, rng: np.random.Generator, config: CopyConfig) -> tuple[NDArray[np.float32], Matrix]:
