@@ -2,7 +2,8 @@
 
 Every row of a table is a configuration of configs/ with the overrides that stand below, trained, and measured on random
 pairs of the Los Angeles validation block, warped as `geomatch evaluate matching` warps them. A run that is complete in
-bench/local/ is not repeated as long as the code that trains and measures is the same; one that was killed goes on.
+bench/local/ is not repeated as long as the code that trains is the same, nor its measure while that which measures is;
+one that was killed goes on.
 Prints the tables and writes them into the document between its markers; rows that are not asked for stay.
 
     python benchmarks/local_features.py [--tables losses ...] [--rows lt ...] [--pairs 100] [--into docs/matching.md]
@@ -279,10 +280,9 @@ def measured(name: str, row: str, pairs: Pairs) -> Measured:
     if table.load is None or table.train is None:
         return table.measure(row, pairs)
     config = table.load(ROOT / "configs" / table.config, [*table.shared, *table.rows[row]])
-    code = identity_of((table.train, table.measure, *MEASURES))
-    folder = FOLDER / hashlib.sha256(f"{config} {code}".encode()).hexdigest()[:10]
-    of = hashlib.sha256(" ".join(pair.digest for pair in pairs).encode()).hexdigest()[:10]
-    done = folder / f"measured-{of}.json"
+    folder = FOLDER / _short(f"{config} {identity_of(table.train)}")
+    code = identity_of((table.measure, *MEASURES))
+    done = folder / f"measured-{_short(' '.join([code, *(pair.digest for pair in pairs)]))}.json"
     if not done.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         trained = next(folder.glob(f"*{SUFFIX}"), None) or table.train(config, folder)
@@ -291,6 +291,10 @@ def measured(name: str, row: str, pairs: Pairs) -> Measured:
     found: Measured = json.loads(done.read_text())
     print(f"{name}, {row}: {found}", flush=True)
     return found
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def main() -> None:
