@@ -11,7 +11,7 @@ import errno
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,8 @@ def let_open(count: int) -> None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if count > _MANY_FILES:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        with suppress(ValueError, OSError):  # some systems have a limit of their own below the one they tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

@@ -292,7 +292,8 @@ def _check_size(file: Path, width: int, height: int, *, turned: bool = False) ->
         turn = np.radians(TOLERANCE.turn_deg)
         shown = TOLERANCE.scale * (np.cos(turn) * shown + np.sin(turn) * shown[::-1])
     if width * height > MAX_PIXELS or shown.max() > MAX_SIDE_PX or shown.prod() > TURNED_PIXELS:
-        what = f"{width} × {height} px are too many to be matched as a whole"
+        scaled = "at the scale of the optical image " * turned
+        what = f"{width} × {height} px {scaled}are too many to be matched as a whole"
         most = f"{MAX_PIXELS / 1e6:.0f} Mpx and {MAX_SIDE_PX} px a side"
         hint = f"cut it with gdal_translate -srcwin, to {most} at most"
         hint += "; or have geomatch index build make an index of the map, to be asked" * (not turned)

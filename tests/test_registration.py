@@ -119,7 +119,8 @@ def test_image_that_is_too_wide_is_refused(wide: str, files: tuple[Path, Path], 
     given[wide] = write_tiff(tmp_path / "wide.tif", grey, crs=UTM11, transform=MAP)
     done = geomatch("register", given["sar"], given["optical"], "--method", "orb")
     assert (done.exit_code, done.stdout) == (3, "")
-    assert f"wide.tif: {columns} × 40 px are too many to be matched as a whole" in done.stderr
+    assert f"wide.tif: {columns} × 40 px " in done.stderr
+    assert "are too many to be matched as a whole" in done.stderr
 
 
 def test_everything_is_written_and_gdal_warps_to_the_same_place(

@@ -109,7 +109,7 @@ class AreaMatcher:
         """One match per window that is sure of its place, or why there are none."""
         if (unusable := Matches.unusable(sar, optical, self._encoder.cell_px)) is not None:
             return unusable
-        if optical.valid.sum() < MIN_OVERLAP * sar.valid.sum():
+        if self._tolerance.scale**2 * optical.valid.sum() < MIN_OVERLAP * sar.valid.sum():
             return Matches.none(f"the optical image covers less than {MIN_OVERLAP:.0%} of the SAR image")
         best = self.best_place(sar, optical)
         if best is None:
