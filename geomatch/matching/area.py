@@ -116,7 +116,7 @@ class AreaMatcher:
             return Matches.none("the SAR image shows no structure")
         if best.above_cells < self._chance:
             return Matches.none("no place of the optical image resembles the SAR image")
-        if best.features < self._mirrored(sar, optical):
+        if self._fits_mirrored(sar, optical, best):
             return Matches.none(MIRRORED)
         strip = self._raw(sar).at(best.lie.attitude)
         return tie_points(strip, best.lie.at_px - strip.middle_px, SidePixels(optical, self._features))
@@ -134,12 +134,15 @@ class AreaMatcher:
         best = sorted(tried, key=lambda one: -one.features)[:count]
         return [search.refined(one, self._tolerance.spacing(steps)) for one in best]
 
-    def _mirrored(self, sar: Side, optical: Side) -> float:
-        """How well mirror images fit by features: streets along the axes look like streets in those, too."""
-        flips = (np.s_[::-1], np.s_[:, ::-1])
-        others = [replace(sar, image=sar.image[flip].copy(), valid=sar.valid[flip].copy()) for flip in flips]
-        found = (place.features for other in others for place in self._likely(self._raw(other), optical, 1))
-        return max(found, default=0.0)
+    def _fits_mirrored(self, sar: Side, optical: Side, best: Place) -> bool:
+        """Whether a mirror image fits better: streets along the axes look like streets in those, too."""
+        pixels = SidePixels(optical, self._features)
+        for flip in (np.s_[::-1], np.s_[:, ::-1]):
+            raw = self._raw(replace(sar, image=sar.image[flip].copy(), valid=sar.valid[flip].copy()))
+            for place in self._likely(raw, optical, 1):
+                if place.features > best.features and _looked(place, raw, pixels).together > best.together:
+                    return True
+        return False
 
     def _raw(self, sar: Side) -> RawStrip:
         return RawStrip(sar.image, sar.valid, np.eye(2), NORTH_UP, self._tolerance)

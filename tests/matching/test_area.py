@@ -30,7 +30,7 @@ def test_mirror_image_of_what_is_nearly_its_own_is_told_as_one(axis: int, monkey
     assert corner_error_px(found.matrix, np.eye(3), sar.size_px) < 2
     mirrored = flipped(sar, axis)
     assert matcher(mirrored, optical).reason == MIRRORED
-    monkeypatch.setattr(AreaMatcher, "_mirrored", lambda *_: 0.0)
+    monkeypatch.setattr(AreaMatcher, "_fits_mirrored", lambda *_: False)
     assert isinstance(fit(matcher(mirrored, optical), sar.size_px), Fit)  # else nothing was to be told
 
 
