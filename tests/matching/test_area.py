@@ -38,3 +38,15 @@ def test_image_that_the_other_covers_too_little_of_is_told_as_one() -> None:
     sar, optical = pair(similarity(8, 1.08, (6, -9)))
     part = Side(optical.image[:150, :150].copy(), optical.valid[:150, :150].copy(), "optical")
     assert "covers less than 60% of the SAR image" in AreaMatcher.structural()(sar, part).reason
+
+
+@pytest.mark.parametrize("pixels", [-1.0, 1.0])
+def test_mirror_image_has_to_fit_better_by_pixels_too(pixels: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    sar, optical = pair(np.eye(3))
+    matcher = AreaMatcher.structural()
+    best = matcher.best_place(sar, optical)
+    assert best is not None
+    better = replace(best, features=best.features + 0.1)
+    monkeypatch.setattr(AreaMatcher, "_likely", lambda *_: [better])
+    monkeypatch.setattr("geomatch.matching.area._looked", lambda one, *_: replace(one, pixels=best.pixels + pixels))
+    assert matcher._fits_mirrored(sar, optical, best) == (pixels > 0)
